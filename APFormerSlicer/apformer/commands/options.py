@@ -1,0 +1,49 @@
+"""Options that several commands share, checked for form before any work starts."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+_NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
+_VOXEL_RANGES = re.compile(r"-?\d+:-?\d+(,-?\d+:-?\d+){2}")
+_BOUNDS_MM = re.compile(rf"{_NUMBER}(,{_NUMBER}){{5}}")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """--device, whose presence on this computer is found out later."""
+    parser.add_argument(
+        "--device", type=_device, default="auto", help="auto (default), cpu, cuda, cuda:N or mps", metavar="DEVICE"
+    )
+
+
+def _device(text: str) -> str:
+    if not _DEVICE.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of auto, cpu, cuda, cuda:N, mps")
+    return text
+
+
+def roi(text: str) -> str:
+    """The text of --roi without blanks, when it has the form of a region; it is placed in each image later."""
+    compact = "".join(text.split())
+    if not (_VOXEL_RANGES.fullmatch(compact) or _BOUNDS_MM.fullmatch(compact)):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither i0:i1,j0:j1,k0:k1 (voxels) nor r0,r1,a0,a1,s0,s1 (RAS bounds in mm)"
+        )
+    return compact
+
+
+def path(text: str) -> Path:
+    """A path, with ~ for the home folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("a path may not be empty")
+    return Path(text).expanduser()
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)

@@ -1,0 +1,130 @@
+"""DICOM Segmentation objects, through highdicom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import OutputError
+from ..volume import Volume
+from . import itk
+
+if TYPE_CHECKING:
+    from ..bundles.labels import Code, Label
+
+_SERIES_NUMBER = 300  # far from the scanner's own series, so that viewers list it last
+_MAY_BE_EMPTY = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
+    "AccessionNumber", "ReferringPhysicianName",
+)  # fmt: skip
+
+
+def write(
+    path: Path, labels: Volume, definitions: Sequence[Label], reference: Volume, provenance: Mapping[str, str]
+) -> None:
+    """Write (k, j, i) labels as a binary DICOM SEG that refers to the slices of `reference`.
+
+    Segments are numbered 1, 2, ... by ascending label value, as the standard asks; a label that is absent from the
+    array has a segment without frames.
+
+    Raises:
+        OutputError: `reference` does not come from DICOM files, was resampled, or lacks what a SEG must repeat; or no
+            label is present.
+    """
+    files = reference.source.dicom_files
+    if not files:
+        raise OutputError(
+            "A DICOM segmentation needs the DICOM slices it belongs to.",
+            "The image was not read from DICOM, or its uneven slices were resampled and no longer match the files.",
+            "Write .seg.nrrd or .nii.gz instead.",
+        )
+    if not np.any(labels.array):
+        raise OutputError(
+            "The segmentation is empty.", "A DICOM segmentation must have at least one frame.",
+            "Write .seg.nrrd or .nii.gz to keep an empty result."
+        )
+    import pydicom
+
+    try:
+        images = [_completed(pydicom.dcmread(file, stop_before_pixels=True)) for file in files]
+        segmentation = _build(images, labels, sorted(definitions, key=lambda label: label.value), provenance)
+    except (AttributeError, KeyError, ValueError, TypeError) as error:
+        raise OutputError(
+            f"The DICOM segmentation could not be made: {error}.",
+            "The source images lack something that a DICOM segmentation must repeat.",
+            "Write .seg.nrrd or .nii.gz instead.",
+        ) from error
+    segmentation.save_as(path)
+
+
+def _completed(image: Any) -> Any:
+    """Add the patient and study attributes that DICOM lets be empty and that anonymizers leave out altogether."""
+    for keyword in _MAY_BE_EMPTY:
+        if keyword not in image:
+            setattr(image, keyword, "")
+    return image
+
+
+def _build(images: list[Any], labels: Volume, definitions: Sequence[Label], provenance: Mapping[str, str]) -> Any:
+    import highdicom as hd
+
+    algorithm = hd.AlgorithmIdentificationSequence(
+        name=provenance.get("model", "APFormer"),
+        family=hd.sr.CodedConcept("123109", "DCM", "Artificial Intelligence"),
+        version=provenance.get("model_version", "unknown"),
+    )
+    lps = itk.flip_lps_ras(labels.ijk_to_ras)
+    affine = lps[:, [2, 1, 0, 3]]  # highdicom's array axes are (k, j, i)
+    masks = np.stack([labels.array == label.value for label in definitions], axis=-1)
+    return hd.seg.Segmentation(
+        source_images=images,
+        pixel_array=hd.Volume(
+            masks.astype(np.uint8),
+            affine,
+            coordinate_system="PATIENT",
+            frame_of_reference_uid=images[0].FrameOfReferenceUID,
+            channels={"SegmentNumber": list(range(1, len(definitions) + 1))},
+        ),
+        segmentation_type="BINARY",
+        segment_descriptions=[_describe(n, label, algorithm) for n, label in enumerate(definitions, 1)],
+        series_instance_uid=hd.UID(),
+        series_number=_SERIES_NUMBER,
+        sop_instance_uid=hd.UID(),
+        instance_number=1,
+        manufacturer="APFormerSlicer",
+        manufacturer_model_name=provenance.get("model", "APFormer"),
+        software_versions=provenance.get("model_version", "unknown"),
+        device_serial_number="none",
+        content_description="Automatic segmentation, not reviewed",
+        content_label="SEGMENTATION",
+        series_description="APFormer segmentation",
+    )
+
+
+def _describe(number: int, label: Label, algorithm: Any) -> Any:
+    import highdicom as hd
+
+    description = hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=label.name,
+        segmented_property_category=_concept(label.category),
+        segmented_property_type=_concept(label.type),
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=algorithm,
+        tracking_uid=hd.UID(),
+        tracking_id=label.name,
+        display_color=hd.color.CIELabColor.from_rgb(*label.color),
+    )
+    if label.modifier is not None:
+        kind = description.SegmentedPropertyTypeCodeSequence[0]
+        kind.SegmentedPropertyTypeModifierCodeSequence = [_concept(label.modifier)]
+    return description
+
+
+def _concept(code: Code) -> Any:
+    import highdicom as hd
+
+    return hd.sr.CodedConcept(value=code.value, scheme_designator=code.scheme, meaning=code.meaning)

@@ -1,0 +1,35 @@
+"""Published networks and the registry through which bundles and configurations name them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from ..errors import ConfigError
+from .apformer import APFormer
+
+_REGISTRY: dict[str, type[nn.Module]] = {"apformer": APFormer}
+NETWORK_NAMES = tuple(_REGISTRY)
+
+
+def build_network(name: str, arguments: Mapping[str, object]) -> nn.Module:
+    """Construct a registered network from plain data.
+
+    Raises:
+        ConfigError: the name is not registered or the arguments do not fit.
+    """
+    if name not in _REGISTRY:
+        raise ConfigError(
+            f"The network {name!r} is not registered.",
+            "Only networks that come with this program are ever built from a file.",
+            f"Use one of: {', '.join(NETWORK_NAMES)}.",
+        )
+    try:
+        return _REGISTRY[name](**arguments)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"The arguments of the network {name!r} do not fit: {error}.",
+            "The network cannot be built.",
+            "Correct the arguments in the configuration or the bundle's configs/network.json.",
+        ) from error

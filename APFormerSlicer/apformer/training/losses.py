@@ -1,0 +1,83 @@
+"""The losses APFormer is trained with (Lin et al., IEEE TMI 2023, sections III-B to III-D)."""
+
+from __future__ import annotations
+
+import torch
+from monai.losses import DiceCELoss
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..networks.apformer import Auxiliaries
+from .config import LossWeights
+
+ENTROPY_BOUND = 0.9  # released code: relative entropy above which attention counts as too even
+ENTROPY_STEEPNESS = 10.0
+SYMMETRY_FLOOR = 0.1  # released code: below it the symmetry term gives no gradient
+SYMMETRY_WEIGHT, ENTROPY_WEIGHT = 0.8, 0.2
+
+
+def content_attention(queries: Tensor, keys: Tensor) -> Tensor:
+    """Attention (B, heads, N, N) from content alone, without positional bias or pruning."""
+    scores = queries.float() @ keys.float().transpose(-1, -2) / queries.shape[-1] ** 0.5
+    return scores.softmax(-1)
+
+
+def ssa_term(attention: Tensor) -> Tensor:
+    """Self-supervised attention term of one layer: 0.8 symmetry + 0.2 entropy.
+
+    Symmetry pulls A and its transpose together (tokens that matter to each other do so mutually); entropy punishes a
+    layer whose most focused query still attends almost evenly.
+
+    Args:
+        attention: content attention (B, heads, N, N), rows sum to 1.
+    """
+    count = attention.shape[-1]
+    entropy = torch.special.entr(attention).sum(-1) / torch.log(torch.tensor(float(count)))  # (B, heads, N), 0..1
+    evenness = (entropy.amin(-1) - ENTROPY_BOUND).clamp_min(0).mean() * ENTROPY_STEEPNESS
+    scaled = attention * count
+    asymmetry = F.smooth_l1_loss(scaled, scaled.transpose(-1, -2)).clamp_min(SYMMETRY_FLOOR)
+    return SYMMETRY_WEIGHT * asymmetry + ENTROPY_WEIGHT * evenness
+
+
+def cells_with_foreground(labels: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """Labels (B, 1, *size) -> 1 where the token's cell holds any foreground, else 0: (B, 1, *grid)."""
+    foreground = (labels > 0).float()
+    stride = [-(-n // g) for n, g in zip(labels.shape[2:], grid, strict=True)]
+    padding: list[int] = []
+    for size, step in zip(reversed(labels.shape[2:]), reversed(stride), strict=True):
+        padding += [0, -size % step]
+    pool = F.max_pool2d if labels.ndim == 4 else F.max_pool3d
+    return pool(F.pad(foreground, padding), stride)
+
+
+class APFormerLoss(nn.Module):
+    """Weighted sum of segmentation, SSA and prune-head losses.
+
+    The SSA term is evaluated on one layer per call, taken in turn: the mean over layers, as published, in expectation,
+    for a quarter of the attention maps.
+    """
+
+    def __init__(self, weights: LossWeights) -> None:
+        super().__init__()
+        self.weights = weights
+        self.dice_ce = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False, batch=True)
+
+    def forward(
+        self, logits: Tensor, auxiliaries: Auxiliaries, labels: Tensor, ssa_layer: int | None
+    ) -> dict[str, Tensor]:
+        """Losses by name, "total" among them.
+
+        Args:
+            logits: (B, classes, *size); labels: (B, 1, *size) integers.
+            ssa_layer: layer whose attention is regularised in this call; None leaves SSA out.
+        """
+        parts = {"segmentation": self.dice_ce(logits.float(), labels)}
+        total = self.weights.segmentation * parts["segmentation"]
+        if ssa_layer is not None:
+            parts["ssa"] = ssa_term(content_attention(*auxiliaries.queries_keys[ssa_layer]))
+            total = total + self.weights.ssa * parts["ssa"]
+        if auxiliaries.prune_logits is not None:
+            cells = cells_with_foreground(labels, tuple(auxiliaries.prune_logits.shape[2:]))
+            parts["prune_head"] = self.dice_ce(auxiliaries.prune_logits.float(), cells)
+            total = total + self.weights.prune_head * parts["prune_head"]
+        return {**parts, "total": total}

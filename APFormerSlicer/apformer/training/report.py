@@ -1,0 +1,132 @@
+"""What a training leaves for people: log.csv, curves.png and the model card."""
+
+from __future__ import annotations
+
+import csv
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .config import TrainingConfig
+
+Row = dict[str, Any]
+
+
+def flat(row: Row) -> Row:
+    """A log row without nesting: {"dice": {"Liver": 0.9}} becomes {"dice Liver": 0.9}."""
+    simple = {key: value for key, value in row.items() if key != "dice"}
+    return {**simple, **{f"dice {name}": value for name, value in row.get("dice", {}).items()}}
+
+
+def write_csv(rows: Sequence[Row], path: Path) -> None:
+    """One line per epoch; columns that an epoch lacks stay empty."""
+    table = [flat(row) for row in rows]
+    columns = list(dict.fromkeys(key for row in table for key in row))
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns)
+        writer.writeheader()
+        writer.writerows(table)
+
+
+def draw_curves(rows: Sequence[Row], title: str, path: Path) -> None:
+    """Losses and validation Dice against epochs."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
+    table = [flat(row) for row in rows]
+    for prefix, axis in (("loss_", left), ("dice ", right)):
+        names = dict.fromkeys(key for row in table for key in row if key.startswith(prefix))
+        for name in names:
+            points = [(row["epoch"], row[name]) for row in table if name in row]
+            axis.plot(
+                *zip(*points, strict=True), marker="." if prefix == "dice " else None, label=name.removeprefix(prefix)
+            )
+        axis.set_xlabel("epoch")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    left.set_yscale("log")
+    left.set_title("training losses", fontsize=10)
+    right.set_title("validation Dice (pooled, EMA weights)", fontsize=10)
+    figure.suptitle(title, fontsize=11)
+    figure.tight_layout()
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+
+
+def hardware(device: torch.device) -> str:
+    """The machine in words: enough to judge a training time by."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    cpu = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [
+            line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
+        cpu = names[0] if names else cpu
+    return f"{cpu}, {torch.get_num_threads()} of {os.cpu_count()} CPU cores, torch {torch.__version__}"
+
+
+def provenance(config: TrainingConfig, rows: Sequence[Row], patients: int, device: torch.device) -> dict[str, Any]:
+    """How the weights came about, for metadata.json."""
+    return {
+        "seed": config.seed,
+        "epochs": config.epochs,
+        "stages": [f"{stage.epochs} epochs at {'x'.join(map(str, stage.size))}" for stage in config.stages],
+        "minutes": round(sum(row["seconds"] for row in rows) / 60, 1),
+        "hardware": hardware(device),
+        "precision": config.precision,
+        "training_patients": patients,
+        "split": f"validation where patient number % {config.split.modulus} == {config.split.remainder}",
+        "configuration": f"Configs/{config.name}.toml",
+    }
+
+
+def model_card(config: TrainingConfig, training: dict[str, Any], metrics: dict[str, Any]) -> str:
+    """The model card in Markdown; free text (intended use, limits) comes from the configuration's [card]."""
+    labels, losses = metrics["labels"], config.losses
+    columns = list(next(iter(labels.values())))
+    scores = "\n".join(
+        f"| {name} | " + " | ".join("n/a" if entry[c] is None else f"{entry[c]:.3f}" for c in columns) + " |"
+        for name, entry in labels.items()
+    )
+    extra = "\n\n".join(f"## {title.replace('_', ' ').capitalize()}\n\n{text}" for title, text in config.card.items())
+    return f"""# {config.name} {config.version}
+
+{config.description}
+
+Research software, not a medical device.
+
+## Figures
+
+{metrics["cases"]} validation cases of {len(metrics["patients"])} patients or source volumes, none of them trained on
+({training["split"]}). Mean: over cases; pooled: over all voxels of all cases. Weights are stored in fp16 and were
+selected by Dice on these same cases, so expect slightly less on new data.
+
+| label | {" | ".join(c.replace("_", " ") for c in columns)} |
+|---|{"---|" * len(columns)}
+{scores}
+
+![Validation cases from worst to best](overlay.png)
+
+## Training
+
+- Data: {config.data_licence}; {training["training_patients"]} patients or source volumes.
+- Network: {config.network}, arguments in `configs/network.json`.
+- Schedule: {"; ".join(training["stages"])}.
+- Optimiser: AdamW, cosine, EMA {config.ema_decay}, {config.precision}, seed {config.seed}.
+- Losses: {losses.segmentation} x (Dice + CE), {losses.ssa} x SSA, {losses.prune_head} x prune head (Dice + CE).
+- Time: {training["minutes"]} minutes on {training["hardware"]}.
+- Repeat with: `apformer train DATASET --config {training["configuration"]} -o OUT`
+
+![Training curves](curves.png)
+
+{extra}
+"""

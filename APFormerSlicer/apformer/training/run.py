@@ -1,0 +1,146 @@
+"""From a labelled data set and a configuration to a bundle."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..bundles import Bundle, save_bundle
+from ..errors import OutputError
+from ..inference import choose_device
+from .assess import assess, overlay_picture, summarise
+from .cases import PreparedCases, read_dataset, split_cases
+from .config import TrainingConfig
+from .loop import CHECKPOINT, Trainer
+from .report import draw_curves, model_card, provenance, write_csv
+
+Event = dict[str, Any]
+
+
+def _ignore(event: Event) -> None:
+    """The default listener."""
+
+
+def train(
+    config: TrainingConfig,
+    dataset: Path,
+    output: Path,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    workers: int = 1,
+    threads: int | None = None,
+    on_event: Callable[[Event], None] = _ignore,
+) -> Bundle:
+    """Train, measure on the validation cases, and write the bundle `output/<name>`.
+
+    `output` also receives checkpoint.pt, log.jsonl, log.csv, curves.png and the prepared cases.
+
+    Args:
+        dataset: a folder in Medical Segmentation Decathlon layout.
+        resume: continue from `output`'s checkpoint, with the same result as an uninterrupted run.
+        workers: data-loader processes; threads: CPU threads for the network.
+        on_event: told {"event": "prepared" | "epoch" | "assessed", ...}.
+
+    Raises:
+        ConfigError: the data set or the checkpoint does not fit the configuration.
+        InputError: a case cannot be read.
+        OutputError: `output` holds another run, or cannot be written.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    target = choose_device(device)
+    _claim(output, resume)
+    training_cases, validation_cases = split_cases(read_dataset(dataset, config.split), config.split)
+    training = PreparedCases(training_cases, output / "prepared", config.preprocessing)
+    validation = PreparedCases(validation_cases, output / "prepared", config.preprocessing)
+    for part in (training, validation):
+        part.build()
+    on_event({"event": "prepared", "training": len(training), "validation": len(validation)})
+    trainer = Trainer(
+        config,
+        training,
+        validation,
+        output,
+        target,
+        workers=workers,
+        on_epoch=lambda row: on_event({"event": "epoch", "of": config.epochs, **row}),
+    )
+    if resume:
+        trainer.resume()
+    weights = trainer.run()
+    write_csv(trainer.rows, output / "log.csv")
+    draw_curves(trainer.rows, f"{config.name} {config.version}", output / "curves.png")
+
+    with tempfile.TemporaryDirectory(dir=output) as scratch:
+        draft = write_bundle(config, weights, Path(scratch) / config.name)
+        scores = assess(draft, validation_cases, device)
+        metrics = summarise(scores)
+        on_event({"event": "assessed", **metrics})
+        overlay_picture(draft, scores, device, output / "overlay.png")
+    patients = len({case.patient for case in training_cases})
+    return write_bundle(
+        config,
+        weights,
+        output / config.name,
+        training=provenance(config, trainer.rows, patients, target),
+        metrics=metrics,
+        pictures={"overlay.png": output / "overlay.png", "curves.png": output / "curves.png"},
+    )
+
+
+def write_bundle(
+    config: TrainingConfig,
+    weights: dict[str, Tensor],
+    directory: Path,
+    *,
+    training: dict[str, Any] | None = None,
+    metrics: dict[str, Any] | None = None,
+    pictures: dict[str, Path] | None = None,
+) -> Bundle:
+    """The configuration and weights as a bundle; a draft without measured figures when `metrics` is None."""
+    card = model_card(config, training, metrics) if training and metrics else f"# {config.name}\n\nNot measured yet.\n"
+    return save_bundle(
+        directory,
+        name=config.name,
+        version=config.version,
+        description=config.description,
+        modality=config.modality,
+        channels=config.channels,
+        labels=config.labels,
+        preprocessing=config.preprocessing,
+        network_name=config.network,
+        network_arguments=config.network_arguments,
+        state_dict=weights,
+        card=card,
+        training=training or {},
+        metrics=metrics or {},
+        data_licence=config.data_licence,
+        pictures=pictures,
+    )
+
+
+def _claim(output: Path, resume: bool) -> None:
+    """Make `output`, and make sure no other run's checkpoint is lost."""
+    exists = (output / CHECKPOINT).exists()
+    if exists and not resume:
+        raise OutputError(
+            f"{output} holds the checkpoint of another training.",
+            "Starting afresh would overwrite it.",
+            "Continue it with --resume, or name another output folder.",
+        )
+    if resume and not exists:
+        raise OutputError(f"{output} holds no checkpoint.", "There is nothing to resume.", "Start without --resume.")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{output} cannot be made: {error.strerror}.",
+            "The training has nowhere to write.",
+            "Choose another folder.",
+        ) from error

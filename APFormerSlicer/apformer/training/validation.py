@@ -1,0 +1,36 @@
+"""Dice on the frozen validation cases, at the model's own resolution, while training runs."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from .augment import fit
+from .cases import PreparedCases
+from .config import TrainingConfig
+
+
+@torch.inference_mode()
+def validate(
+    network: nn.Module, cases: PreparedCases, config: TrainingConfig, device: torch.device
+) -> dict[str, float]:
+    """Pooled Dice per label name: intersections and sizes are summed over all cases before dividing.
+
+    Each item is fitted to the patch size if smaller, run whole, and compared on its own grid. The bundle's card reports
+    the same cases through the Segmenter, on the files' own grids.
+    """
+    network.eval()
+    overlap = {label.name: 0 for label in config.labels}
+    size = dict(overlap)
+    for index in range(len(cases)):
+        image, label = cases.item(index)
+        shape = tuple(label.shape[1:])
+        patch = [max(a, b) for a, b in zip(shape, config.preprocessing.patch_size, strict=True)]
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            logits = network(fit(image, patch)[None].to(device))
+        predicted = fit(logits[0].float().argmax(0)[None].float().cpu(), shape)[0].to(torch.uint8)
+        for entry in config.labels:
+            a, b = predicted == entry.value, label[0] == entry.value
+            overlap[entry.name] += int((a & b).sum())
+            size[entry.name] += int(a.sum()) + int(b.sum())
+    return {name: round(2 * overlap[name] / size[name], 5) if size[name] else 1.0 for name in overlap}

