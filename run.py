@@ -3,7 +3,7 @@
 
 The first start makes `.venv` beside this file and installs the exact versions of constraints.txt into it. Later
 starts see from a stamp in `.venv` that nothing changed and go straight on. The stamp is written last, so an
-environment without one was interrupted and is made again; pip's cache keeps what was downloaded.
+environment that was interrupted is known by it and made again; pip's cache keeps what was downloaded.
 """
 
 import contextlib
@@ -184,7 +184,7 @@ class Environment:
             return None
 
     def write_stamp(self, variant: str, sets: set[str]) -> None:
-        """Say that the environment is complete. Replaces the file in one step."""
+        """Say that the environment is complete."""
         stamp = Stamp(
             location=str(self.folder),
             python=self.python_version(),
@@ -193,6 +193,10 @@ class Environment:
             sets=sorted(sets),
             distributions=sorted(self.distributions()),
         )
+        self._write(stamp)
+
+    def _write(self, stamp: Stamp) -> None:
+        # in one step, so that no half of it is ever read
         draft = self.stamp_file.with_suffix(".new")
         draft.write_text(json.dumps(stamp._asdict(), indent=1), "utf-8")
         draft.replace(self.stamp_file)
@@ -253,6 +257,17 @@ class Environment:
         self.stamp_file.write_text("unfinished", "utf-8")
         if not self.python.exists():
             self.make()
+        try:
+            self._install_packages(variant, sets)
+        except SetupError:  # pip gave up in good order: what is installed can stay
+            if stamp is None:
+                self.stamp_file.unlink()
+            else:
+                self._write(stamp)
+            raise
+        self.write_stamp(variant, sets)
+
+    def _install_packages(self, variant: str, sets: set[str]) -> None:
         self.pip_install(["setuptools"])  # builds our own package below, and PyTorch depends on it
         self._install_torch(variant)
         say("Installing the packages of constraints.txt for: " + ", ".join(sorted(sets)) + ".")
@@ -260,7 +275,6 @@ class Environment:
         self.pip_install(["--no-build-isolation", "--editable", f".[{extras}]"])
         if "demo" in sets:
             self.pip_install(["--no-deps", *DEMO_DATA])
-        self.write_stamp(variant, sets)
 
     def _empty(self) -> None:
         """Remove what is there, all but the lock, which we hold."""

@@ -39,9 +39,7 @@ def test_an_earlier_file_survives_a_failure(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
-@pytest.mark.parametrize(
-    ("number", "words"), [(errno.ENOSPC, "Free some disk space"), (errno.EACCES, "may write to")]
-)
+@pytest.mark.parametrize(("number", "words"), [(errno.ENOSPC, "Free some disk space"), (errno.EACCES, "may write to")])
 @pytest.mark.parametrize("call", ["open", "fsync", "replace"])
 def test_a_full_or_forbidden_disk_is_an_output_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int, words: str

@@ -187,8 +187,13 @@ def multi_frame(write_dicom, tmp_path: Path, heights: list[float]) -> Path:
         frame.PlanePositionSequence, frame.FrameContentSequence = [position], [content]
         frames.append(frame)
     image.PerFrameFunctionalGroupsSequence = frames
-    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope",
-                    "RescaleIntercept"):
+    for keyword in (
+        "ImagePositionPatient",
+        "ImageOrientationPatient",
+        "PixelSpacing",
+        "RescaleSlope",
+        "RescaleIntercept",
+    ):
         delattr(image, keyword)
     image.save_as(path)
     return path

@@ -11,7 +11,7 @@ from torch import Tensor
 
 pytest.importorskip("monai", reason="training needs MONAI (the extra 'train')")
 
-from apformer.networks.apformer import Auxiliaries
+from apformer.networks.apformer import APFormer, Auxiliaries
 from apformer.training.losses import APFormerLoss, cells_with_foreground, content_attention, ssa_term
 
 FLOOR = 0.8 * 0.1  # symmetry weight times symmetry floor
@@ -96,12 +96,12 @@ def test_descending_ssa_makes_attention_mutual():
     torch.manual_seed(0)
     scores = (3 * torch.randn(1, 1, 6, 6)).requires_grad_()
     optimiser = torch.optim.Adam([scores], lr=0.1)
-    before = float(ssa_term(scores.softmax(-1)))
+    before = ssa_term(scores.softmax(-1)).item()
     for _ in range(100):
         optimiser.zero_grad()
         ssa_term(scores.softmax(-1)).backward()
         optimiser.step()
-    assert float(ssa_term(scores.softmax(-1))) < before / 2
+    assert ssa_term(scores.softmax(-1)).item() < before / 2
 
 
 def test_a_cell_counts_as_foreground_when_any_of_its_pixels_does():
@@ -115,10 +115,20 @@ def test_a_cell_beyond_the_edge_of_an_odd_image_counts_what_is_inside():
     assert cells_with_foreground(labels, (2, 2)).tolist() == [[[[0, 0], [1, 0]]]]
 
 
+def test_cells_are_those_of_the_network_for_any_size():
+    network = APFormer(in_channels=1, out_channels=2, channels=(4, 4, 4, 4), depth=1, heads=1, head_dim=4)
+    labels = torch.zeros(1, 1, 17, 9, dtype=torch.long)
+    labels[0, 0, 7, 7] = labels[0, 0, 16, 8] = 1
+    _, auxiliaries = network(torch.zeros(1, 1, 17, 9), auxiliaries=True)
+    cells = cells_with_foreground(labels, auxiliaries.token_stride)
+    assert cells.shape[2:] == auxiliaries.prune_logits.shape[2:]
+    assert cells[0, 0].tolist() == [[1, 0], [0, 0], [0, 1]]
+
+
 def test_cells_of_a_volume_may_be_anisotropic():
     labels = torch.zeros(2, 1, 3, 4, 4, dtype=torch.long)
     labels[1, 0, 1, 0, 3] = 1
-    cells = cells_with_foreground(labels, (3, 2, 2))
+    cells = cells_with_foreground(labels, (1, 2, 2))
     assert cells.shape == (2, 1, 3, 2, 2)
     assert cells.nonzero().tolist() == [[1, 0, 1, 0, 1]]
 
@@ -130,7 +140,7 @@ def an_example() -> tuple[Tensor, Tensor, Auxiliaries]:
     labels[:, :, :8, 8:] = 1
     pairs = [(torch.randn(2, 2, 4, 3, requires_grad=True), torch.randn(2, 2, 4, 3)) for _ in range(3)]
     prune_logits = torch.randn(2, 2, 2, 2, requires_grad=True)
-    return torch.randn(2, 2, 16, 16, requires_grad=True), labels, Auxiliaries(prune_logits, pairs)
+    return torch.randn(2, 2, 16, 16, requires_grad=True), labels, Auxiliaries(prune_logits, pairs, (8, 8))
 
 
 def test_the_total_is_the_weighted_sum_of_its_parts():
@@ -143,7 +153,7 @@ def test_the_total_is_the_weighted_sum_of_its_parts():
 
 def test_without_a_layer_or_a_head_only_the_segmentation_counts():
     logits, labels, auxiliaries = an_example()
-    losses = APFormerLoss(LossWeights())(logits, Auxiliaries(None, auxiliaries.queries_keys), labels, None)
+    losses = APFormerLoss(LossWeights())(logits, Auxiliaries(None, auxiliaries.queries_keys, (8, 8)), labels, None)
     assert set(losses) == {"segmentation", "total"}
     torch.testing.assert_close(losses["total"], 0.8 * losses["segmentation"])
 
@@ -162,12 +172,12 @@ def test_the_prune_head_learns_which_cells_hold_foreground():
     loss, history = APFormerLoss(LossWeights()), []
     for _ in range(150):
         optimiser.zero_grad()
-        losses = loss(logits.detach(), Auxiliaries(head(features), []), labels, None)
+        losses = loss(logits.detach(), Auxiliaries(head(features), [], (8, 8)), labels, None)
         losses["total"].backward()
         optimiser.step()
-        history.append(float(losses["prune_head"]))
+        history.append(losses["prune_head"].item())
     assert history[-1] < 0.5 * history[0]
-    cells = cells_with_foreground(labels, (2, 2))[:, 0]
+    cells = cells_with_foreground(labels, (8, 8))[:, 0]
     assert (head(features).argmax(1) == cells).float().mean() > 0.8
 
 

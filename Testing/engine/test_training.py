@@ -223,6 +223,24 @@ def test_augmentation_moves_image_and_labels_alike() -> None:
     assert agreement > 0.97
 
 
+def test_zooming_keeps_labels_on_the_image_to_a_fraction_of_a_pixel() -> None:
+    quiet = Augmentation(affine_p=0, noise_p=0, blur_p=0, contrast_p=0, intensity_p=0, low_resolution_p=0, zoom_p=1.0)
+    transform = build_augmentation(quiet, 2, (48, 48), air_is_zero=True)
+    square = torch.zeros(1, 48, 48)
+    square[:, 15:30, 18:36] = 1
+    rows = torch.arange(48.0)
+
+    def middle(mask: torch.Tensor) -> float:
+        return float((mask[0].sum(1) * rows).sum() / mask.sum())
+
+    shifts = []
+    for seed in range(40):
+        transform.set_random_state(seed=seed)
+        out = transform({"image": square.clone(), "label": square.clone()})
+        shifts.append(middle(out["label"]) - middle(out["image"]))
+    assert abs(float(np.mean(shifts))) < 0.15, "a constant shift teaches the network outlines beside the organ"
+
+
 def test_an_item_is_augmented_the_same_whenever_its_epoch_comes_and_differently_in_the_next(
     a_dataset: Path, tmp_path: Path
 ) -> None:

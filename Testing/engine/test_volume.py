@@ -12,9 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 CODES = [
-    "".join(letters)
-    for order in itertools.permutations(("LR", "PA", "IS"))
-    for letters in itertools.product(*order)
+    "".join(letters) for order in itertools.permutations(("LR", "PA", "IS")) for letters in itertools.product(*order)
 ]
 
 

@@ -151,6 +151,21 @@ class TestRecovery:
         finished.prepare({"engine"})
         assert "make" in finished.calls
 
+    def test_what_was_installed_before_pip_gave_up_is_kept(self, environment: OfflineEnvironment) -> None:
+        environment.fail_at, environment.failure = ".[train]", run.SetupError("no network")
+        with pytest.raises(run.SetupError):
+            environment.prepare({"engine"})
+        assert not environment.stamp_file.exists(), "neither finished nor to be made again"
+        assert environment.python.exists() and environment.distributions()
+
+    def test_an_update_that_pip_gave_up_leaves_the_environment_as_it_was(self, finished: OfflineEnvironment) -> None:
+        before = finished.stamp()
+        finished.fail_at, finished.failure = ".[train,test]", run.SetupError("no network")
+        with pytest.raises(run.SetupError):
+            finished.prepare({"test", "engine"})
+        assert finished.stamp() == before
+        assert finished.complete({"engine"})
+
     @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"python": "3.11.7"}', "unfinished"])
     def test_a_damaged_stamp_is_no_stamp(self, finished: OfflineEnvironment, content: str) -> None:
         finished.stamp_file.write_text(content)

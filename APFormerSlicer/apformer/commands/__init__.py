@@ -4,4 +4,4 @@ from . import benchmark, demo, evaluate, models, segment, train
 
 COMMANDS = (segment, evaluate, train, models, benchmark, demo)
 
-__all__ = ["COMMANDS"]
+__all__ = ["COMMANDS", "benchmark", "demo", "evaluate", "models", "segment", "train"]

@@ -27,7 +27,9 @@ def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("prediction", type=option.path, metavar="PRED", help="label map, or a folder of label maps")
     parser.add_argument("reference", type=option.path, metavar="REF", help="the reference, or a folder of references")
-    parser.add_argument("--model", metavar="NAME|DIR", help="name the labels as this model does, and compare only those")
+    parser.add_argument(
+        "--model", metavar="NAME|DIR", help="name the labels as this model does, and compare only those"
+    )
     parser.set_defaults(run=run)
 
 
@@ -107,9 +109,7 @@ def _mean(numbers: Sequence[float | None]) -> float | None:
     return sum(defined) / len(defined) if defined else None
 
 
-def _evaluate_folders(
-    predictions: Path, references: Path, names: Mapping[int, str] | None, console: Console
-) -> int:
+def _evaluate_folders(predictions: Path, references: Path, names: Mapping[int, str] | None, console: Console) -> int:
     ours, theirs = _by_stem(predictions), _by_stem(references)
     for stem in sorted(set(ours) - set(theirs)):
         console.warn(f"{ours[stem]} has no reference in {references}; it was left out")
@@ -162,13 +162,15 @@ def _by_stem(folder: Path) -> dict[str, Path]:
         files[stem] = path
     if not files:
         raise InputError(
-            f"{folder} holds no label map.", "There is nothing to compare.", f"Use files in {', '.join(LABEL_SUFFIXES)}."
+            f"{folder} holds no label map.",
+            "There is nothing to compare.",
+            f"Use files in {', '.join(LABEL_SUFFIXES)}.",
         )
     return files
 
 
 def _as_table(evaluation: Evaluation) -> str:
-    rows = [("label", "Dice", "HD95 mm", "ASSD mm", "mL", "reference mL", "difference mL")]
+    rows: list[tuple[str, ...]] = [("label", "Dice", "HD95 mm", "ASSD mm", "mL", "reference mL", "difference mL")]
     for value, score in evaluation.labels.items():
         measures = (score.dice, score.hd95_mm, score.assd_mm)
         volumes = (f"{score.volume_ml:.2f}", f"{score.reference_volume_ml:.2f}", f"{score.volume_difference_ml:+.2f}")
@@ -179,7 +181,9 @@ def _as_table(evaluation: Evaluation) -> str:
 
 
 def _as_summary(report: Mapping[str, Any]) -> str:
-    rows = [("all cases", "cases", "Dice, pooled", "Dice, mean", "HD95 mm, mean", "ASSD mm, mean")]
+    rows: list[tuple[str, ...]] = [
+        ("all cases", "cases", "Dice, pooled", "Dice, mean", "HD95 mm, mean", "ASSD mm, mean")
+    ]
     for value, label in report["pooled"]["labels"].items():
         means = (label["dice"], label["mean_case_dice"], label["mean_hd95_mm"], label["mean_assd_mm"])
         rows.append((f"{value} {label['name']}", str(label["cases"]), *map(_number, means)))

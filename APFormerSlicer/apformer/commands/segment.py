@@ -26,7 +26,9 @@ values of the model."""
 
 def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
     parser = commands.add_parser("segment", parents=[shared], help="images to label maps", description=_DESCRIPTION)
-    parser.add_argument("inputs", nargs="+", type=option.path, metavar="IN", help="image, DICOM folder, folder of these")
+    parser.add_argument(
+        "inputs", nargs="+", type=option.path, metavar="IN", help="image, DICOM folder, folder of these"
+    )
     parser.add_argument(
         "-o",
         "--output",
@@ -44,7 +46,10 @@ def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
         help="segment only there: i0:i1,j0:j1,k0:k1 (voxels) or r0,r1,a0,a1,s0,s1 (RAS bounds in mm)",
     )
     parser.add_argument(
-        "--uncertainty", type=option.path, metavar="OUT", help="also write the uncertainty (0 to 1): a file, or a folder"
+        "--uncertainty",
+        type=option.path,
+        metavar="OUT",
+        help="also write the uncertainty (0 to 1): a file, or a folder",
     )
     parser.add_argument("--series", metavar="UID", help="which series of a DICOM folder that holds several")
     parser.add_argument("--format", metavar="SUFFIX", help="format of label maps in a folder, such as .seg.nrrd")

@@ -43,7 +43,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
     if not options.dataset.is_dir():
         raise InputError(
-            f"{options.dataset} is not a folder.", "There are no cases to learn from.", "Check the path of the data set."
+            f"{options.dataset} is not a folder.",
+            "There are no cases to learn from.",
+            "Check the path of the data set.",
         )
     check_writable(options.output / "checkpoint.pt")
     from ..training.config import read_config

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..bundles import Bundle
+from ..bundles import Bundle, Label
 from ..files import atomic_path
 from ..volume import Roi, Volume
 
@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BACKGROUND, TEXT, FAINT, ATLAS = "#101216", "#f2f2f2", "#9aa0a8", "#ffffff"
+SIZE = (17.0, 7.7)  # inches
 FIELD_MM = 60.0  # side of the square that a tile shows
 POSITIONS = (0.25, 0.5, 0.75)  # slices, as fractions of the structure's extent along the plane's normal
+
+Frame = tuple[float, float, float, float]  # left, right, bottom, top of what a tile shows, in voxels
 
 
 @dataclass(frozen=True)
@@ -77,13 +80,13 @@ def draw(path: Path, template: Volume, bundle: Bundle, panels: Sequence[Panel]) 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(17.0, 9.6), dpi=100, facecolor=BACKGROUND)
+    figure = Figure(figsize=SIZE, dpi=100, facecolor=BACKGROUND)
     FigureCanvasAgg(figure)  # no window system is needed, and pyplot's global state is left alone
     views = [_view(template, panel) for panel in panels]
     _draw_titles(figure, bundle)
     _draw_overviews(figure, views, bundle)
     for place, (panel, view) in enumerate(zip(reversed(panels), reversed(views), strict=True)):
-        _draw_side(figure, panel, view, bundle, left=0.265 + place * 0.372)
+        _draw_side(figure, panel, view, bundle, left=0.2575 + place * 0.3735)
     _draw_legend(figure, bundle)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, facecolor=BACKGROUND, metadata={"Software": "APFormerSlicer"})
@@ -103,7 +106,10 @@ def _view(template: Volume, panel: Panel) -> View:
 def _draw_titles(figure: Figure, bundle: Bundle) -> None:
     title = f"Hippocampi of the ICBM152 T1 template · {bundle.name} {bundle.version}"
     figure.text(0.012, 0.965, title, color=TEXT, fontsize=17, weight="bold", va="center")
-    note = "regions of interest from MNI coordinates, not from a detector · radiological view: the patient's right is on the left"
+    note = (
+        "regions of interest from MNI coordinates, not from a detector · "
+        "radiological view: the patient's right is on the left"
+    )
     figure.text(0.012, 0.932, note, color=FAINT, fontsize=10.5, va="center")
 
 
@@ -117,37 +123,38 @@ def _draw_overviews(figure: Figure, views: Sequence[View], bundle: Bundle) -> No
         np.maximum.reduce([view.box for view in views]),
         first.spacing_kji,
     )
-    for plane, bottom in ((PLANES[1], 0.505), (PLANES[2], 0.085)):
-        axes = figure.add_axes((0.012, bottom, 0.235, 0.395))
+    for plane, bottom in ((PLANES[1], 0.49), (PLANES[2], 0.085)):
+        axes = figure.add_axes((0.012, bottom, 0.235, 0.39))
         index = _slices(whole, plane)[1]
         _draw_tile(axes, whole, plane, index, bundle, _brain_frame(whole, plane), width=1.0)
         _outline(axes, plane.cut(whole.box, index), 1, FAINT, 1.2, "dashed")
 
 
 def _draw_side(figure: Figure, panel: Panel, view: View, bundle: Bundle, left: float) -> None:
-    width, height, gap = 0.118, 0.27, 0.004
-    figure.text(left, 0.89, f"{panel.side.capitalize()} hippocampus", color=TEXT, fontsize=13, weight="bold")
-    figure.text(left + 3 * width + 2 * gap, 0.89, panel.caption, color=FAINT, fontsize=10.5, ha="right")
+    width, gap = 0.1185, 0.003
+    height, row_gap = width * SIZE[0] / SIZE[1], gap * SIZE[0] / SIZE[1]  # square tiles
+    figure.text(left, 0.897, f"{panel.side.capitalize()} hippocampus", color=TEXT, fontsize=13, weight="bold")
+    figure.text(left + 3 * width + 2 * gap, 0.897, panel.caption, color=FAINT, fontsize=10.5, ha="right")
     for row, plane in enumerate(PLANES):
         for column, index in enumerate(_slices(view, plane)):
-            bottom = 0.61 - row * (height - 0.0065)
+            bottom = 0.885 - height - row * (height + row_gap)
             axes = figure.add_axes((left + column * (width + gap), bottom, width, height))
             _draw_tile(axes, view, plane, index, bundle, _close_frame(view, plane), width=1.8)
             if column == 0:
-                axes.set_title(plane.name, color=FAINT, fontsize=9.5, loc="left", pad=-12, x=0.03)
+                _write(axes, plane.name, 0.03, 0.05, ha="left")
 
 
-def _draw_tile(
-    axes: Axes, view: View, plane: Plane, index: int, bundle: Bundle, frame: tuple[float, float, float, float], width: float
-) -> None:
-    """One slice with filled labels, their outlines, and the atlas; `frame` is left, right, bottom, top in voxels."""
+def _draw_tile(axes: Axes, view: View, plane: Plane, index: int, bundle: Bundle, frame: Frame, width: float) -> None:
+    """One slice with filled labels, their outlines, and the atlas."""
     rows, columns = (view.spacing_kji[axis] for axis in range(3) if axis != plane.axis)
     image = plane.cut(view.image, index).astype(np.float32)
-    axes.imshow(image, cmap="gray", origin="lower", interpolation="bicubic", aspect=rows / columns, vmin=0, vmax=_white(view))
+    white = _white(view)
+    gray: dict[str, Any] = {"cmap": "gray", "vmin": 0.2 * white, "vmax": 1.05 * white, "interpolation": "bicubic"}
+    axes.imshow(image, origin="lower", aspect=rows / columns, **gray)
     labels = plane.cut(view.labels, index)
     _outline(axes, plane.cut(view.atlas, index), 1, ATLAS, 0.75 * width, (0, (2.2, 1.6)))
     for label in bundle.labels:
-        color = tuple(part / 255 for part in label.color)
+        color = _color(label)
         _fill(axes, labels, label.value, color)
         _outline(axes, labels, label.value, color, width, "solid")
     left, right, bottom, top = frame
@@ -156,6 +163,11 @@ def _draw_tile(
     for spine in axes.spines.values():
         spine.set_visible(False)
     _mark_ends(axes, plane)
+
+
+def _color(label: Label) -> tuple[float, float, float]:
+    red, green, blue = (part / 255 for part in label.color)
+    return red, green, blue
 
 
 def _fill(axes: Axes, labels: np.ndarray, value: int, color: tuple[float, ...]) -> None:
@@ -173,7 +185,15 @@ def _outline(axes: Axes, labels: np.ndarray, value: int, color: Any, width: floa
 def _mark_ends(axes: Axes, plane: Plane) -> None:
     left, right, _, top = plane.ends
     for text, x, y in ((left, 0.03, 0.5), (right, 0.97, 0.5), (top, 0.5, 0.96)):
-        axes.text(x, y, text, transform=axes.transAxes, color=FAINT, fontsize=8, ha="center", va="center")
+        _write(axes, text, x, y, ha="center")
+
+
+def _write(axes: Axes, text: str, x: float, y: float, ha: str) -> None:
+    """Small text that can be read on black and on white; x and y are fractions of the tile."""
+    from matplotlib.patheffects import withStroke
+
+    edge = [withStroke(linewidth=2.0, foreground="black")]
+    axes.text(x, y, text, transform=axes.transAxes, color=TEXT, fontsize=8.5, ha=ha, va="center", path_effects=edge)
 
 
 def _slices(view: View, plane: Plane) -> list[int]:
@@ -187,7 +207,7 @@ def _slices(view: View, plane: Plane) -> list[int]:
     return [round(first + position * (last - first)) for position in POSITIONS]
 
 
-def _close_frame(view: View, plane: Plane) -> tuple[float, float, float, float]:
+def _close_frame(view: View, plane: Plane) -> Frame:
     """A square of `FIELD_MM` around the ROI."""
     row_axis, column_axis = (axis for axis in range(3) if axis != plane.axis)
     flat = plane.cut(np.ascontiguousarray(view.box), _middle(view.box, plane.axis))
@@ -196,7 +216,7 @@ def _close_frame(view: View, plane: Plane) -> tuple[float, float, float, float]:
     return column - half_column, column + half_column, row - half_row, row + half_row
 
 
-def _brain_frame(view: View, plane: Plane) -> tuple[float, float, float, float]:
+def _brain_frame(view: View, plane: Plane) -> Frame:
     """The part of the slices that is not black, with a margin."""
     brain = plane.cut(view.image, _middle(view.box, plane.axis)) > 0.1 * _white(view)
     rows, columns = np.flatnonzero(brain.any(axis=1)), np.flatnonzero(brain.any(axis=0))
@@ -216,14 +236,18 @@ def _white(view: View) -> float:
 def _draw_legend(figure: Figure, bundle: Bundle) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [
-        Line2D([], [], color=tuple(part / 255 for part in label.color), linewidth=3, label=label.name)
-        for label in bundle.labels
+    handles = [Line2D([], [], color=_color(label), linewidth=3, label=label.name) for label in bundle.labels]
+    dotted = (0, (2.2, 1.6))
+    handles += [
+        Line2D([], [], color=ATLAS, linewidth=1.5, linestyle=dotted, label="Harvard-Oxford atlas (another protocol)"),
+        Line2D([], [], color=FAINT, linewidth=1.5, linestyle="dashed", label="region of interest"),
     ]
-    handles.append(
-        Line2D([], [], color=ATLAS, linewidth=1.5, linestyle=(0, (2.2, 1.6)), label="Harvard-Oxford atlas (another protocol)")
-    )
-    handles.append(Line2D([], [], color=FAINT, linewidth=1.5, linestyle="dashed", label="region of interest"))
     figure.legend(
-        handles=handles, loc="lower left", bbox_to_anchor=(0.258, 0.006), ncols=len(handles), frameon=False, labelcolor=TEXT, fontsize=11
+        handles=handles,
+        loc="lower left",
+        bbox_to_anchor=(0.2505, 0.004),
+        ncols=len(handles),
+        frameon=False,
+        labelcolor=TEXT,
+        fontsize=11,
     )

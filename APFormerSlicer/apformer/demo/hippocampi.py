@@ -94,9 +94,7 @@ def run_demo(model: str, device: str, folder: Path, say: Callable[[str], None]) 
     return {**record, "folder": str(folder), "files": _names(outputs)}, text
 
 
-def _find(
-    side: Side, segmenter: Segmenter, template: Volume, atlas: np.ndarray, say: Callable[[str], None]
-) -> Finding:
+def _find(side: Side, segmenter: Segmenter, template: Volume, atlas: np.ndarray, say: Callable[[str], None]) -> Finding:
     say(f"segmenting the {side.name} hippocampus")
     result = segmenter.segment(template, roi=side.roi(template))
     whole = result.labels.array > 0

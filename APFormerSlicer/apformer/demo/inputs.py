@@ -41,9 +41,9 @@ class Side:
 
     def roi(self, volume: Volume) -> Roi:
         """40 x 56 x 40 mm around the hippocampus. The place is known because the template is in MNI space; no
-        detector looked for it."""
+        detector looked for it. Voxel centres lie on whole mm, so the half mm keeps the box half open."""
         half = (20.0, 28.0, 20.0)
-        bounds = [end for c, h in zip(self.centre_ras, half, strict=True) for end in (c - h + 0.5, c + h - 0.5)]
+        bounds = [end for c, h in zip(self.centre_ras, half, strict=True) for end in (c - h, c + h - 0.5)]
         return Roi.from_ras_bounds(bounds, volume)
 
 
@@ -98,9 +98,7 @@ def read_atlas(grid: Volume) -> Mapping[str, np.ndarray]:
         index_of = {row["name"]: int(row["index"]) for row in csv.DictReader(stream)}
     percent, matrix = _read_box(maps_file)
     winner = np.where(percent.max(axis=0) >= _LEAST_PERCENT, percent.argmax(axis=0), -1)
-    return {
-        side.name: _nearest((winner == index_of[side.atlas_name]).astype(np.uint8), matrix, grid) for side in SIDES
-    }
+    return {side.name: _nearest((winner == index_of[side.atlas_name]).astype(np.uint8), matrix, grid) for side in SIDES}
 
 
 def _read_box(path: Path) -> tuple[np.ndarray, sitk.Image]:

@@ -43,8 +43,9 @@ def write(
         )
     if not np.any(labels.array):
         raise OutputError(
-            "The segmentation is empty.", "A DICOM segmentation must have at least one frame.",
-            "Write .seg.nrrd or .nii.gz to keep an empty result."
+            "The segmentation is empty.",
+            "A DICOM segmentation must have at least one frame.",
+            "Write .seg.nrrd or .nii.gz to keep an empty result.",
         )
     import pydicom
 

@@ -113,8 +113,9 @@ def _read_voxels(path: Path, stream: Stream, header: np.void) -> np.ndarray:
     if code not in _DATATYPES:
         kind = "complex" if code in (32, 1792, 2048) else f"unsupported (NIfTI code {code})"
         raise InputError(
-            f"{path} has {kind} voxels.", "Only real numbers can be segmented.", "Convert the image, for example to "
-            "its magnitude, as 16-bit integers or 32-bit floats."
+            f"{path} has {kind} voxels.",
+            "Only real numbers can be segmented.",
+            "Convert the image, for example to its magnitude, as 16-bit integers or 32-bit floats.",
         )
     order: Literal["<", ">"] = "<" if header.dtype["sizeof_hdr"] == np.dtype("<i4") else ">"
     array = np.empty(_file_shape(path, header), np.dtype(_DATATYPES[code]).newbyteorder(order))

@@ -73,8 +73,9 @@ def write_scalar(path: Path | str, volume: Volume) -> None:
         raise _unknown(path, SCALAR_SUFFIXES)
     if volume.array.ndim != 3:
         raise OutputError(
-            f"An array of shape {volume.array.shape} is no scalar map.", "One value per voxel can be written.",
-            "Write one channel at a time."
+            f"An array of shape {volume.array.shape} is no scalar map.",
+            "One value per voxel can be written.",
+            "Write one channel at a time.",
         )
     with atomic_path(path) as temporary:
         if suffix == ".png":

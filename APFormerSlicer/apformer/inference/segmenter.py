@@ -101,14 +101,15 @@ class Segmenter:
         if roi is not None:
             labels = paste(labels, roi, volume.spatial_shape)
             doubt = None if doubt is None else paste(doubt, roi, volume.spatial_shape)
-        warnings += self._absences(labels)
+        counts = _voxels_per_value(labels)
+        warnings += self._absences(counts)
         progress(1.0, "done")
         return Result(
             labels=_on_grid(volume, labels),
             uncertainty=None if doubt is None else _on_grid(volume, doubt),
             device=describe(device),
             seconds=time.perf_counter() - started,
-            volumes_ml=self._volumes(labels, volume),
+            volumes_ml=self._volumes(counts, volume),
             warnings=warnings,
         )
 
@@ -144,14 +145,12 @@ class Segmenter:
             "Close other programs, give a region of interest, or use a machine with more memory.",
         )
 
-    def _absences(self, labels: np.ndarray) -> list[str]:
-        present = np.bincount(labels.ravel(), minlength=256)
-        return [f"No voxel was labelled {label.name}." for label in self.bundle.labels if not present[label.value]]
+    def _absences(self, counts: np.ndarray) -> list[str]:
+        return [f"No voxel was labelled {label.name}." for label in self.bundle.labels if not counts[label.value]]
 
-    def _volumes(self, labels: np.ndarray, volume: Volume) -> dict[str, float]:
+    def _volumes(self, counts: np.ndarray, volume: Volume) -> dict[str, float]:
         if volume.source.kind == "picture":
             return {}
-        counts = np.bincount(labels.ravel(), minlength=256)
         return {label.name: float(counts[label.value]) * volume.voxel_volume_ml for label in self.bundle.labels}
 
 
@@ -165,6 +164,11 @@ def _with_smaller_batches(predictor: Predictor, predict: Callable[[], T]) -> T:
                 raise
             predictor.largest_batch = max(1, predictor.largest_batch // 2)
             torch.cuda.empty_cache()
+
+
+def _voxels_per_value(labels: np.ndarray) -> np.ndarray:
+    """Voxels of each of the 256 values, slice by slice: `bincount` turns its input into 64-bit integers."""
+    return sum((np.bincount(part.ravel(), minlength=256) for part in labels), np.zeros(256, np.int64))
 
 
 def _is_cpu_exhaustion(error: Exception) -> bool:

@@ -100,10 +100,12 @@ class Auxiliaries(NamedTuple):
 
     prune_logits: (B, 2, *token grid), channel 0 background and 1 any foreground in the cell; None without the head.
     queries_keys: per layer, the queries and keys (B, heads, N, head_dim) from which SSA computes content attention.
+    token_stride: voxels per token along each axis.
     """
 
     prune_logits: Tensor | None
     queries_keys: list[tuple[Tensor, Tensor]]
+    token_stride: tuple[int, ...]
 
 
 def _conv(dims: int) -> type[nn.Module]:
@@ -238,7 +240,7 @@ class APFormer(nn.Module):
         if not auxiliaries:
             return logits
         prune_logits = None if self.prune_head is None else self.prune_head(x4)
-        return logits, Auxiliaries(prune_logits, queries_keys)
+        return logits, Auxiliaries(prune_logits, queries_keys, self.config.token_stride)
 
     def _transform(self, features: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Features (B, width, *grid) through the transformer layers, same shape."""
@@ -255,4 +257,7 @@ class APFormer(nn.Module):
         padding: list[int] = []
         for size, stride in zip(reversed(image.shape[2:]), reversed(self.config.token_stride), strict=True):
             padding += [0, -size % stride]
+        padded = [size + extra for size, extra in zip(image.shape[2:], reversed(padding[1::2]), strict=True)]
+        if self.config.norm == "instance" and tuple(padded) == self.config.token_stride:
+            padding[1] += self.config.token_stride[-1]  # instance norm has no statistics for a single token
         return F.pad(image, padding, mode="replicate") if any(padding) else image

@@ -80,6 +80,7 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=1.0, weight_decay=config.weight_decay)
         self.epoch = 0
         self.step = 0
+        self.skipped = 0  # steps of this epoch whose gradient was not finite
         self.rows: list[Row] = []
         self.best: tuple[float, dict[str, Tensor]] = (-1.0, {})
 
@@ -149,6 +150,7 @@ class Trainer:
             if ".position." in name:
                 parameter.requires_grad_(stage.learn_position)
         torch.manual_seed(self.config.seed * 104_729 + self.epoch)  # dropout: a resumed run continues identically
+        self.skipped = 0
         sums: dict[str, float] = {}
         counts: dict[str, int] = {}
         rate = 0.0
@@ -158,7 +160,9 @@ class Trainer:
                 sums[name] = sums.get(name, 0.0) + value
                 counts[name] = counts.get(name, 0) + 1
             self.step += 1
-        means = {f"loss_{name}": round(sums[name] / counts[name], 5) for name in sums}
+        means: Row = {f"loss_{name}": round(sums[name] / counts[name], 5) for name in sums}
+        if self.skipped:
+            means["skipped_steps"] = self.skipped
         return {"learning_rate": rate, **means}
 
     def _train_step(self, stage: Stage, batch: dict[str, Tensor], rate: float) -> dict[str, float]:
@@ -174,7 +178,10 @@ class Trainer:
         losses = self.loss(logits, auxiliaries, label.long(), ssa_layer)
         self.optimiser.zero_grad(set_to_none=True)
         losses["total"].backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
+        if not torch.isfinite(norm):
+            self.skipped += 1  # one bad batch must not ruin the weights; the log tells how many there were
+            return {}
         self.optimiser.step()
         self.ema.update_parameters(self.network)
         return {name: float(value.detach()) for name, value in losses.items()}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import torch
+import math
+from collections.abc import Sequence
+
 from monai.losses import DiceCELoss
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,6 +15,7 @@ from .config import LossWeights
 ENTROPY_BOUND = 0.9  # released code: relative entropy above which attention counts as too even
 ENTROPY_STEEPNESS = 10.0
 SYMMETRY_FLOOR = 0.1  # released code: below it the symmetry term gives no gradient
+SMALLEST_ATTENTION = 1e-30
 SYMMETRY_WEIGHT, ENTROPY_WEIGHT = 0.8, 0.2
 
 
@@ -32,22 +35,23 @@ def ssa_term(attention: Tensor) -> Tensor:
         attention: content attention (B, heads, N, N), rows sum to 1.
     """
     count = attention.shape[-1]
-    entropy = torch.special.entr(attention).sum(-1) / torch.log(torch.tensor(float(count)))  # (B, heads, N), 0..1
+    # Clamped inside the logarithm: sharp attention underflows to 0, where the slope of x log x is infinite and one such
+    # weight would turn every gradient into NaN.
+    logarithm = attention.clamp_min(SMALLEST_ATTENTION).log()
+    entropy = -(attention * logarithm).sum(-1) / math.log(max(count, 2))  # (B, heads, N), 0..1
     evenness = (entropy.amin(-1) - ENTROPY_BOUND).clamp_min(0).mean() * ENTROPY_STEEPNESS
     scaled = attention * count
     asymmetry = F.smooth_l1_loss(scaled, scaled.transpose(-1, -2)).clamp_min(SYMMETRY_FLOOR)
     return SYMMETRY_WEIGHT * asymmetry + ENTROPY_WEIGHT * evenness
 
 
-def cells_with_foreground(labels: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """Labels (B, 1, *size) -> 1 where the token's cell holds any foreground, else 0: (B, 1, *grid)."""
-    foreground = (labels > 0).float()
-    stride = [-(-n // g) for n, g in zip(labels.shape[2:], grid, strict=True)]
+def cells_with_foreground(labels: Tensor, stride: Sequence[int]) -> Tensor:
+    """Labels (B, 1, *size) -> 1 where the cell (of `stride` voxels) holds any foreground, else 0: (B, 1, *grid)."""
     padding: list[int] = []
     for size, step in zip(reversed(labels.shape[2:]), reversed(stride), strict=True):
         padding += [0, -size % step]
     pool = F.max_pool2d if labels.ndim == 4 else F.max_pool3d
-    return pool(F.pad(foreground, padding), stride)
+    return pool(F.pad((labels > 0).float(), padding), tuple(stride))
 
 
 class APFormerLoss(nn.Module):
@@ -77,7 +81,7 @@ class APFormerLoss(nn.Module):
             parts["ssa"] = ssa_term(content_attention(*auxiliaries.queries_keys[ssa_layer]))
             total = total + self.weights.ssa * parts["ssa"]
         if auxiliaries.prune_logits is not None:
-            cells = cells_with_foreground(labels, tuple(auxiliaries.prune_logits.shape[2:]))
+            cells = cells_with_foreground(labels, auxiliaries.token_stride)
             parts["prune_head"] = self.dice_ce(auxiliaries.prune_logits.float(), cells)
             total = total + self.weights.prune_head * parts["prune_head"]
         return {**parts, "total": total}
