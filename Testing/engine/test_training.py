@@ -189,6 +189,12 @@ def test_fitting_pads_and_cuts_around_the_chosen_place() -> None:
     assert fit(image, (1, 8)).tolist() == [[[0, 0, 1, 2, 3, 4, 5, 5]]]
 
 
+@pytest.mark.parametrize("length", range(3, 14))
+def test_fitting_to_a_larger_size_and_back_returns_every_voxel_to_its_place(length: int) -> None:
+    image = torch.arange(float(length)).reshape(1, length)
+    assert torch.equal(fit(fit(image, (14,)), (length,)), image)
+
+
 def test_erasing_the_organ_mirrors_the_half_that_has_least_of_it() -> None:
     label = torch.zeros(1, 2, 6)
     label[..., :2] = 1

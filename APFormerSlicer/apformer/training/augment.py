@@ -95,8 +95,8 @@ def fit(image: Tensor, size: Sequence[int], offset: Sequence[float] | None = Non
         padding += [missing // 2, missing - missing // 2]
     if any(padding):
         image = F.pad(image[None], padding, mode="replicate")[0]
-    starts = [
-        round((old - new) * (0.5 if offset is None else offset[axis]))
+    starts = [  # floor, as in the padding above: fitting back to the first size then returns every voxel to its place
+        (old - new) // 2 if offset is None else round((old - new) * offset[axis])
         for axis, (old, new) in enumerate(zip(image.shape[1:], size, strict=True))
     ]
     return image[(slice(None), *(slice(s, s + n) for s, n in zip(starts, size, strict=True)))]
