@@ -46,11 +46,16 @@ class Predictor:
     def logits(self, images: Tensor) -> Tensor:
         """(B, C, *size) -> (B, classes, *size) float32 on the device, padded inside up to the patch size."""
         size = tuple(images.shape[2:])
-        images = _padded(images.to(self.device), self.preprocessing.patch_size)
+        margins = _margins(size, self.preprocessing.patch_size)
+        images = images.to(self.device)
+        if any(before or after for before, after in margins):
+            images = F.pad(images, [n for margin in reversed(margins) for n in margin], mode="replicate")
         with self._precision():
             whole = _fits(size, self.preprocessing.patch_size)
             out = self.network(images).float() if whole else self._windows(images)
-        return cropped(out, size)
+        for axis, ((before, _), n) in enumerate(zip(margins, size, strict=True), start=2):
+            out = out.narrow(axis, before, n)
+        return out
 
     def _precision(self) -> AbstractContextManager[object]:
         if self.device.type == "cuda" and torch.cuda.is_bf16_supported():
@@ -152,23 +157,14 @@ def window_slices(size: tuple[int, ...], patch: tuple[int, ...], overlap: float)
         yield tuple(slice(c, c + p) for c, p in zip(corner, patch, strict=True))
 
 
-def cropped(tensor: Tensor, size: tuple[int, ...]) -> Tensor:
-    """The first `size` voxels of each spatial axis of (B, C, *spatial)."""
-    for axis, n in enumerate(size, start=2):
-        tensor = tensor.narrow(axis, 0, n)
-    return tensor
-
-
 def _fits(size: tuple[int, ...], patch: tuple[int, ...]) -> bool:
     return all(n <= WHOLE_UP_TO * p for n, p in zip(size, patch, strict=True))
 
 
-def _padded(images: Tensor, patch: tuple[int, ...]) -> Tensor:
-    """Edges repeated at the far end until every axis reaches the patch size."""
-    padding: list[int] = []
-    for n, p in zip(reversed(images.shape[2:]), reversed(patch), strict=True):
-        padding += [0, max(0, p - n)]
-    return F.pad(images, padding, mode="replicate") if any(padding) else images
+def _margins(size: tuple[int, ...], patch: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Voxels to add before and after each axis so that it reaches the patch size; centred, as in training."""
+    missing = [max(0, p - n) for n, p in zip(size, patch, strict=True)]
+    return [(m // 2, m - m // 2) for m in missing]
 
 
 def _gaussian(patch: tuple[int, ...]) -> Tensor:
