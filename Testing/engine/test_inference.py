@@ -218,18 +218,30 @@ def test_only_the_largest_component_of_a_volume_is_kept_but_every_piece_of_a_sin
     labels[:, 1:3, 1:3] = 1
     labels[0, 4, 8] = 1
     labels[:, 3:, 4:6] = 2
-    kept = clean_up(labels.copy(), largest_component=True, minimum_voxels=0)
+    kept = clean_up(labels.copy(), largest_component=True, one_piece_per_slice=False, minimum_voxels=0)
     assert kept[0, 4, 8] == 0
     assert np.count_nonzero(kept == 1) == 8
     assert np.count_nonzero(kept == 2) == 8
-    assert np.array_equal(clean_up(labels[:1].copy(), largest_component=True, minimum_voxels=0), labels[:1])
+    assert np.array_equal(
+        clean_up(labels[:1].copy(), largest_component=True, one_piece_per_slice=False, minimum_voxels=0), labels[:1]
+    )
+
+
+def test_one_piece_per_slice_cleans_every_slice_by_itself() -> None:
+    labels = np.zeros((2, 5, 9), np.uint8)
+    labels[0, 1:3, 1:3] = labels[1, 3:5, 5:8] = 1
+    labels[0, 4, 8] = labels[1, 0, 0] = 1
+    kept = clean_up(labels.copy(), largest_component=False, one_piece_per_slice=True, minimum_voxels=0)
+    assert np.count_nonzero(kept[0]) == 4
+    assert np.count_nonzero(kept[1]) == 6
+    assert kept[0, 4, 8] == kept[1, 0, 0] == 0
 
 
 def test_components_below_the_minimum_volume_are_removed() -> None:
     labels = np.zeros((3, 5, 5), np.uint8)
     labels[:, :2, :2] = 1
     labels[0, 4, 4] = 1
-    kept = clean_up(labels.copy(), largest_component=False, minimum_voxels=3)
+    kept = clean_up(labels.copy(), largest_component=False, one_piece_per_slice=False, minimum_voxels=3)
     assert kept[0, 4, 4] == 0
     assert np.count_nonzero(kept) == 12
 

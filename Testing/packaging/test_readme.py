@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-
 from apformer.bundles import ModelLibrary, bundled_models
 
 ROOT = Path(__file__).parents[2]

@@ -23,6 +23,7 @@ _FIELDS = (
     "intensity",
     "overlap",
     "largest_component",
+    "one_piece_per_slice",
     "minimum_volume_ml",
     "field_of_view_mm",
 )
@@ -42,7 +43,8 @@ class Preprocessing:
         intensity: {"kind": "window", "lower", "upper"}: clip to these values, scale to 0..1; or
             {"kind": "percentile", "lower", "upper"}: clip at these percentiles, then zero mean and unit variance.
         overlap: the share of a tile that neighbouring tiles have in common, 0 <= overlap < 1.
-        largest_component: keep only the largest connected piece of each label.
+        largest_component: keep only the largest connected piece of each label in a volume (not in a single slice).
+        one_piece_per_slice: keep only the largest connected piece of each label in every slice (2D only).
         minimum_volume_ml: drop connected pieces smaller than this, mL; 0 keeps all.
         field_of_view_mm: the extent of the training images along i, j, k, mm; a larger input is warned about. None:
             no limit.
@@ -58,6 +60,7 @@ class Preprocessing:
     intensity: dict[str, Any]
     overlap: float = 0.5
     largest_component: bool = False
+    one_piece_per_slice: bool = False
     minimum_volume_ml: float = 0.0
     field_of_view_mm: tuple[float, float, float] | None = None
 
@@ -75,8 +78,11 @@ class Preprocessing:
         _check_intensity(Fields(self.intensity, "'intensity'"))
         if check_number(self.overlap, 0.0, 1.0, "'overlap'") == 1.0:
             raise malformed("'overlap' must be below 1.")
-        if not isinstance(self.largest_component, bool):
-            raise malformed("'largest_component' must be true or false.")
+        for name in ("largest_component", "one_piece_per_slice"):
+            if not isinstance(getattr(self, name), bool):
+                raise malformed(f"'{name}' must be true or false.")
+        if self.one_piece_per_slice and self.spatial_dims != 2:
+            raise malformed("'one_piece_per_slice' is for models of slices.")
         check_number(self.minimum_volume_ml, 0.0, 1e6, "'minimum_volume_ml'")
 
     def _check_orientation(self) -> None:
@@ -98,6 +104,7 @@ class Preprocessing:
             "intensity": dict(self.intensity),
             "overlap": self.overlap,
             "largest_component": self.largest_component,
+            "one_piece_per_slice": self.one_piece_per_slice,
             "minimum_volume_ml": self.minimum_volume_ml,
             "field_of_view_mm": list(self.field_of_view_mm) if self.field_of_view_mm is not None else None,
         }

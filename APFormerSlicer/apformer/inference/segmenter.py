@@ -95,9 +95,6 @@ class Segmenter:
         warnings = [*volume.notes, *check_fit(working, self.bundle)]
         progress(0.0, "preparing")
         labels, doubt, device = self._predict(working, uncertainty, progress, warnings)
-        settings = self.bundle.preprocessing
-        minimum = settings.minimum_volume_ml / working.voxel_volume_ml
-        clean_up(labels, largest_component=settings.largest_component, minimum_voxels=minimum)
         if roi is not None:
             labels = paste(labels, roi, volume.spatial_shape)
             doubt = None if doubt is None else paste(doubt, roi, volume.spatial_shape)
@@ -138,6 +135,12 @@ class Segmenter:
                 if not _is_cpu_exhaustion(error):
                     raise
                 break
+            clean_up(
+                labels,
+                largest_component=settings.largest_component,
+                one_piece_per_slice=settings.one_piece_per_slice,
+                minimum_voxels=settings.minimum_volume_ml / volume.voxel_volume_ml,
+            )
             return change.undo(labels), None if doubt is None else change.undo(doubt), device
         raise DeviceError(
             "There is not enough memory to segment this volume.",

@@ -115,6 +115,6 @@ def overlay_picture(bundle: Bundle, scores: Sequence[CaseScore], device: str, pa
     figure.suptitle(
         f"{bundle.name} {bundle.version}: validation cases from worst to best; white = reference", fontsize=9
     )
-    figure.tight_layout()
+    figure.tight_layout(h_pad=2.0)
     figure.savefig(path, dpi=80)
     plt.close(figure)
