@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import __version__
 from ..bundles import Bundle, Code, Label, ModelLibrary
+from ..commands.segment import describe_model, provenance
 from ..files import atomic_path, write_labels
 from ..inference import Result, Segmenter
 from ..metrics import dice
@@ -124,14 +125,7 @@ def _write_segmentation(path: Path, bundle: Bundle, template: Volume, findings: 
             )
             for label in bundle.labels
         ]
-    made_by = {
-        "model": bundle.name,
-        "model_version": bundle.version,
-        "model_checksum": bundle.checksum,
-        "program": f"APFormerSlicer {__version__}",
-        "device": findings[0].result.device,
-        "date": _now(),
-    }
+    made_by = provenance(bundle, findings[0].result.device)
     write_labels(path, template.with_array(merged), definitions, reference=template, provenance=made_by)
 
 
@@ -139,7 +133,7 @@ def _record(bundle: Bundle, findings: Sequence[Finding]) -> dict[str, Any]:
     return {
         "program": f"APFormerSlicer {__version__}",
         "date": _now(),
-        "model": {"name": bundle.name, "version": bundle.version, "checksum": bundle.checksum},
+        "model": describe_model(bundle),
         "inputs": [{"file": path.name, "sha256": sha256_of(path)} for path in (template_path(), *atlas_paths())],
         "device": findings[0].result.device,
         "seconds": round(sum(found.result.seconds for found in findings), 3),
