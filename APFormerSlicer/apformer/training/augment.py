@@ -38,8 +38,8 @@ def build_augmentation(config: Augmentation, spatial_dims: int, size: Sequence[i
         )
     )
     if config.zoom_p:
-        # "nearest-exact": torch's plain "nearest" lays labels half a voxel beside the image (0.51 pixels on average over
-        # 40 zooms), and a network learns that shift.
+        # "nearest-exact": torch's plain "nearest" lays labels half a voxel beside the image (0.51 pixels over 40
+        # zooms, on average), and a network learns that shift.
         steps.append(
             mt.RandZoomd(
                 both,
