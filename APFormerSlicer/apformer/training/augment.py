@@ -140,14 +140,14 @@ class AugmentedCases(torch.utils.data.Dataset[dict[str, Tensor]]):
         self.transform.set_random_state(seed=seed)
         image, label = self.cases.item(index)
         draw = torch.rand(1 + self.spatial_dims, generator=generator).tolist()
-        if self.spatial_dims == 2:
-            if draw[0] < self.config.empty_p:
-                image, label = erase_organ(image, label)
+        if self.spatial_dims == 2 and draw[0] < self.config.empty_p:
+            image, label = erase_organ(image, label)
+        if self.spatial_dims == 3 or self.stage.crop:
+            image, label = fit(image, self.stage.size, draw[1:]), fit(label.float(), self.stage.size, draw[1:])
+        else:
             image, label = fit(image, self.patch_size), fit(label.float(), self.patch_size)
             image = F.interpolate(image[None], size=self.stage.size, mode="bilinear", antialias=True)[0]
             label = F.interpolate(label[None], size=self.stage.size, mode="nearest-exact")[0]
-        else:
-            image, label = fit(image, self.stage.size, draw[1:]), fit(label.float(), self.stage.size, draw[1:])
         out = self.transform({"image": image.contiguous(), "label": label.float().contiguous()})
         changed = out["image"].float()
         if self.windowed:

@@ -28,7 +28,8 @@ class Stage:
 
     Args:
         epochs: passes over the training cases.
-        size: (rows, columns) the 2D image is resized to, or the (k, j, i) patch cut from a 3D image.
+        size: (rows, columns) of 2D training images, or the (k, j, i) patch cut from a 3D image.
+        crop: 2D only: cut `size` from a random place at full resolution, instead of shrinking the whole image to it.
         batch_size: images per step.
         learning_rate, final_learning_rate: ends of the stage's cosine.
         learn_position: train the positional tables; frozen tables let attention run through its fused kernel.
@@ -41,6 +42,7 @@ class Stage:
     batch_size: int
     learning_rate: float
     final_learning_rate: float = 1e-5
+    crop: bool = False
     learn_position: bool = True
     ssa_every: int = 1
     validate_every: int = 5
