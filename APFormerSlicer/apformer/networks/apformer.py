@@ -1,7 +1,7 @@
 """APFormer: a hybrid CNN-transformer with adaptively pruned attention (Lin et al., IEEE TMI 2023).
 
-A four-level U-shaped CNN whose deepest features pass through a few transformer layers with GRPE. This file holds the
-dense network with the query-prune head; which tokens to drop at run time is decided by the `pruning` room.
+A four-level U-shaped CNN whose deepest features pass through a few transformer layers with GRPE. Tokens and keys are
+pruned by gates; how gates decide and how pruned layers run is the `pruning` room's.
 
 Differences from the released code, all without effect at the published setting: any image size (positions are
 interpolated, odd sizes are padded and cropped), 2D and 3D, attention through `scaled_dot_product_attention`.
@@ -9,7 +9,7 @@ interpolated, odd sizes are padded and cropped), 2D and 3D, attention through `s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,9 +17,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..pruning.attention import LayerCost, masked_layer, ragged_layer
+from ..pruning.gates import DependencyGate, QueryGate
 from .grpe import GRPE
 
 NORMS = ("batch", "instance")
+GATING = ("off", "soft", "hard")
+
+
+class LayerShape(NamedTuple):
+    """Widths of one transformer layer: heads, width of a head's queries and keys, of its values, hidden FFN width."""
+
+    heads: int
+    key_dim: int
+    value_dim: int
+    ffn_dim: int
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,12 @@ class APFormerConfig:
         dropout: after the embedding, the attention and the feed-forward part.
         norm: "batch" (published) or "instance".
         prune_head: predict, per token, whether its cell holds any foreground (258 parameters).
+        prune_queries: skip tokens that the prune head finds no foreground in (one learnable threshold).
+        prune_keys: drop keys that no kept query depends on (per layer, head_dim + 1 parameters).
+        safety_ring: tokens kept around those that `prune_queries` keeps.
+        layer_shapes: (heads, key_dim, value_dim, ffn_dim) of every layer, for networks from which dead heads and
+            channels were removed; by default all layers are (heads, head_dim, head_dim, ffn_dim). Scores are scaled
+            by the original head_dim.
     """
 
     spatial_dims: int = 2
@@ -54,6 +72,10 @@ class APFormerConfig:
     dropout: float = 0.1
     norm: str = "batch"
     prune_head: bool = True
+    prune_queries: bool = False
+    prune_keys: bool = False
+    safety_ring: int = 1
+    layer_shapes: tuple[LayerShape, ...] = ()
 
     def __post_init__(self) -> None:
         def settle(name: str, value: object) -> None:
@@ -77,9 +99,26 @@ class APFormerConfig:
         if len(steps) != 3 or any(len(s) != self.spatial_dims or not all(v in (1, 2, 4) for v in s) for s in steps):
             raise ValueError(f"strides must be three steps of 1, 2 or 4 for {self.spatial_dims} axes, not {raw!r}")
         settle("strides", steps)
+        if self.prune_queries and not self.prune_head:
+            raise ValueError("prune_queries needs the prune_head")
+        if self.prune_keys and not self.prune_queries:
+            raise ValueError("prune_keys needs prune_queries: a key is dropped when no kept query depends on it")
+        if not isinstance(self.safety_ring, int) or not 0 <= self.safety_ring <= 8:
+            raise ValueError(f"safety_ring must be 0 to 8 tokens, not {self.safety_ring!r}")
+        self._settle_layer_shapes(settle)
         settle("image_size", tuple(int(v) for v in self.image_size))
         if len(self.image_size) != self.spatial_dims or not all(8 <= v <= 1024 for v in self.image_size):
             raise ValueError(f"image_size must be {self.spatial_dims} sizes from 8 to 1024, not {self.image_size!r}")
+
+    def _settle_layer_shapes(self, settle: Callable[[str, object], None]) -> None:
+        shapes = self.layer_shapes or [(self.heads, self.head_dim, self.head_dim, self.ffn_dim)] * self.depth
+        try:
+            shapes = tuple(LayerShape(*(int(v) for v in shape)) for shape in shapes)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"layer_shapes must hold four widths per layer, not {self.layer_shapes!r}") from error
+        if len(shapes) != self.depth or not all(1 <= v <= 4096 for shape in shapes for v in shape):
+            raise ValueError(f"layer_shapes must hold four widths from 1 to 4096 for each of {self.depth} layers")
+        settle("layer_shapes", shapes)
 
     @property
     def token_stride(self) -> tuple[int, ...]:
@@ -99,13 +138,19 @@ class Auxiliaries(NamedTuple):
     """What the training losses need besides the logits.
 
     prune_logits: (B, 2, *token grid), channel 0 background and 1 any foreground in the cell; None without the head.
-    queries_keys: per layer, the queries and keys (B, heads, N, head_dim) from which SSA computes content attention.
+    queries_keys: per layer, the queries and keys (B, heads, N, key_dim) from which SSA computes content attention;
+        empty with hard gates, where not all of them are computed.
     token_stride: voxels per token along each axis.
+    kept: (B, *token grid), 1 where the transformer worked, 0 where the token was pruned.
+    transformer_macs: (B,) multiply-accumulates of the transformer layers, products of activations included; with soft
+        gates differentiable towards the gates.
     """
 
     prune_logits: Tensor | None
     queries_keys: list[tuple[Tensor, Tensor]]
     token_stride: tuple[int, ...]
+    kept: Tensor
+    transformer_macs: Tensor
 
 
 def _conv(dims: int) -> type[nn.Module]:
@@ -136,50 +181,79 @@ class DoubleConv(nn.Sequential):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with GRPE. The inner width heads * head_dim need not equal the token width."""
+    """Multi-head self-attention with GRPE. The inner width heads * value_dim need not equal the token width."""
 
-    def __init__(self, config: APFormerConfig) -> None:
+    def __init__(self, config: APFormerConfig, shape: LayerShape) -> None:
         super().__init__()
-        width, inner = config.channels[-1], config.heads * config.head_dim
-        self.heads = config.heads
-        self.to_qkv = nn.Linear(width, 3 * inner, bias=False)
-        self.position = GRPE(config.base_grid, config.heads)
-        self.to_out = nn.Linear(inner, width)
+        width = config.channels[-1]
+        self.shape = shape
+        self.scale = config.head_dim**-0.5
+        self.widths = (shape.heads * shape.key_dim, shape.heads * shape.key_dim, shape.heads * shape.value_dim)
+        self.to_qkv = nn.Linear(width, sum(self.widths), bias=False)
+        self.position = GRPE(config.base_grid, shape.heads)
+        self.to_out = nn.Linear(self.widths[2], width)
+        self.dependency = DependencyGate(shape.key_dim) if config.prune_keys else None
+
+    def queries(self, rows: Tensor) -> Tensor:
+        """(..., width) -> (..., heads, key_dim)."""
+        return F.linear(rows, self.to_qkv.weight[: self.widths[0]]).unflatten(-1, (self.shape.heads, -1))
+
+    def keys_values(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., width) -> (..., heads, key_dim) and (..., heads, value_dim)."""
+        keys, values = F.linear(rows, self.to_qkv.weight[self.widths[0] :]).split(self.widths[1:], dim=-1)
+        return keys.unflatten(-1, (self.shape.heads, -1)), values.unflatten(-1, (self.shape.heads, -1))
 
     def forward(self, tokens: Tensor, grid: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens (B, N, width) -> attended tokens (B, N, width), queries and keys (B, heads, N, head_dim)."""
-        batch, count, _ = tokens.shape
-        qkv = self.to_qkv(tokens).reshape(batch, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        queries, keys, values = qkv.unbind(0)  # each (B, heads, N, head_dim)
+        """Tokens (B, N, width) -> attended (B, N, heads, value_dim), queries and keys (B, heads, N, key_dim)."""
+        parts = self.to_qkv(tokens).split(self.widths, dim=-1)
+        queries, keys, values = (part.unflatten(-1, (self.shape.heads, -1)).transpose(1, 2) for part in parts)
         bias = self.position(grid, queries.dtype)  # (1, heads, N, N)
-        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
-        merged = attended.transpose(1, 2).reshape(batch, count, -1)  # (B, N, heads * head_dim)
-        return self.to_out(merged), queries, keys
+        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=self.scale)
+        return attended.transpose(1, 2), queries, keys
 
 
 class TransformerLayer(nn.Module):
-    """Pre-norm attention and feed-forward part, each with a residual."""
+    """Pre-norm attention and feed-forward part, each with a residual. Also a `pruning.attention.PrunableLayer`."""
 
-    def __init__(self, config: APFormerConfig) -> None:
+    def __init__(self, config: APFormerConfig, shape: LayerShape) -> None:
         super().__init__()
         width = config.channels[-1]
         self.norm_attention = nn.LayerNorm(width)
-        self.attention = Attention(config)
+        self.attention = Attention(config, shape)
         self.norm_ffn = nn.LayerNorm(width)
         self.ffn = nn.Sequential(
-            nn.Linear(width, config.ffn_dim),
+            nn.Linear(width, shape.ffn_dim),
             nn.ReLU(inplace=True),
             nn.Dropout(config.dropout),
-            nn.Linear(config.ffn_dim, width),
+            nn.Linear(shape.ffn_dim, width),
             nn.Dropout(config.dropout),
         )
         self.dropout = nn.Dropout(config.dropout)
+        self.scale = self.attention.scale
+        heads, key_dim, value_dim, ffn_dim = shape
+        self.cost = LayerCost(
+            per_query=heads * (key_dim + value_dim) * width + 2 * width * ffn_dim,
+            per_key=heads * (key_dim + value_dim) * width,
+            per_pair=heads * (key_dim + value_dim),
+        )
 
     def forward(self, tokens: Tensor, grid: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens (B, N, width) -> the same shape, with this layer's queries and keys."""
+        """Tokens (B, N, width) -> the same shape, with this layer's queries and keys. Nothing is pruned."""
         attended, queries, keys = self.attention(self.norm_attention(tokens), grid)
-        tokens = tokens + self.dropout(attended)
-        return tokens + self.ffn(self.norm_ffn(tokens)), queries, keys
+        return self.finish(tokens, attended), queries, keys
+
+    def queries(self, rows: Tensor) -> Tensor:
+        """See `PrunableLayer`."""
+        return self.attention.queries(self.norm_attention(rows))
+
+    def keys_values(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """See `PrunableLayer`."""
+        return self.attention.keys_values(self.norm_attention(rows))
+
+    def finish(self, rows: Tensor, attended: Tensor) -> Tensor:
+        """See `PrunableLayer`."""
+        rows = rows + self.dropout(self.attention.to_out(attended.flatten(-2)))
+        return rows + self.ffn(self.norm_ffn(rows))
 
 
 class UpBlock(nn.Module):
@@ -195,6 +269,20 @@ class UpBlock(nn.Module):
         return self.conv(torch.cat([skip, deep], dim=1))
 
 
+class _Transformed(NamedTuple):
+    """tokens (B, N, width), queries and keys per layer, kept (B, N), MACs (B,)."""
+
+    tokens: Tensor
+    queries_keys: list[tuple[Tensor, Tensor]]
+    kept: Tensor
+    macs: Tensor
+
+
+def _unless_unused(alive: Tensor, kept: Tensor) -> Tensor:
+    """Keys (B, N) of an image with no kept query cost nothing."""
+    return alive * (kept.detach().amax(1, keepdim=True) > 0)
+
+
 class APFormer(nn.Module):
     """The network. Arguments are those of `APFormerConfig`, as keywords.
 
@@ -204,6 +292,10 @@ class APFormer(nn.Module):
     Example:
         >>> APFormer(spatial_dims=2, in_channels=1, out_channels=3)(torch.zeros(1, 1, 100, 90)).shape
         torch.Size([1, 3, 100, 90])
+
+    Attributes:
+        gating: "hard" (the default) skips what the gates prune; "soft" computes everything, so that gradients reach
+            the gates; "off" ignores them. Without gates all three are the dense network.
     """
 
     def __init__(self, **arguments: object) -> None:
@@ -217,14 +309,27 @@ class APFormer(nn.Module):
         self.level3 = nn.Sequential(pool(config.strides[1]), DoubleConv(config, second, third))
         self.level4 = nn.Sequential(pool(config.strides[2]), DoubleConv(config, third, width))
         self.prune_head = conv(width, 2, kernel_size=1) if config.prune_head else None
+        self.query_gate = QueryGate(config.safety_ring) if config.prune_queries else None
         self.embedding = nn.Linear(width, width)
         self.embedding_dropout = nn.Dropout(config.dropout)
-        self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.depth))
+        self.layers = nn.ModuleList(TransformerLayer(config, shape) for shape in config.layer_shapes)
         self.bottleneck = conv(width, third, kernel_size=1, bias=False)
         self.up3 = UpBlock(config, third, second)
         self.up2 = UpBlock(config, second, first)
         self.up1 = UpBlock(config, first, first)
         self.head = conv(first, config.out_channels, kernel_size=1)
+        self._gating = "hard"
+
+    @property
+    def gating(self) -> str:
+        """See the class."""
+        return self._gating
+
+    @gating.setter
+    def gating(self, value: str) -> None:
+        if value not in GATING:
+            raise ValueError(f"gating must be one of {GATING}, not {value!r}")
+        self._gating = value
 
     def forward(self, image: Tensor, auxiliaries: bool = False) -> Tensor | tuple[Tensor, Auxiliaries]:
         """See the class."""
@@ -234,23 +339,65 @@ class APFormer(nn.Module):
         x2 = self.level2(x1)  # (B, 32, H/2, W/2)
         x3 = self.level3(x2)  # (B, 64, H/4, W/4)
         x4 = self.level4(x3)  # (B, 128, H/8, W/8)
-        deep, queries_keys = self._transform(x4)
+        prune_logits = None if self.prune_head is None else self.prune_head(x4)
+        work = self._transform(x4, prune_logits)
+        deep = work.tokens.transpose(1, 2).reshape(x4.shape)
         decoded = self.up1(self.up2(self.up3(self.bottleneck(deep), x3), x2), x1)
         logits = self.head(decoded)[(..., *(slice(0, n) for n in size))]
         if not auxiliaries:
             return logits
-        prune_logits = None if self.prune_head is None else self.prune_head(x4)
-        return logits, Auxiliaries(prune_logits, queries_keys, self.config.token_stride)
+        kept = work.kept.reshape(x4.shape[0], *x4.shape[2:])
+        return logits, Auxiliaries(prune_logits, work.queries_keys, self.config.token_stride, kept, work.macs)
 
-    def _transform(self, features: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """Features (B, width, *grid) through the transformer layers, same shape."""
-        grid = features.shape[2:]
+    def _transform(self, features: Tensor, prune_logits: Tensor | None) -> _Transformed:
+        """Features (B, width, *grid) through the transformer layers."""
+        grid = tuple(features.shape[2:])
         tokens = self.embedding_dropout(self.embedding(features.flatten(2).transpose(1, 2)))  # (B, N, width)
+        if self.query_gate is None or prune_logits is None or self.gating == "off":
+            return self._dense(tokens, grid)
+        kept = self.query_gate(prune_logits).flatten(1)  # (B, N)
+        return self._soft(tokens, grid, kept) if self.gating == "soft" else self._hard(tokens, grid, kept)
+
+    def _dense(self, tokens: Tensor, grid: tuple[int, ...]) -> _Transformed:
+        batch, count, _ = tokens.shape
         queries_keys = []
         for layer in self.layers:
             tokens, queries, keys = layer(tokens, grid)
             queries_keys.append((queries, keys))
-        return tokens.transpose(1, 2).reshape(features.shape), queries_keys
+        macs = float(sum(layer.cost.macs(count, count) for layer in self._costed()))
+        return _Transformed(tokens, queries_keys, tokens.new_ones(batch, count), tokens.new_full((batch,), macs))
+
+    def _soft(self, tokens: Tensor, grid: tuple[int, ...], kept: Tensor) -> _Transformed:
+        alive = torch.ones_like(kept)
+        macs = kept.new_zeros(kept.shape[0])
+        queries_keys = []
+        for layer in self._costed():
+            gate = layer.attention.dependency
+            macs = macs + layer.cost.macs(kept.sum(1), _unless_unused(alive, kept).sum(1))
+            step = masked_layer(layer, tokens, kept, alive, layer.attention.position(grid), gate)
+            tokens, alive = step.tokens, step.alive
+            queries_keys.append((step.queries, step.keys))
+        return _Transformed(tokens, queries_keys, kept, macs)
+
+    def _hard(self, tokens: Tensor, grid: tuple[int, ...], kept: Tensor) -> _Transformed:
+        numbers = [sample.nonzero().flatten() for sample in kept]
+        everything = torch.arange(tokens.shape[1], device=tokens.device)
+        alive = [everything] * len(numbers)
+        macs = [0.0] * len(numbers)
+        for layer in self._costed():
+            gate = layer.attention.dependency
+            for sample, (queries, keys) in enumerate(zip(numbers, alive, strict=True)):
+                macs[sample] += float(layer.cost.macs(queries.numel(), keys.numel() if queries.numel() else 0))
+            if gate is None and all(queries.numel() == everything.numel() for queries in numbers):
+                tokens, _, _ = layer(tokens, grid)  # nothing is pruned: spare the gathering
+                continue
+            bias = layer.attention.position(grid)
+            tokens, alive = ragged_layer(layer, tokens, numbers, alive, bias, gate)
+        return _Transformed(tokens, [], kept.detach(), tokens.new_tensor(macs, dtype=torch.float32))
+
+    def _costed(self) -> list[TransformerLayer]:
+        """The layers, typed."""
+        return [layer for layer in self.layers if isinstance(layer, TransformerLayer)]
 
     def _pad(self, image: Tensor) -> Tensor:
         """Repeat the far edges until every axis is a multiple of the token stride."""

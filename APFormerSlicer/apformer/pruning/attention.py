@@ -1,0 +1,185 @@
+"""One transformer layer under pruning, in two forms that give the same numbers.
+
+`masked_layer` computes everything and multiplies by 0 or 1: gradients reach the gates, nothing is saved. It is for
+training. `ragged_layer` gathers what is left and computes only that. Their maths:
+
+- A pruned token passes the whole layer unchanged: no attention, no feed-forward part.
+- A kept token i attends over the keys j that are still alive. With e_ij = exp(score_ij - max_j score_ij), the
+  dependency gate keeps the keys with e_ij >= t_i (see `gates`), and the result is
+  sum_j D_ij e_ij v_j / (sum_j D_ij e_ij + 1e-6 sum_j e_ij).
+- A key that no kept query depends on, in no head, is dead for all later layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .gates import DependencyGate, depends
+
+RENORMALISATION_EPS = 1e-6  # released code
+# Dead keys enter the masked form multiplied by 0; their exponent is bounded so that 0 * exp(...) is never 0 * inf.
+LARGEST_EXPONENT = 20.0
+
+
+class PrunableLayer(Protocol):
+    """What the two forms need of a layer. All methods work row by row: (..., width) in, (..., ...) out."""
+
+    scale: float  # factor of the scores, usually head_dim ** -0.5
+
+    def queries(self, rows: Tensor) -> Tensor:
+        """(..., width) -> (..., heads, head_dim)."""
+        ...
+
+    def keys_values(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., width) -> keys (..., heads, head_dim) and values (..., heads, value_dim)."""
+        ...
+
+    def finish(self, rows: Tensor, attended: Tensor) -> Tensor:
+        """Rows (..., width) and what they attended to (..., heads, value_dim) -> the layer's output (..., width)."""
+        ...
+
+
+class LayerCost(NamedTuple):
+    """Multiply-accumulates of a layer: per kept query, per living key, per pair of them."""
+
+    per_query: int
+    per_key: int
+    per_pair: int
+
+    def macs(self, queries: Tensor | float, keys: Tensor | float) -> Tensor | float:
+        """Of one image with so many queries and keys; differentiable if these are tensors."""
+        return queries * self.per_query + keys * self.per_key + queries * keys * self.per_pair
+
+
+class Masked(NamedTuple):
+    """tokens (B, N, width); alive (B, N): keys for the next layer; queries and keys (B, heads, N, head_dim)."""
+
+    tokens: Tensor
+    alive: Tensor
+    queries: Tensor
+    keys: Tensor
+
+
+def masked_layer(
+    layer: PrunableLayer,
+    tokens: Tensor,
+    kept: Tensor,
+    alive: Tensor,
+    bias: Tensor | None,
+    gate: DependencyGate | None,
+) -> Masked:
+    """The training form.
+
+    Args:
+        tokens: (B, N, width).
+        kept: (B, N), 1 for tokens that are updated, straight-through.
+        alive: (B, N), 1 for tokens that may serve as keys, straight-through.
+        bias: (1, heads, N, N), added to the scores.
+        gate: None keeps every dependency.
+    """
+    queries = layer.queries(tokens).transpose(1, 2)  # (B, heads, N, head_dim)
+    keys, values = (rows.transpose(1, 2) for rows in layer.keys_values(tokens))
+    scores = (queries @ keys.transpose(-1, -2)).float() * layer.scale
+    if bias is not None:
+        scores = scores + bias
+    visible = alive[:, None, None, :].float()
+    hidden = visible.detach() == 0
+    peak = scores.detach().masked_fill(hidden, -torch.inf).amax(-1, keepdim=True)
+    peak = peak.masked_fill(peak == -torch.inf, 0.0)  # no key at all: no query is kept either
+    weights = torch.exp((scores - peak).clamp(max=LARGEST_EXPONENT)) * visible
+    total = weights.sum(-1, keepdim=True)
+    if gate is not None:
+        lowest = weights.detach().masked_fill(hidden, torch.inf).amin(-1, keepdim=True)
+        lowest = lowest.masked_fill(lowest == torch.inf, 0.0)
+        dependent = depends(weights, lowest, torch.ones_like(lowest), gate(queries).float()) * visible
+        weights = weights * dependent
+        alive = (dependent * kept[:, None, :, None]).amax((1, 2))
+        normaliser = weights.sum(-1, keepdim=True) + RENORMALISATION_EPS * total
+    else:
+        normaliser = total
+    tiny = torch.finfo(normaliser.dtype).tiny
+    attended = ((weights / normaliser.clamp_min(tiny)).to(values.dtype) @ values).transpose(1, 2)
+    updated = layer.finish(tokens, attended)
+    return Masked(torch.where(kept[..., None] > 0, updated, tokens) + _gradient_only(kept, updated, tokens), alive, queries, keys)
+
+
+def _gradient_only(kept: Tensor, updated: Tensor, tokens: Tensor) -> Tensor:
+    """Zero, with the gradient that kept * (updated - tokens) has towards `kept`: what keeping a token changes."""
+    if not kept.requires_grad:
+        return torch.zeros((), dtype=tokens.dtype, device=tokens.device)
+    return ((kept - kept.detach())[..., None] * (updated - tokens).detach()).to(tokens.dtype)
+
+
+def ragged_layer(
+    layer: PrunableLayer,
+    tokens: Tensor,
+    kept: Sequence[Tensor],
+    alive: Sequence[Tensor],
+    bias: Tensor | None,
+    gate: DependencyGate | None,
+) -> tuple[Tensor, list[Tensor]]:
+    """The run form: linear layers on the packed rows of the whole batch, attention sample by sample.
+
+    Args:
+        tokens: (B, N, width).
+        kept: per sample, int64 numbers of the kept tokens.
+        alive: per sample, int64 numbers of the tokens that may serve as keys.
+        bias: (1, heads, N, N).
+        gate: None keeps every dependency; attention is then `scaled_dot_product_attention`.
+
+    Returns: tokens (B, N, width) and, per sample, the keys that live on.
+    """
+    count = tokens.shape[1]
+    alive = [keys if queries.numel() else keys[:0] for queries, keys in zip(kept, alive, strict=True)]
+    rows = tokens.reshape(-1, tokens.shape[-1])  # (B * N, width)
+    query_rows = torch.cat([index + sample * count for sample, index in enumerate(kept)])
+    if not query_rows.numel():
+        return tokens, list(alive)
+    key_rows = torch.cat([index + sample * count for sample, index in enumerate(alive)])
+    kept_rows = rows[query_rows]
+    queries = layer.queries(kept_rows).split([index.numel() for index in kept])
+    keys, values = (packed.split([i.numel() for i in alive]) for packed in layer.keys_values(rows[key_rows]))
+    attended, survivors = [], []
+    for sample, (q, k, v) in enumerate(zip(queries, keys, values, strict=True)):
+        if not q.shape[0]:
+            survivors.append(alive[sample])
+            continue
+        here = None if bias is None else _bias_between(bias[0], kept[sample], alive[sample])
+        result, needed = _attend(q, k, v, here, layer.scale, gate)
+        attended.append(result)
+        survivors.append(alive[sample] if needed is None else alive[sample][needed])
+    updated = layer.finish(kept_rows, torch.cat(attended)).to(rows.dtype)
+    return rows.index_copy(0, query_rows, updated).reshape(tokens.shape), survivors
+
+
+def _bias_between(bias: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
+    """(heads, N, N) -> (heads, queries, keys)."""
+    some = bias if queries.numel() == bias.shape[1] else bias.index_select(1, queries)
+    return some if keys.numel() == bias.shape[2] else some.index_select(2, keys)
+
+
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float, gate: DependencyGate | None
+) -> tuple[Tensor, Tensor | None]:
+    """One sample: (Q, heads, d), (K, heads, d), (K, heads, value_dim) -> (Q, heads, value_dim), bool (K,) or None."""
+    q, k, v = q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1)
+    if gate is None:
+        mask = None if bias is None else bias[None].to(q.dtype)
+        out = F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=mask, scale=scale)
+        return out[0].transpose(0, 1), None
+    scores = (q @ k.transpose(-1, -2)).float() * scale
+    if bias is not None:
+        scores = scores + bias
+    weights = torch.exp(scores - scores.detach().amax(-1, keepdim=True))  # (heads, Q, K), greatest 1
+    total = weights.sum(-1, keepdim=True)
+    lowest = weights.detach().amin(-1, keepdim=True)
+    dependent = depends(weights, lowest, torch.ones_like(lowest), gate(q).float())
+    weights = weights * dependent
+    normaliser = weights.sum(-1, keepdim=True) + RENORMALISATION_EPS * total
+    needed = dependent.detach().amax((0, 1)) > 0
+    return (weights.to(v.dtype) @ v / normaliser.to(v.dtype)).transpose(0, 1), needed
