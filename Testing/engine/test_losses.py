@@ -140,7 +140,7 @@ def an_example() -> tuple[Tensor, Tensor, Auxiliaries]:
     labels[:, :, :8, 8:] = 1
     pairs = [(torch.randn(2, 2, 4, 3, requires_grad=True), torch.randn(2, 2, 4, 3)) for _ in range(3)]
     prune_logits = torch.randn(2, 2, 2, 2, requires_grad=True)
-    return torch.randn(2, 2, 16, 16, requires_grad=True), labels, Auxiliaries(prune_logits, pairs, (8, 8))
+    return torch.randn(2, 2, 16, 16, requires_grad=True), labels, Auxiliaries(prune_logits, pairs, (8, 8), torch.ones(2, 2, 2), torch.ones(2))
 
 
 def test_the_total_is_the_weighted_sum_of_its_parts():
@@ -153,7 +153,7 @@ def test_the_total_is_the_weighted_sum_of_its_parts():
 
 def test_without_a_layer_or_a_head_only_the_segmentation_counts():
     logits, labels, auxiliaries = an_example()
-    losses = APFormerLoss(LossWeights())(logits, Auxiliaries(None, auxiliaries.queries_keys, (8, 8)), labels, None)
+    losses = APFormerLoss(LossWeights())(logits, auxiliaries._replace(prune_logits=None), labels, None)
     assert set(losses) == {"segmentation", "total"}
     torch.testing.assert_close(losses["total"], 0.8 * losses["segmentation"])
 
@@ -165,14 +165,14 @@ def test_ssa_regularises_the_chosen_layer_only():
 
 
 def test_the_prune_head_learns_which_cells_hold_foreground():
-    logits, labels, _ = an_example()
+    logits, labels, auxiliaries = an_example()
     features = torch.randn(2, 5, 2, 2)
     head = torch.nn.Conv2d(5, 2, kernel_size=1)
     optimiser = torch.optim.Adam(head.parameters(), lr=0.1)
     loss, history = APFormerLoss(LossWeights()), []
     for _ in range(150):
         optimiser.zero_grad()
-        losses = loss(logits.detach(), Auxiliaries(head(features), [], (8, 8)), labels, None)
+        losses = loss(logits.detach(), auxiliaries._replace(prune_logits=head(features)), labels, None)
         losses["total"].backward()
         optimiser.step()
         history.append(losses["prune_head"].item())

@@ -27,6 +27,7 @@ def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder for checkpoints, logs, curves and the model",
     )
+    parser.add_argument("--base", metavar="MODEL", help="begin from this trained model: a name or a folder")
     option.add_device(parser)
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in DIR")
     parser.add_argument("--workers", type=_not_negative, default=1, metavar="N", help="processes that prepare images")
@@ -48,6 +49,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
             "Check the path of the data set.",
         )
     check_writable(options.output / "checkpoint.pt")
+    from ..bundles import ModelLibrary
     from ..training.config import read_config
     from ..training.run import train
 
@@ -55,6 +57,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         read_config(options.config),
         options.dataset,
         options.output,
+        base=None if options.base is None else ModelLibrary().find(options.base),
         device=options.device,
         resume=options.resume,
         workers=options.workers,

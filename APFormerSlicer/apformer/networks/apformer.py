@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..pruning.attention import LayerCost, masked_layer, ragged_layer
+from ..pruning.budget import dense_macs
 from ..pruning.gates import DependencyGate, QueryGate
 from .grpe import GRPE
 
@@ -331,6 +332,11 @@ class APFormer(nn.Module):
             raise ValueError(f"gating must be one of {GATING}, not {value!r}")
         self._gating = value
 
+    @property
+    def costs(self) -> list[LayerCost]:
+        """What each transformer layer costs."""
+        return [layer.cost for layer in self._typed_layers()]
+
     def forward(self, image: Tensor, auxiliaries: bool = False) -> Tensor | tuple[Tensor, Auxiliaries]:
         """See the class."""
         size = image.shape[2:]
@@ -364,14 +370,14 @@ class APFormer(nn.Module):
         for layer in self.layers:
             tokens, queries, keys = layer(tokens, grid)
             queries_keys.append((queries, keys))
-        macs = float(sum(layer.cost.macs(count, count) for layer in self._costed()))
+        macs = dense_macs(self.costs, count)
         return _Transformed(tokens, queries_keys, tokens.new_ones(batch, count), tokens.new_full((batch,), macs))
 
     def _soft(self, tokens: Tensor, grid: tuple[int, ...], kept: Tensor) -> _Transformed:
         alive = torch.ones_like(kept)
         macs = kept.new_zeros(kept.shape[0])
         queries_keys = []
-        for layer in self._costed():
+        for layer in self._typed_layers():
             gate = layer.attention.dependency
             macs = macs + layer.cost.macs(kept.sum(1), _unless_unused(alive, kept).sum(1))
             step = masked_layer(layer, tokens, kept, alive, layer.attention.position(grid), gate)
@@ -384,7 +390,7 @@ class APFormer(nn.Module):
         everything = torch.arange(tokens.shape[1], device=tokens.device)
         alive = [everything] * len(numbers)
         macs = [0.0] * len(numbers)
-        for layer in self._costed():
+        for layer in self._typed_layers():
             gate = layer.attention.dependency
             for sample, (queries, keys) in enumerate(zip(numbers, alive, strict=True)):
                 macs[sample] += float(layer.cost.macs(queries.numel(), keys.numel() if queries.numel() else 0))
@@ -395,8 +401,7 @@ class APFormer(nn.Module):
             tokens, alive = ragged_layer(layer, tokens, numbers, alive, bias, gate)
         return _Transformed(tokens, [], kept.detach(), tokens.new_tensor(macs, dtype=torch.float32))
 
-    def _costed(self) -> list[TransformerLayer]:
-        """The layers, typed."""
+    def _typed_layers(self) -> list[TransformerLayer]:
         return [layer for layer in self.layers if isinstance(layer, TransformerLayer)]
 
     def _pad(self, image: Tensor) -> Tensor:

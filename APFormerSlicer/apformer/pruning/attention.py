@@ -56,6 +56,17 @@ class LayerCost(NamedTuple):
         return queries * self.per_query + keys * self.per_key + queries * keys * self.per_pair
 
 
+class GatedNetwork(Protocol):
+    """What training and the budget need of a prunable network: APFormer, or another one after `prune_attention`."""
+
+    gating: str  # "off", "soft" or "hard"
+
+    @property
+    def costs(self) -> Sequence[LayerCost]:
+        """Of the transformer layers, in order."""
+        ...
+
+
 class Masked(NamedTuple):
     """tokens (B, N, width); alive (B, N): keys for the next layer; queries and keys (B, heads, N, head_dim)."""
 
@@ -105,7 +116,9 @@ def masked_layer(
     tiny = torch.finfo(normaliser.dtype).tiny
     attended = ((weights / normaliser.clamp_min(tiny)).to(values.dtype) @ values).transpose(1, 2)
     updated = layer.finish(tokens, attended)
-    return Masked(torch.where(kept[..., None] > 0, updated, tokens) + _gradient_only(kept, updated, tokens), alive, queries, keys)
+    return Masked(
+        torch.where(kept[..., None] > 0, updated, tokens) + _gradient_only(kept, updated, tokens), alive, queries, keys
+    )
 
 
 def _gradient_only(kept: Tensor, updated: Tensor, tokens: Tensor) -> Tensor:
@@ -178,7 +191,8 @@ def _attend(
     weights = torch.exp(scores - scores.detach().amax(-1, keepdim=True))  # (heads, Q, K), greatest 1
     total = weights.sum(-1, keepdim=True)
     lowest = weights.detach().amin(-1, keepdim=True)
-    dependent = depends(weights, lowest, torch.ones_like(lowest), gate(q).float())
+    # Detached: gates learn in the masked form only; here what they decided is a fact.
+    dependent = depends(weights, lowest, torch.ones_like(lowest), gate(q).float().detach())
     weights = weights * dependent
     normaliser = weights.sum(-1, keepdim=True) + RENORMALISATION_EPS * total
     needed = dependent.detach().amax((0, 1)) > 0

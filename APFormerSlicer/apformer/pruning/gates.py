@@ -63,7 +63,7 @@ class QueryGate(nn.Module):
 class DependencyGate(nn.Module):
     """Per query and head, the attention weight below which a key does not count.
 
-    t = min_j A_ij + sigmoid(w . q_i) * sigmoid(gate) * (max_j A_ij - min_j A_ij), with w shared by the heads of a layer.
+    t = min_j A_ij + sigmoid(w . q_i) * sigmoid(gate) * (max_j A_ij - min_j A_ij); the heads of a layer share w.
     The comparison is "at least t": the strongest key of a query always stays.
 
     Args:
@@ -92,7 +92,7 @@ def depends(attention: Tensor, lowest: Tensor, highest: Tensor, factor: Tensor) 
     extent = highest - lowest
     threshold = lowest + factor * extent
     hard = attention >= threshold
-    if not torch.is_grad_enabled():
+    if not (torch.is_grad_enabled() and factor.requires_grad):
         return hard
     soft = torch.sigmoid((attention - threshold) / (DEPENDENCY_SOFTNESS * extent + SMALLEST_RANGE))
     return straight_through(hard, soft)

@@ -13,8 +13,10 @@ from ..bundles.fields import Fields
 from ..bundles.labels import Label
 from ..bundles.preprocessing import Preprocessing
 from ..errors import APFormerError, ConfigError
+from ..pruning.budget import Budget
 
 PRECISIONS = ("float32", "bfloat16")
+GATES = ("closed", "open", "tighten", "hold", "hard")
 T = TypeVar("T")
 
 
@@ -35,6 +37,9 @@ class Stage:
         learn_position: train the positional tables; frozen tables let attention run through its fused kernel.
         ssa_every: steps between two evaluations of the SSA loss (it needs whole attention maps); 0 = never.
         validate_every: epochs between two validations.
+        gates: "closed": nothing is pruned. "open": gates learn from the segmentation alone. "tighten": the budget falls
+            from the dense cost to [pruning] budget. "hold": it stays there. "hard": gates are frozen and pruning is
+            real, so that the weights recover. Validation prunes in all of them but the first.
     """
 
     epochs: int
@@ -46,6 +51,7 @@ class Stage:
     learn_position: bool = True
     ssa_every: int = 1
     validate_every: int = 5
+    gates: str = "closed"
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,22 @@ class LossWeights:
     segmentation: float = 0.8
     ssa: float = 0.1
     prune_head: float = 0.1
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """How gates are trained.
+
+    Args:
+        budget: "keep=0.3" or "speed=2x", see `pruning.budget.Budget`.
+        gate_rate: learning rate of the gates, times that of the weights: a gate is one number with a long way to go.
+        energy: share of what heads and channels contribute, per layer and kind, that may be removed after training;
+            0 removes only what never contributes. See `pruning.compact`.
+    """
+
+    budget: str
+    gate_rate: float = 20.0
+    energy: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -124,6 +146,7 @@ class TrainingConfig:
     warmup_fraction: float = 0.05
     ema_decay: float = 0.995
     gradient_clip: float = 2.0
+    pruning: Pruning | None = None
     card: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -169,6 +192,7 @@ def _check(config: TrainingConfig) -> TrainingConfig:
             raise _refuse(
                 f"Stage {number} has a size of {len(stage.size)} axes for a {config.preprocessing.spatial_dims}D model."
             )
+    _check_gates(config)
     if config.precision not in PRECISIONS:
         raise _refuse(f"precision is {config.precision!r}; it must be one of {', '.join(PRECISIONS)}.")
     try:
@@ -178,6 +202,21 @@ def _check(config: TrainingConfig) -> TrainingConfig:
     if "number" not in groups:
         raise _refuse("split.pattern has no group named 'number', such as (?P<number>[0-9]+).")
     return config
+
+
+def _check_gates(config: TrainingConfig) -> None:
+    for number, stage in enumerate(config.stages, 1):
+        if stage.gates not in GATES:
+            raise _refuse(f"Stage {number} has gates = {stage.gates!r}; it must be one of {', '.join(GATES)}.")
+    if any(stage.gates != "closed" for stage in config.stages):
+        if not config.network_arguments.get("prune_queries"):
+            raise _refuse("A stage trains gates, but [network] does not set prune_queries = true.")
+        if config.pruning is None:
+            raise _refuse("A stage trains gates, but there is no [pruning] with a budget.")
+    if config.pruning is not None:
+        Budget.parse(config.pruning.budget)
+        if not 0 <= config.pruning.energy < 1 or config.pruning.gate_rate <= 0:
+            raise _refuse("[pruning] needs 0 <= energy < 1 and gate_rate > 0.")
 
 
 def parse_config(values: Mapping[str, Any]) -> TrainingConfig:
@@ -196,6 +235,7 @@ def parse_config(values: Mapping[str, Any]) -> TrainingConfig:
             "stages": tuple(_table(Stage, item, "stages") for item in rest.pop("stages")),
             "augmentation": _table(Augmentation, rest.pop("augmentation", {}), "augmentation"),
             "losses": _table(LossWeights, rest.pop("losses", {}), "losses"),
+            "pruning": _table(Pruning, rest.pop("pruning"), "pruning") if "pruning" in rest else None,
         }
     except KeyError as error:
         raise _refuse(f"The configuration has no {error.args[0]!r}.") from error
@@ -207,11 +247,24 @@ def parse_config(values: Mapping[str, Any]) -> TrainingConfig:
 
 
 def read_config(path: Path) -> TrainingConfig:
-    """Read a TOML configuration."""
+    """Read a TOML configuration. With `inherits = "FILE"` it holds only what differs from that file beside it."""
+    return parse_config(_read_values(path))
+
+
+def _read_values(path: Path) -> dict[str, Any]:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise _refuse(f"The configuration {path} cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise _refuse(f"The configuration {path} is not valid TOML: {error}.") from error
-    return parse_config(values)
+    parent = values.pop("inherits", None)
+    if parent is None:
+        return values
+    if not isinstance(parent, str) or Path(parent).name != parent or parent == path.name:
+        raise _refuse(f"{path} inherits from {parent!r}; it must be another file in the same folder.")
+    inherited = _read_values(path.with_name(parent))
+    for key, value in values.items():  # tables are merged key by key, everything else is replaced
+        table = isinstance(value, dict) and isinstance(inherited.get(key), dict)
+        inherited[key] = {**inherited[key], **value} if table else value
+    return inherited

@@ -19,12 +19,15 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, RandomSampler
 
+from ..bundles import Bundle
 from ..errors import ConfigError
 from ..networks import build_network
 from .augment import AugmentedCases
 from .cases import PreparedCases
 from .config import Stage, TrainingConfig
+from .gates import GateTraining
 from .losses import APFormerLoss
+from .start import load_base
 from .validation import validate
 
 Row = dict[str, Any]
@@ -77,7 +80,8 @@ class Trainer:
         self.network = network.to(device).to(memory_format=layout)  # type: ignore[call-overload]
         self.ema = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
         self.loss = APFormerLoss(config.losses)
-        self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=1.0, weight_decay=config.weight_decay)
+        self.gates = GateTraining(self.network, config)
+        self.optimiser = torch.optim.AdamW(self.gates.parameter_groups(), lr=1.0, weight_decay=config.weight_decay)
         self.epoch = 0
         self.step = 0
         self.skipped = 0  # steps of this epoch whose gradient was not finite
@@ -95,15 +99,19 @@ class Trainer:
 
     def learning_rate(self, stage: Stage) -> float:
         """Cosine within the stage from its learning rate to its final one, after one warm-up at the very start."""
+        progress = self._progress(stage)
+        warmup = min(1.0, (self.step + 1) / max(1.0, self.config.warmup_fraction * self.total_steps))
+        cosine = 0.5 * (1 + math.cos(math.pi * progress))
+        return warmup * (stage.final_learning_rate + (stage.learning_rate - stage.final_learning_rate) * cosine)
+
+    def _progress(self, stage: Stage) -> float:
+        """How much of the stage is done, 0 to 1."""
         before = 0
         for earlier in self.config.stages:
             if earlier is stage:
                 break
             before += earlier.epochs * self.steps_in(earlier)
-        progress = (self.step - before) / (stage.epochs * self.steps_in(stage))
-        warmup = min(1.0, (self.step + 1) / max(1.0, self.config.warmup_fraction * self.total_steps))
-        cosine = 0.5 * (1 + math.cos(math.pi * progress))
-        return warmup * (stage.final_learning_rate + (stage.learning_rate - stage.final_learning_rate) * cosine)
+        return (self.step - before) / (stage.epochs * self.steps_in(stage))
 
     def run(self) -> dict[str, Tensor]:
         """Train to the end and return the selected EMA weights (best mean validation Dice, last stage only)."""
@@ -113,6 +121,7 @@ class Trainer:
             row: Row = {"epoch": self.epoch + 1, "size": list(stage.size), **self._train_epoch(stage)}
             self.epoch += 1
             if self._validates(stage):
+                self.gates.prepare_validation(self.ema.module, stage)
                 row["dice"] = validate(self.ema.module, self.validation, self.config, self.device)
                 self._select(row["dice"])
             row["seconds"] = round(time.monotonic() - started, 2)
@@ -149,6 +158,7 @@ class Trainer:
         for name, parameter in self.network.named_parameters():
             if ".position." in name:
                 parameter.requires_grad_(stage.learn_position)
+        self.gates.enter(stage)
         torch.manual_seed(self.config.seed * 104_729 + self.epoch)  # dropout: a resumed run continues identically
         self.skipped = 0
         sums: dict[str, float] = {}
@@ -168,14 +178,16 @@ class Trainer:
     def _train_step(self, stage: Stage, batch: dict[str, Tensor], rate: float) -> dict[str, float]:
         image, label = batch["image"].to(self.device), batch["label"].to(self.device)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate"]
         half = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             logits, auxiliaries = self.network(image, auxiliaries=True)
         ssa_layer = None
         if stage.ssa_every and self.step % stage.ssa_every == 0:
-            ssa_layer = (self.step // stage.ssa_every) % len(auxiliaries.queries_keys)
+            ssa_layer = self.step // stage.ssa_every
         losses = self.loss(logits, auxiliaries, label.long(), ssa_layer)
+        if stage.gates != "closed":
+            losses = self.gates.add_budget(losses, auxiliaries, stage, self._progress(stage))
         self.optimiser.zero_grad(set_to_none=True)
         losses["total"].backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
@@ -186,6 +198,15 @@ class Trainer:
         self.ema.update_parameters(self.network)
         return {name: float(value.detach()) for name, value in losses.items()}
 
+    def start_from(self, base: Bundle) -> None:
+        """Take over the weights of a trained model, before the first epoch.
+
+        Raises:
+            ConfigError: it does not fit the configuration.
+        """
+        load_base(self.network, base, self.config)
+        self.ema.module.load_state_dict(self.network.state_dict())
+
     def save_checkpoint(self) -> None:
         """Write everything that decides the future of the run; the old checkpoint stays until the new one is whole."""
         state = {
@@ -193,6 +214,7 @@ class Trainer:
             "network": self.network.state_dict(),
             "ema": self.ema.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "gates": self.gates.state_dict(),
             "epoch": self.epoch,
             "step": self.step,
             "rows": json.dumps(self.rows),
@@ -223,6 +245,7 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.ema.load_state_dict(state["ema"])
         self.optimiser.load_state_dict(state["optimiser"])
+        self.gates.load_state_dict(state["gates"])
         self.epoch, self.step = state["epoch"], state["step"]
         self.rows = json.loads(state["rows"])
         self.best = (state["best_dice"], state["best"])

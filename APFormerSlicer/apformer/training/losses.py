@@ -73,12 +73,14 @@ class APFormerLoss(nn.Module):
 
         Args:
             logits: (B, classes, *size); labels: (B, 1, *size) integers.
-            ssa_layer: layer whose attention is regularised in this call; None leaves SSA out.
+            ssa_layer: layer whose attention is regularised in this call, modulo their number; None leaves SSA out.
         """
         parts = {"segmentation": self.dice_ce(logits.float(), labels)}
         total = self.weights.segmentation * parts["segmentation"]
-        if ssa_layer is not None:
-            parts["ssa"] = ssa_term(content_attention(*auxiliaries.queries_keys[ssa_layer]))
+        if ssa_layer is not None and auxiliaries.queries_keys:
+            parts["ssa"] = ssa_term(
+                content_attention(*auxiliaries.queries_keys[ssa_layer % len(auxiliaries.queries_keys)])
+            )
             total = total + self.weights.ssa * parts["ssa"]
         if auxiliaries.prune_logits is not None:
             cells = cells_with_foreground(labels, auxiliaries.token_stride)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ..bundles import Bundle
 from .config import TrainingConfig
 
 Row = dict[str, Any]
@@ -74,7 +75,9 @@ def hardware(device: torch.device) -> str:
     return f"{cpu}, {torch.get_num_threads()} of {os.cpu_count()} CPU cores, torch {torch.__version__}"
 
 
-def provenance(config: TrainingConfig, rows: Sequence[Row], patients: int, device: torch.device) -> dict[str, Any]:
+def provenance(
+    config: TrainingConfig, rows: Sequence[Row], patients: int, device: torch.device, base: Bundle | None = None
+) -> dict[str, Any]:
     """How the weights came about, for metadata.json."""
     return {
         "seed": config.seed,
@@ -85,8 +88,37 @@ def provenance(config: TrainingConfig, rows: Sequence[Row], patients: int, devic
         "precision": config.precision,
         "training_patients": patients,
         "split": f"validation where patient number % {config.split.modulus} == {config.split.remainder}",
-        "configuration": f"Configs/{config.name}.toml",
+        "configuration": f"Configs/{config.name}{'' if config.pruning is None else '-pruned'}.toml",
+        "base": None if base is None else {"name": base.name, "version": base.version, "checksum": base.checksum},
     }
+
+
+def pruning_section(metrics: dict[str, Any]) -> str:
+    """Dice before and after, kept shares and times; empty for a model that was not pruned."""
+    if "pruning" not in metrics:
+        return ""
+    pruning, kept = metrics["pruning"], metrics["pruning"]["kept_tokens"]
+    rows = "\n".join(
+        f"| {name} | {metrics['base'][name]['mean_dice']:.4f} / {metrics['base'][name]['pooled_dice']:.4f} "
+        f"| {entry['mean_dice']:.4f} / {entry['pooled_dice']:.4f} |"
+        for name, entry in metrics["labels"].items()
+    )
+    return f"""
+## Pruning
+
+Budget: {pruning["budget"]}. On the same validation cases, mean / pooled Dice of {pruning["base"]} (dense) and of this
+model:
+
+| label | dense | pruned |
+|---|---|---|
+{rows}
+
+Tokens kept per image: {kept["min"]:.0%} at least, {kept["q1"]:.0%}, {kept["median"]:.0%} and {kept["q3"]:.0%} at the
+quartiles, {kept["max"]:.0%} at most, {pruning["kept_tokens_mean"]:.0%} on average. The transformer layers cost
+{pruning["transformer_macs_share"]:.0%} of their dense multiply-accumulates (attention included). The whole network runs
+{pruning["speedup_cpu"]:.2f} times as fast as the dense one with fused attention, image by image in turns on
+{pruning["threads"]} CPU threads; measured by the training command below.
+"""
 
 
 def model_card(config: TrainingConfig, training: dict[str, Any], metrics: dict[str, Any]) -> str:
@@ -97,6 +129,10 @@ def model_card(config: TrainingConfig, training: dict[str, Any], metrics: dict[s
         f"| {name} | " + " | ".join("n/a" if entry[c] is None else f"{entry[c]:.3f}" for c in columns) + " |"
         for name, entry in labels.items()
     )
+    base_option = ""
+    if training["base"]:
+        name = f"{training['base']['name']} {training['base']['version']}"
+        base_option = f" --base DENSE`, where DENSE is {name}, made by `Configs/{config.name}.toml"
     extra = "\n\n".join(f"## {title.replace('_', ' ').capitalize()}\n\n{text}" for title, text in config.card.items())
     return f"""# {config.name} {config.version}
 
@@ -113,7 +149,7 @@ selected by Dice on these same cases, so expect slightly less on new data.
 | label | {" | ".join(c.replace("_", " ") for c in columns)} |
 |---|{"---|" * len(columns)}
 {scores}
-
+{pruning_section(metrics)}
 ![Validation cases from worst to best](overlay.png)
 
 ## Training
@@ -124,7 +160,7 @@ selected by Dice on these same cases, so expect slightly less on new data.
 - Optimiser: AdamW, cosine, EMA {config.ema_decay}, {config.precision}, seed {config.seed}.
 - Losses: {losses.segmentation} x (Dice + CE), {losses.ssa} x SSA, {losses.prune_head} x prune head (Dice + CE).
 - Time: {training["minutes"]} minutes on {training["hardware"]}.
-- Repeat with: `apformer train DATASET --config {training["configuration"]} -o OUT`
+- Repeat with: `apformer train DATASET --config {training["configuration"]} -o OUT{base_option}`
 
 ![Training curves](curves.png)
 

@@ -17,6 +17,7 @@ from .assess import assess, overlay_picture, summarise
 from .cases import PreparedCases, read_dataset, split_cases
 from .config import TrainingConfig
 from .loop import CHECKPOINT, Trainer
+from .pruned import compacted, measure_pruning
 from .report import draw_curves, model_card, provenance, write_csv
 
 Event = dict[str, Any]
@@ -32,6 +33,7 @@ def train(
     output: Path,
     *,
     device: str = "auto",
+    base: Bundle | None = None,
     resume: bool = False,
     workers: int = 1,
     threads: int | None = None,
@@ -43,6 +45,7 @@ def train(
 
     Args:
         dataset: a folder in Medical Segmentation Decathlon layout.
+        base: a trained model to begin from; it is measured on the same validation cases, for comparison.
         resume: continue from `output`'s checkpoint, with the same result as an uninterrupted run.
         workers: data-loader processes; threads: CPU threads for the network.
         on_event: told {"event": "prepared" | "epoch" | "assessed", ...}.
@@ -73,7 +76,10 @@ def train(
     )
     if resume:
         trainer.resume()
+    elif base is not None:
+        trainer.start_from(base)
     weights = trainer.run()
+    config, weights = compacted(config, weights, training)
     write_csv(trainer.rows, output / "log.csv")
     draw_curves(trainer.rows, f"{config.name} {config.version}", output / "curves.png")
 
@@ -81,6 +87,10 @@ def train(
         draft = write_bundle(config, weights, Path(scratch) / config.name)
         scores = assess(draft, validation_cases, device)
         metrics = summarise(scores)
+        if base is not None:
+            metrics["base"] = summarise(assess(base, validation_cases, device))["labels"]
+        if base is not None and config.pruning is not None:
+            metrics["pruning"] = measure_pruning(draft, base, validation, config)
         on_event({"event": "assessed", **metrics})
         overlay_picture(draft, scores, device, output / "overlay.png")
     patients = len({case.patient for case in training_cases})
@@ -88,9 +98,10 @@ def train(
         config,
         weights,
         output / config.name,
-        training=provenance(config, trainer.rows, patients, target),
+        training=provenance(config, trainer.rows, patients, target, base),
         metrics=metrics,
         pictures={"overlay.png": output / "overlay.png", "curves.png": output / "curves.png"},
+        parent_version=None if base is None else f"{base.name} {base.version}",
     )
 
 
@@ -102,6 +113,7 @@ def write_bundle(
     training: dict[str, Any] | None = None,
     metrics: dict[str, Any] | None = None,
     pictures: dict[str, Path] | None = None,
+    parent_version: str | None = None,
 ) -> Bundle:
     """The configuration and weights as a bundle; a draft without measured figures when `metrics` is None."""
     card = model_card(config, training, metrics) if training and metrics else f"# {config.name}\n\nNot measured yet.\n"
@@ -122,6 +134,7 @@ def write_bundle(
         metrics=metrics or {},
         data_licence=config.data_licence,
         pictures=pictures,
+        parent_version=parent_version,
     )
 
 

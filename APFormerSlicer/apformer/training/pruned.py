@@ -1,0 +1,86 @@
+"""What pruning leaves of a trained network, and what it gained: dead parts removed, kept shares and times measured."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..bundles import Bundle
+from ..inference import Segmenter
+from ..networks import build_network
+from ..networks.apformer import APFormer
+from ..pruning.compact import compact, find_living
+from .augment import fit
+from .cases import PreparedCases
+from .config import TrainingConfig
+
+CALIBRATION_IMAGES = 64  # enough that every kind of slice is among them
+TIMED_IMAGES = 40
+
+
+def compacted(
+    config: TrainingConfig, weights: dict[str, Tensor], training: PreparedCases
+) -> tuple[TrainingConfig, dict[str, Tensor]]:
+    """Without the heads and channels that [pruning] energy allows to remove: new network arguments, new weights."""
+    if config.pruning is None:
+        return config, weights
+    network = build_network(config.network, config.network_arguments)
+    if not isinstance(network, APFormer):
+        return config, weights
+    network.load_state_dict(weights)
+    images = (image[None] for image in _spread(training, config, CALIBRATION_IMAGES))
+    small = compact(network.eval(), find_living(network, images, config.pruning.energy))
+    shapes = [list(shape) for shape in small.config.layer_shapes]
+    arguments = {**config.network_arguments, "layer_shapes": shapes}
+    return replace(config, network_arguments=arguments), small.state_dict()
+
+
+def _spread(cases: PreparedCases, config: TrainingConfig, count: int) -> Iterator[Tensor]:
+    """At most `count` images (C, *size), evenly over the cases, as the network meets them."""
+    step = max(1, len(cases) // count)
+    for index in range(0, len(cases), step):
+        image, _ = cases.item(index)
+        shape = image.shape[1:]
+        yield fit(image, [max(a, b) for a, b in zip(shape, config.preprocessing.patch_size, strict=True)])
+
+
+@torch.no_grad()
+def measure_pruning(bundle: Bundle, base: Bundle, validation: PreparedCases, config: TrainingConfig) -> dict[str, Any]:
+    """Kept shares per validation image, and the network's time against the dense base's, on the CPU.
+
+    Both networks run as the Segmenter prepares them, one image at a time, in turns.
+    """
+    pruned, dense = (Segmenter(model, "cpu").network for model in (bundle, base))
+    kept, cost, seconds = [], [], []
+    for image in _spread(validation, config, TIMED_IMAGES):
+        work = pruned(image[None], auxiliaries=True)[1]  # these calls also warm both networks up for images this size
+        kept.append(float(work.kept.float().mean()))
+        cost.append(float(work.transformer_macs[0] / dense(image[None], auxiliaries=True)[1].transformer_macs[0]))
+        seconds.append((_seconds(dense, image), _seconds(pruned, image)))
+    assert config.pruning is not None
+    return {
+        "budget": config.pruning.budget,
+        "base": f"{base.name} {base.version}",
+        "kept_tokens": dict(zip(("min", "q1", "median", "q3", "max"), _quartiles(kept), strict=True)),
+        "kept_tokens_mean": round(statistics.fmean(kept), 4),
+        "transformer_macs_share": round(statistics.fmean(cost), 4),
+        "speedup_cpu": round(sum(d for d, _ in seconds) / sum(p for _, p in seconds), 3),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _seconds(network: nn.Module, image: Tensor) -> float:
+    started = time.perf_counter()
+    network(image[None])
+    return time.perf_counter() - started
+
+
+def _quartiles(values: list[float]) -> list[float]:
+    inner = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    return [round(v, 4) for v in (min(values), *inner, max(values))]
