@@ -48,6 +48,10 @@ class ConfigError(APFormerError):
     """A training configuration or data set cannot be used."""
 
 
+class PruningError(APFormerError):
+    """A network cannot be pruned."""
+
+
 class UsageError(APFormerError):
     """The command line was called wrongly."""
 

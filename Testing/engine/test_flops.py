@@ -99,3 +99,20 @@ def test_parameters_are_counted_without_the_frozen_ones():
     network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
     network[0].weight.requires_grad_(False)
     assert count_parameters(network) == 3 + 3 + 1
+
+
+def test_torchs_fused_encoder_layer_is_counted_too_and_stays_switched_on() -> None:
+    encoder = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+    class Rows(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = encoder
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return self.encoder(image.flatten(2).transpose(1, 2))
+
+    tokens = 6
+    linear = tokens * (4 * 8 * 8 + 2 * 8 * 16)
+    assert count_macs(Rows(), (1, 8, 2, 3)) == (linear + 2 * tokens * tokens * 8, 2 * tokens * tokens * 8)
+    assert torch.backends.mha.get_fastpath_enabled()

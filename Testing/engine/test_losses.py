@@ -11,7 +11,8 @@ from torch import Tensor
 
 pytest.importorskip("monai", reason="training needs MONAI (the extra 'train')")
 
-from apformer.networks.apformer import APFormer, Auxiliaries
+from apformer.networks.apformer import APFormer
+from apformer.pruning.auxiliaries import Auxiliaries
 from apformer.training.losses import APFormerLoss, cells_with_foreground, content_attention, ssa_term
 
 FLOOR = 0.8 * 0.1  # symmetry weight times symmetry floor
@@ -140,7 +141,11 @@ def an_example() -> tuple[Tensor, Tensor, Auxiliaries]:
     labels[:, :, :8, 8:] = 1
     pairs = [(torch.randn(2, 2, 4, 3, requires_grad=True), torch.randn(2, 2, 4, 3)) for _ in range(3)]
     prune_logits = torch.randn(2, 2, 2, 2, requires_grad=True)
-    return torch.randn(2, 2, 16, 16, requires_grad=True), labels, Auxiliaries(prune_logits, pairs, (8, 8), torch.ones(2, 2, 2), torch.ones(2))
+    return (
+        torch.randn(2, 2, 16, 16, requires_grad=True),
+        labels,
+        Auxiliaries(prune_logits, pairs, (8, 8), torch.ones(2, 2, 2), torch.ones(2)),
+    )
 
 
 def test_the_total_is_the_weighted_sum_of_its_parts():

@@ -357,7 +357,9 @@ def test_gates_are_trained_from_a_dense_model_and_the_pruned_one_is_smaller_and_
 ) -> None:
     stages = [{"epochs": 10, "size": [16] * 3, "batch_size": 2, "learning_rate": 0.02, "validate_every": 5}]
     plain = {**SETTINGS["network"], "strides": [1, 2, 2]}
-    dense = train(parse_config(settings(stages=stages, network=plain)), a_dataset, tmp_path / "dense", device="cpu", workers=0)
+    dense = train(
+        parse_config(settings(stages=stages, network=plain)), a_dataset, tmp_path / "dense", device="cpu", workers=0
+    )
     phases = copy.deepcopy(GATED["stages"])
     phases[1]["epochs"], phases[2]["epochs"] = 6, 6
     config = parse_config(settings(**{**GATED, "stages": phases}))

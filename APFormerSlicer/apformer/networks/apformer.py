@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..pruning.attention import LayerCost, masked_layer, ragged_layer
+from ..pruning.auxiliaries import GATING, Auxiliaries
 from ..pruning.budget import dense_macs
 from ..pruning.gates import DependencyGate, QueryGate
 from .grpe import GRPE
 
 NORMS = ("batch", "instance")
-GATING = ("off", "soft", "hard")
 
 
 class LayerShape(NamedTuple):
@@ -133,25 +133,6 @@ class APFormerConfig:
     def base_grid(self) -> tuple[int, ...]:
         """Token grid of an image of `image_size`."""
         return tuple(-(-size // stride) for size, stride in zip(self.image_size, self.token_stride, strict=True))
-
-
-class Auxiliaries(NamedTuple):
-    """What the training losses need besides the logits.
-
-    prune_logits: (B, 2, *token grid), channel 0 background and 1 any foreground in the cell; None without the head.
-    queries_keys: per layer, the queries and keys (B, heads, N, key_dim) from which SSA computes content attention;
-        empty with hard gates, where not all of them are computed.
-    token_stride: voxels per token along each axis.
-    kept: (B, *token grid), 1 where the transformer worked, 0 where the token was pruned.
-    transformer_macs: (B,) multiply-accumulates of the transformer layers, products of activations included; with soft
-        gates differentiable towards the gates.
-    """
-
-    prune_logits: Tensor | None
-    queries_keys: list[tuple[Tensor, Tensor]]
-    token_stride: tuple[int, ...]
-    kept: Tensor
-    transformer_macs: Tensor
 
 
 def _conv(dims: int) -> type[nn.Module]:

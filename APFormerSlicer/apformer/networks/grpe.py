@@ -102,6 +102,8 @@ class GRPE(nn.Module):
         if torch.is_grad_enabled() and (self.table.requires_grad or self.sigma.requires_grad):
             self._bias = None
             return self._build(grid).to(dtype)
+        if self.table.is_inference():  # made in inference mode: no version counter tells of changes
+            return self._build(grid).to(dtype)
         key = (grid, dtype, self.table.device, self.table._version, self.sigma._version, id(self.table), id(self.sigma))
         if self._bias is None or self._bias[0] != key:
             with torch.inference_mode(False), torch.no_grad():

@@ -83,6 +83,7 @@ def masked_layer(
     alive: Tensor,
     bias: Tensor | None,
     gate: DependencyGate | None,
+    dropout: float = 0.0,
 ) -> Masked:
     """The training form.
 
@@ -92,6 +93,7 @@ def masked_layer(
         alive: (B, N), 1 for tokens that may serve as keys, straight-through.
         bias: (1, heads, N, N), added to the scores.
         gate: None keeps every dependency.
+        dropout: of the attention weights.
     """
     queries = layer.queries(tokens).transpose(1, 2)  # (B, heads, N, head_dim)
     keys, values = (rows.transpose(1, 2) for rows in layer.keys_values(tokens))
@@ -114,7 +116,8 @@ def masked_layer(
     else:
         normaliser = total
     tiny = torch.finfo(normaliser.dtype).tiny
-    attended = ((weights / normaliser.clamp_min(tiny)).to(values.dtype) @ values).transpose(1, 2)
+    shares = F.dropout(weights / normaliser.clamp_min(tiny), dropout)
+    attended = (shares.to(values.dtype) @ values).transpose(1, 2)
     updated = layer.finish(tokens, attended)
     return Masked(
         torch.where(kept[..., None] > 0, updated, tokens) + _gradient_only(kept, updated, tokens), alive, queries, keys
@@ -135,6 +138,7 @@ def ragged_layer(
     alive: Sequence[Tensor],
     bias: Tensor | None,
     gate: DependencyGate | None,
+    dropout: float = 0.0,
 ) -> tuple[Tensor, list[Tensor]]:
     """The run form: linear layers on the packed rows of the whole batch, attention sample by sample.
 
@@ -144,6 +148,7 @@ def ragged_layer(
         alive: per sample, int64 numbers of the tokens that may serve as keys.
         bias: (1, heads, N, N).
         gate: None keeps every dependency; attention is then `scaled_dot_product_attention`.
+        dropout: of the attention weights.
 
     Returns: tokens (B, N, width) and, per sample, the keys that live on.
     """
@@ -163,7 +168,7 @@ def ragged_layer(
             survivors.append(alive[sample])
             continue
         here = None if bias is None else _bias_between(bias[0], kept[sample], alive[sample])
-        result, needed = _attend(q, k, v, here, layer.scale, gate)
+        result, needed = _attend(q, k, v, here, layer.scale, gate, dropout)
         attended.append(result)
         survivors.append(alive[sample] if needed is None else alive[sample][needed])
     updated = layer.finish(kept_rows, torch.cat(attended)).to(rows.dtype)
@@ -177,13 +182,13 @@ def _bias_between(bias: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
 
 
 def _attend(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float, gate: DependencyGate | None
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float, gate: DependencyGate | None, dropout: float
 ) -> tuple[Tensor, Tensor | None]:
     """One sample: (Q, heads, d), (K, heads, d), (K, heads, value_dim) -> (Q, heads, value_dim), bool (K,) or None."""
     q, k, v = q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1)
     if gate is None:
         mask = None if bias is None else bias[None].to(q.dtype)
-        out = F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=mask, scale=scale)
+        out = F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=mask, dropout_p=dropout, scale=scale)
         return out[0].transpose(0, 1), None
     scores = (q @ k.transpose(-1, -2)).float() * scale
     if bias is not None:
@@ -196,4 +201,4 @@ def _attend(
     weights = weights * dependent
     normaliser = weights.sum(-1, keepdim=True) + RENORMALISATION_EPS * total
     needed = dependent.detach().amax((0, 1)) > 0
-    return (weights.to(v.dtype) @ v / normaliser.to(v.dtype)).transpose(0, 1), needed
+    return (F.dropout(weights, dropout).to(v.dtype) @ v / normaliser.to(v.dtype)).transpose(0, 1), needed

@@ -68,9 +68,14 @@ def count_macs(network: nn.Module, input_shape: Sequence[int]) -> Macs:
     parameter = next(network.parameters())
     image = torch.zeros(tuple(input_shape), dtype=parameter.dtype, device=parameter.device)
     products = _ActivationProducts(network)
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # torch's fused encoder layer hides its products altogether
     # FlopCounterMode takes composite operators apart and hands the parts on to the mode around it.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), products, FlopCounterMode(display=False) as counter:
-        network(image)
+    try:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), products, FlopCounterMode(display=False) as counter:
+            network(image)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
     return Macs(counter.get_total_flops() // 2, products.macs)
 
 

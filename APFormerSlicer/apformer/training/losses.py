@@ -9,7 +9,7 @@ from monai.losses import DiceCELoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..networks.apformer import Auxiliaries
+from ..pruning.auxiliaries import Auxiliaries
 from .config import LossWeights
 
 ENTROPY_BOUND = 0.9  # released code: relative entropy above which attention counts as too even

@@ -1,0 +1,29 @@
+"""What a prunable network returns besides its logits, and the ways its gates can be set."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+# "hard" skips what the gates prune; "soft" computes everything, so that gradients reach the gates; "off" ignores them.
+GATING = ("off", "soft", "hard")
+
+
+class Auxiliaries(NamedTuple):
+    """What the training losses need besides the logits.
+
+    prune_logits: (B, 2, *token grid), channel 0 background and 1 any foreground in the cell; None without the head.
+    queries_keys: per layer, the queries and keys (B, heads, N, key_dim) from which SSA computes content attention;
+        empty with hard gates, where not all of them are computed.
+    token_stride: voxels per token along each axis.
+    kept: (B, *token grid), 1 where the transformer worked, 0 where the token was pruned.
+    transformer_macs: (B,) multiply-accumulates of the transformer layers, products of activations included; with soft
+        gates differentiable towards the gates.
+    """
+
+    prune_logits: Tensor | None
+    queries_keys: list[tuple[Tensor, Tensor]]
+    token_stride: tuple[int, ...]
+    kept: Tensor
+    transformer_macs: Tensor
