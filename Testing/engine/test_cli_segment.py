@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from apformer.bundles import load_bundle
 from apformer.commands.cases import find_cases
 from apformer.files import read_volume
-from cli_samples import CommandLine, files_in, noise, save_slices_model, write_dicom, write_image, write_picture
+from apformer.networks import build_network
+from bundle_samples import save_sample
+from cli_samples import SLICES, CommandLine, files_in, noise, save_slices_model, write_dicom, write_image, write_picture
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +70,36 @@ def test_the_uncertainty_map_lies_between_0_and_1(run: CommandLine, image: Path,
     assert ran.status == 0
     doubt = read_volume(tmp_path / "u.nrrd").array
     assert doubt.shape == (3, 12, 10) and 0 <= doubt.min() < doubt.max() <= 1
+
+
+def test_a_dense_model_looked_everywhere(run: CommandLine, image: Path, tmp_path: Path) -> None:
+    out = tmp_path / "k.nrrd"
+    ran = run("segment", image, "-o", tmp_path / "o.nrrd", "--model", "slices", "--kept-tokens", out, "--json")
+    (case,) = ran.json["cases"]
+    assert (case["kept_tokens"], case["uncertainty"], case["dense_reruns"]) == (str(out), None, 0)
+    looked, reference = read_volume(out), read_volume(image)
+    assert looked.array.dtype == np.float32 and looked.array.min() == 1
+    assert looked.spatial_shape == reference.spatial_shape
+    assert np.allclose(looked.ijk_to_ras, reference.ijk_to_ras)
+
+
+def test_a_pruned_model_says_where_it_looked_and_what_was_run_again(
+    run: CommandLine, image: Path, tmp_path: Path, model: Path
+) -> None:
+    bundle = load_bundle(model)
+    arguments = {**bundle.network_arguments, "prune_queries": True, "prune_keys": True, "safety_ring": 0}
+    network: Any = build_network("apformer", arguments)
+    network.query_gate.threshold.data.fill_(50.0)  # prunes everything, and no head is that sure
+    pruned = save_sample(
+        tmp_path / "pruned", preprocessing=SLICES, network_arguments=arguments, state_dict=network.state_dict()
+    )
+    maps = {"kept_tokens": tmp_path / "k.mha", "uncertainty": tmp_path / "u.mha"}
+    options = [word for name, path in maps.items() for word in (f"--{name.replace('_', '-')}", path)]
+    ran = run("segment", image, "-o", tmp_path / "o.nrrd", "--model", pruned.directory, *options, "--json")
+    (case,) = ran.json["cases"]
+    assert {name: case[name] for name in maps} == {name: str(path) for name, path in maps.items()}
+    assert case["dense_reruns"] == 3
+    assert read_volume(maps["kept_tokens"]).array.min() == 1
 
 
 @pytest.mark.parametrize("box", ["2:8,1:9,1:2", "-7.5,-1.5,-8.5,-0.5,1.5,2.5"], ids=["voxels", "millimetres"])
@@ -160,6 +193,35 @@ def test_uncertainty_of_a_batch_goes_beside_the_labels(run: CommandLine, tmp_pat
     out = tmp_path / "out"
     run("segment", tmp_path / "in", "-o", out, "--model", "slices", "--uncertainty", out)
     assert files_in(out) == ["a.nii.gz", "a_uncertainty.nii.gz", "b.nii.gz", "b_uncertainty.nii.gz"]
+
+
+def test_kept_tokens_of_a_batch_go_beside_the_labels_too(run: CommandLine, image: Path, tmp_path: Path) -> None:
+    picture, out = write_picture(tmp_path / "in" / "photo.jpg"), tmp_path / "out"
+    ran = run("segment", image, picture, "-o", out, "--model", "slices", "--kept-tokens", out / "maps")
+    assert ran.status == 0
+    names = ["brain.nii.gz", "maps/brain_kept_tokens.nii.gz", "maps/photo_kept_tokens.png", "photo.png"]
+    assert files_in(out) == names
+
+
+@pytest.mark.parametrize("option", ["--uncertainty", "--kept-tokens"])
+@pytest.mark.parametrize(
+    ("place", "remark"),
+    [("o.nrrd", "another result"), ("in/brain.nii.gz", "an input"), ("k.seg.nrrd", "no format"), ("k.png", "3 slices")],
+)
+def test_a_map_that_cannot_be_written_is_told_before_computing(
+    run: CommandLine,
+    image: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    option: str,
+    place: str,
+    remark: str,
+) -> None:
+    monkeypatch.setattr("apformer.inference.Segmenter.segment", _never)
+    out = tmp_path / "o.nrrd"
+    ran = run("segment", image, "-o", out, "--model", "slices", option, tmp_path / place, "--json")
+    assert ran.status != 0 and remark in ran.json["error"]["what"]
+    assert not out.exists()
 
 
 def test_a_picture_becomes_a_png_with_label_values(run: CommandLine, tmp_path: Path) -> None:

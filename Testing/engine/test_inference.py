@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from apformer.bundles import Bundle, Code, Label, Preprocessing, save_bundle
 from apformer.errors import DeviceError, InputError
 from apformer.inference import Segmenter, choose_device, predictors, segmenter
 from apformer.inference.cleanup import clean_up
+from apformer.inference.fold import fold_batch_norms
+from apformer.inference.prediction import Wanted
 from apformer.inference.predictors import window_slices
 from apformer.inference.preprocess import IntensityScaling, model_axes, model_size
 from apformer.networks import APFormer
@@ -263,15 +266,15 @@ def test_a_gpu_with_no_memory_left_hands_over_to_the_cpu_and_says_so(
     failed: list[str] = []
 
     class Predictor(predictors.Predictor):
-        def __init__(self, bundle: Bundle, network: nn.Module, device: torch.device) -> None:
+        def __init__(self, bundle: Bundle, network: nn.Module, device: torch.device, wanted: Wanted) -> None:
             self.is_gpu = device.type == "meta"
-            super().__init__(bundle, made.network, torch.device("cpu"))
+            super().__init__(bundle, made.network, torch.device("cpu"), wanted)
 
-        def logits(self, images: Tensor) -> Tensor:
+        def run(self, images: Tensor) -> predictors.Output:
             if self.is_gpu:
                 failed.append("gpu")
                 raise torch.OutOfMemoryError("simulated")
-            return super().logits(images)
+            return super().run(images)
 
     monkeypatch.setattr(segmenter, "Predictor", Predictor)
     result = made.segment(a_ct())
@@ -340,3 +343,58 @@ def test_a_missing_organ_is_told(tmp_path: Path) -> None:
     result = a_segmenter(tmp_path).segment(air)
     assert result.volumes_ml == {"Liver": 0.0}
     assert any("No voxel was labelled Liver" in text for text in result.warnings)
+
+
+# ------------------------------------------------------------------ folded batch norms
+
+
+def a_trained_look(network: nn.Module) -> nn.Module:
+    """Batch norms as after training: statistics, scales and shifts that differ from channel to channel."""
+    numbers = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
+            for tensor, low in ((module.running_mean, -0.5), (module.running_var, 0.5), (module.weight, 0.5)):
+                assert tensor is not None
+                tensor.data.copy_(torch.rand(tensor.shape, generator=numbers) + low)
+            module.bias.data.copy_(torch.rand(module.bias.shape, generator=numbers) - 0.5)
+    return network.eval()
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_folded_batch_norms_give_the_same_logits_and_labels(dims: int) -> None:
+    arguments = {"spatial_dims": dims, "in_channels": 1, "out_channels": 3, "image_size": [16] * dims, **TINY}
+    network = a_trained_look(APFormer(**arguments))
+    folded = fold_batch_norms(copy.deepcopy(network))
+    image = torch.rand(2, 1, *[17] * dims, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected, logits = network(image), folded(image)
+    assert not any(isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d) for module in folded.modules())
+    assert expected.std() > 0.05
+    assert torch.allclose(logits, expected, atol=1e-4, rtol=0)
+    assert torch.equal(logits.argmax(1), expected.argmax(1))
+
+
+@pytest.mark.parametrize(("dims", "layout"), [(2, torch.channels_last), (3, torch.channels_last_3d)])
+def test_the_segmenter_runs_a_folded_network_in_channels_last(
+    tmp_path: Path, dims: int, layout: torch.memory_format
+) -> None:
+    network = Segmenter(a_bundle(tmp_path, spatial_dims=dims), "cpu").network
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Conv3d)]
+    assert len(convolutions) > 14
+    assert all(module.weight.is_contiguous(memory_format=layout) for module in convolutions)
+    assert not any(isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d) for module in network.modules())
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        nn.Sequential(nn.Conv2d(1, 2, 3), nn.InstanceNorm2d(2, affine=True)).eval(),
+        nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.BatchNorm2d(2)).eval(),
+        nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, track_running_stats=False)).eval(),
+        nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)).train(),
+    ],
+    ids=["instance norm", "not directly after", "no running statistics", "training"],
+)
+def test_what_cannot_be_folded_is_left_alone(block: nn.Sequential) -> None:
+    before = list(block)
+    assert list(fold_batch_norms(block)) == before

@@ -11,12 +11,35 @@ _NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
 _VOXEL_RANGES = re.compile(r"-?\d+:-?\d+(,-?\d+:-?\d+){2}")
 _BOUNDS_MM = re.compile(rf"{_NUMBER}(,{_NUMBER}){{5}}")
 
+# Maps of numbers from 0 to 1 that can be written beside a label map, and what they show. A name is also that of the
+# Segmenter's argument, of its result and of the report's entry.
+MAPS = {
+    "uncertainty": "the uncertainty (0 to 1)",
+    "kept_tokens": "where the network looked (1) and where pruning spared it (0)",
+}
+
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """--device, whose presence on this computer is found out later."""
     parser.add_argument(
         "--device", type=_device, default="auto", help="auto (default), cpu, cuda, cuda:N or mps", metavar="DEVICE"
     )
+
+
+def map_option(name: str) -> str:
+    """The option that asks for the map `name`."""
+    return f"--{name.replace('_', '-')}"
+
+
+def add_maps(parser: argparse.ArgumentParser) -> None:
+    """An option for each of `MAPS`."""
+    for name, shown in MAPS.items():
+        parser.add_argument(map_option(name), type=path, metavar="OUT", help=f"also write {shown}: a file, or a folder")
+
+
+def maps(options: argparse.Namespace) -> dict[str, Path]:
+    """The maps asked for, by name, and where they go."""
+    return {name: getattr(options, name) for name in MAPS if getattr(options, name) is not None}
 
 
 def _device(text: str) -> str:

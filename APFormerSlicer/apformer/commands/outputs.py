@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,28 +12,30 @@ from ..errors import OutputError, UsageError
 from ..files.formats import LABEL_SUFFIXES, SCALAR_SUFFIXES, suffix_of
 from ..volume import Volume
 from .cases import Case
+from .options import map_option
 
 
 @dataclass(frozen=True)
 class Task:
-    """A case, and the files that its label map and its uncertainty map are written to."""
+    """A case, and the files that its label map and the maps asked for (by name) are written to."""
 
     case: Case
     labels: Path
-    uncertainty: Path | None = None
+    maps: Mapping[str, Path]
 
     @property
     def outputs(self) -> list[Path]:
-        return [self.labels] if self.uncertainty is None else [self.labels, self.uncertainty]
+        return [self.labels, *self.maps.values()]
 
 
 def place_outputs(
-    cases: Sequence[Case], *, batch: bool, output: Path, suffix: str | None, uncertainty: Path | None
+    cases: Sequence[Case], *, batch: bool, output: Path, suffix: str | None, maps: Mapping[str, Path]
 ) -> list[Task]:
-    """Where the results of the cases go; `output` and `uncertainty` are files for one case, otherwise folders.
+    """Where the results of the cases go; `output` is a file for one case, otherwise a folder.
 
     Args:
         suffix: the format asked for, such as ".seg.nrrd"; None: .png for pictures and .nii.gz for all else.
+        maps: the maps asked for, by name: files or folders likewise.
 
     Raises:
         UsageError: a file where a folder is needed, or a format that is unknown or contradicts `suffix`.
@@ -46,15 +48,13 @@ def place_outputs(
             "Which format is meant is not known.",
             "Leave out --format: the format of a single result follows from its name.",
         )
-    maps_in_folder = uncertainty is not None and _is_folder(uncertainty, batch, SCALAR_SUFFIXES, "--uncertainty")
+    folders = {name for name, path in maps.items() if _is_folder(path, batch, SCALAR_SUFFIXES, map_option(name))}
     placed = []
     for case in cases:
         ending = ".png" if case.is_picture else ".nii.gz"
         labels = output / f"{case.stem}{suffix or ending}" if in_folder else output
-        doubt = uncertainty
-        if uncertainty is not None and maps_in_folder:
-            doubt = uncertainty / f"{case.stem}_uncertainty{ending}"
-        placed.append(Task(case, labels, doubt))
+        files = {name: path / f"{case.stem}_{name}{ending}" if name in folders else path for name, path in maps.items()}
+        placed.append(Task(case, labels, files))
     _check_distinct(placed)
     for task in placed:
         for path in task.outputs:

@@ -45,12 +45,7 @@ def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
         metavar="BOX",
         help="segment only there: i0:i1,j0:j1,k0:k1 (voxels) or r0,r1,a0,a1,s0,s1 (RAS bounds in mm)",
     )
-    parser.add_argument(
-        "--uncertainty",
-        type=option.path,
-        metavar="OUT",
-        help="also write the uncertainty (0 to 1): a file, or a folder",
-    )
+    option.add_maps(parser)
     parser.add_argument("--series", metavar="UID", help="which series of a DICOM folder that holds several")
     parser.add_argument("--format", metavar="SUFFIX", help="format of label maps in a folder, such as .seg.nrrd")
     parser.set_defaults(run=run)
@@ -62,9 +57,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
     cases, batch = find_cases(options.inputs)
     suffix = None if options.format is None else _label_suffix(options.format)
-    tasks = place_outputs(
-        cases, batch=batch, output=options.output, suffix=suffix, uncertainty=options.uncertainty
-    )  # before the model is loaded: a place that cannot be written to is told at once
+    # before the model is loaded: a place that cannot be written to is told at once
+    tasks = place_outputs(cases, batch=batch, output=options.output, suffix=suffix, maps=option.maps(options))
     segmenter = _load(options.model, options.device)
     if batch:
         reports = [_attempt(task, segmenter, options, console) for task in tasks]
@@ -141,21 +135,23 @@ def _segment(task: Task, segmenter: Segmenter, options: argparse.Namespace, cons
     check_format(task, volume)
     roi = None if options.roi is None else Roi.parse(options.roi, volume)
     with console.progress(task.case.stem) as report:
-        result = segmenter.segment(volume, roi=roi, uncertainty=task.uncertainty is not None, progress=report)
+        wanted = {name: name in task.maps for name in option.MAPS}
+        result = segmenter.segment(volume, roi=roi, progress=report, **wanted)
     warnings = list(dict.fromkeys([*volume.notes, *result.warnings]))
     for warning in warnings:
         console.warn(f"{source}: {warning}")
     made_by = provenance(bundle, result.device)
-    if task.uncertainty is not None and result.uncertainty is not None:
-        write_scalar(task.uncertainty, result.uncertainty)
+    for name, path in task.maps.items():
+        write_scalar(path, getattr(result, name))
     write_labels(task.labels, result.labels, bundle.labels, reference=volume, provenance=made_by)
     return {
         "input": str(source),
         "output": str(task.labels),
-        "uncertainty": None if task.uncertainty is None else str(task.uncertainty),
+        **{name: str(task.maps[name]) if name in task.maps else None for name in option.MAPS},
         "device": result.device,
         "seconds": round(result.seconds, 3),
         "volumes_ml": result.volumes_ml,
+        "dense_reruns": result.dense_reruns,
         "warnings": warnings,
     }
 

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from torch.nn import functional as F
 from ..bundles import Bundle
 from ..bundles.preprocessing import Preprocessing
 from .devices import free_memory
+from .doubt import run_tile
+from .kept import resize_nearest
+from .prediction import Prediction, Wanted
 from .preprocess import IntensityScaling, resize
 
 Advance = Callable[[float], None]
@@ -29,22 +33,52 @@ MOST_SLICES = {"cpu": 4, "cuda": 32, "mps": 8}
 GAUSSIAN_SIGMA = 0.125  # of the window, as usual in sliding-window inference (nnU-Net)
 
 
+class Output(NamedTuple):
+    """What a network says about a batch of images.
+
+    logits: (B, classes, *size) float32 on the device.
+    looked: uint8 (B, *size) on the CPU, 1 in the cells of kept tokens, in any window; None unless asked for.
+    pruned: bool (B,) on the CPU, images of which some tile was run with pruning.
+    dense_tiles: how many tiles were run without.
+    """
+
+    logits: Tensor
+    looked: Tensor | None
+    pruned: Tensor
+    dense_tiles: int
+
+    def cropped(self, margins: list[tuple[int, int]]) -> Output:
+        """Without `margins` before and after each spatial axis."""
+        logits, looked = self.logits, self.looked
+        for axis, (before, after) in enumerate(margins):
+            n = logits.shape[2 + axis] - before - after
+            logits = logits.narrow(2 + axis, before, n)
+            looked = None if looked is None else looked.narrow(1 + axis, before, n)
+        return self._replace(logits=logits, looked=looked)
+
+    def resized(self, size: tuple[int, ...]) -> Output:
+        """On another grid."""
+        looked = None if self.looked is None else resize_nearest(self.looked, size)
+        return self._replace(logits=resize_logits(self.logits, size), looked=looked)
+
+
 class Predictor:
     """A network on a device with what its bundle says about input and output.
 
     Args:
         network: eval mode, on `device`.
         device: where it runs; on CUDA it runs in bfloat16 where the GPU has it.
+        wanted: the maps to make besides the labels.
     """
 
-    def __init__(self, bundle: Bundle, network: nn.Module, device: torch.device) -> None:
+    def __init__(self, bundle: Bundle, network: nn.Module, device: torch.device, wanted: Wanted) -> None:
         self.preprocessing: Preprocessing = bundle.preprocessing
-        self.network, self.device = network, device
+        self.network, self.device, self.wanted = network, device, wanted
         self.largest_batch = MOST_SLICES[device.type]
         self.values = torch.tensor([0, *(label.value for label in bundle.labels)], dtype=torch.uint8)
 
-    def logits(self, images: Tensor) -> Tensor:
-        """(B, C, *size) -> (B, classes, *size) float32 on the device, padded inside up to the patch size."""
+    def run(self, images: Tensor) -> Output:
+        """(B, C, *size) -> output of that size, padded inside up to the patch size."""
         size = tuple(images.shape[2:])
         margins = _margins(size, self.preprocessing.patch_size)
         images = images.to(self.device)
@@ -52,36 +86,45 @@ class Predictor:
             images = F.pad(images, [n for margin in reversed(margins) for n in margin], mode="replicate")
         with self._precision():
             whole = _fits(size, self.preprocessing.patch_size)
-            out = self.network(images).float() if whole else self._windows(images)
-        for axis, ((before, _), n) in enumerate(zip(margins, size, strict=True), start=2):
-            out = out.narrow(axis, before, n)
-        return out
+            return (self._whole(images) if whole else self._windows(images)).cropped(margins)
 
     def _precision(self) -> AbstractContextManager[object]:
         if self.device.type == "cuda" and torch.cuda.is_bf16_supported():
             return torch.autocast("cuda", torch.bfloat16)
         return nullcontext()
 
-    def _windows(self, images: Tensor) -> Tensor:
+    def _whole(self, images: Tensor) -> Output:
+        tile = run_tile(self.network, images)
+        looked = tile.looked() if self.wanted.kept_tokens else None
+        return Output(tile.logits.float(), looked, ~tile.dense, int(tile.dense.sum()))
+
+    def _windows(self, images: Tensor) -> Output:
         """Overlapping windows, blended with Gaussian weights."""
-        size, patch = tuple(images.shape[2:]), self.preprocessing.patch_size
+        (batch, _, *size), patch = images.shape, self.preprocessing.patch_size
         weight = _gaussian(patch).to(self.device)
         total: Tensor | None = None
         weights = torch.zeros((1, 1, *size), device=self.device)
-        for window in window_slices(size, patch, self.preprocessing.overlap):
+        looked = torch.zeros((batch, *size), dtype=torch.uint8) if self.wanted.kept_tokens else None
+        pruned, dense_tiles = torch.zeros(batch, dtype=torch.bool), 0
+        for window in window_slices(tuple(size), patch, self.preprocessing.overlap):
             where = (slice(None), slice(None), *window)
-            part = self.network(images[where]).float() * weight
+            tile = run_tile(self.network, images[where])
+            part = tile.logits.float() * weight
             if total is None:
-                total = torch.zeros((part.shape[0], part.shape[1], *size), device=self.device)
+                total = torch.zeros((batch, part.shape[1], *size), device=self.device)
             total[where] += part
             weights[where] += weight
+            if looked is not None:
+                looked[(slice(None), *window)] |= tile.looked()  # 0 or 1: the greatest over windows
+            pruned |= ~tile.dense
+            dense_tiles += int(tile.dense.sum())
         assert total is not None
-        return total / weights
+        return Output(total / weights, looked, pruned, dense_tiles)
 
-    def decide(self, logits: Tensor, with_uncertainty: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    def decide(self, logits: Tensor) -> tuple[np.ndarray, np.ndarray | None]:
         """Logits (B, classes, *size) -> label values uint8 and, on request, entropy in 0..1, each (B, *size)."""
         labels = self.values[logits.argmax(1).cpu()].numpy()
-        if not with_uncertainty:
+        if not self.wanted.uncertainty:
             return labels, None
         log_p = F.log_softmax(logits, dim=1)
         entropy = -(log_p.exp() * log_p).sum(1) / math.log(logits.shape[1])
@@ -93,27 +136,31 @@ def predict_slices(
     array: np.ndarray,
     scaling: IntensityScaling,
     size: tuple[int, ...],
-    uncertainty: bool,
     advance: Advance,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """A 2D model over every slice of (C, k, j, i); results are (k, j, i) on the stored grid.
+    before: Prediction | None = None,
+) -> Prediction:
+    """A 2D model over every slice of (C, k, j, i), or only over those that are pruned in `before`, which is changed.
 
     Only one batch of slices is float32 at a time.
     """
     shape = array.shape[1:]
-    labels = np.zeros(shape, np.uint8)
-    entropy = np.zeros(shape, np.float32) if uncertainty else None
+    into = before or Prediction.blank(shape, predictor.wanted)
     pixels = max(math.prod(size), math.prod(predictor.preprocessing.patch_size))
     batch = min(predictor.largest_batch, affordable_batch(predictor.device, pixels))
-    for start in range(0, shape[0], batch):
-        part = slice(start, min(shape[0], start + batch))
+    ahead = np.flatnonzero(into.pruned)
+    for start in range(0, ahead.size, batch):
+        part = ahead[start : start + batch]
         images = scaling.apply(array[:, part]).transpose(0, 1)  # (B, C, rows, columns)
-        logits = resize_logits(predictor.logits(resize(images, size)), shape[1:])
-        labels[part], doubt = predictor.decide(logits, uncertainty)
-        if entropy is not None and doubt is not None:
-            entropy[part] = doubt
-        advance(part.stop / shape[0])
-    return labels, entropy
+        output = predictor.run(resize(images, size)).resized(shape[1:])
+        into.labels[part], entropy = predictor.decide(output.logits)
+        if into.uncertainty is not None and entropy is not None:
+            into.uncertainty[part] = entropy
+        if into.looked is not None and output.looked is not None:
+            into.looked[part] = output.looked.numpy()
+        into.pruned[part] = output.pruned.numpy()
+        into.dense_tiles += output.dense_tiles
+        advance(min(1.0, (start + batch) / ahead.size))
+    return into
 
 
 def predict_volume(
@@ -121,16 +168,22 @@ def predict_volume(
     array: np.ndarray,
     scaling: IntensityScaling,
     size: tuple[int, ...],
-    uncertainty: bool,
     advance: Advance,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """A 3D model over (C, k, j, i); results are (k, j, i) on the stored grid."""
+    before: Prediction | None = None,
+) -> Prediction:
+    """A 3D model over (C, k, j, i); all of it again when there was a prediction `before`."""
     image = resize(scaling.apply(array)[None], size)
     advance(0.1)
-    logits = resize_logits(predictor.logits(image), array.shape[1:])
+    output = predictor.run(image).resized(array.shape[1:])
     advance(0.9)
-    labels, entropy = predictor.decide(logits, uncertainty)
-    return labels[0], None if entropy is None else entropy[0]
+    labels, entropy = predictor.decide(output.logits)
+    return Prediction(
+        labels=labels[0],
+        uncertainty=None if entropy is None else entropy[0],
+        looked=None if output.looked is None else output.looked[0].numpy(),
+        pruned=np.full(array.shape[1], bool(output.pruned[0])),
+        dense_tiles=output.dense_tiles + (before.dense_tiles if before else 0),
+    )
 
 
 def resize_logits(logits: Tensor, size: tuple[int, ...]) -> Tensor:

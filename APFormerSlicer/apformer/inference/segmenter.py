@@ -10,13 +10,17 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 
 from ..bundles import Bundle
 from ..errors import DeviceError
 from ..volume import Roi, Volume, paste
 from .cleanup import clean_up
 from .devices import choose_device, describe
+from .doubt import predict_insistently, prunes
 from .fitness import check_fit
+from .fold import fold_batch_norms
+from .prediction import Prediction, Wanted
 from .predictors import Predictor, predict_slices, predict_volume
 from .preprocess import IntensityScaling, model_axes, model_size
 
@@ -24,7 +28,10 @@ T = TypeVar("T")
 
 
 class Progress(Protocol):
-    """Told how far a segmentation is: a fraction of 1 and a word for the step."""
+    """Told how far a segmentation is: a fraction of 1 and a word for the step.
+
+    The fraction rises, save that it starts once more when a pruned network found nothing and all is run again.
+    """
 
     def __call__(self, fraction: float, message: str) -> None: ...
 
@@ -44,6 +51,9 @@ class Result:
         seconds: wall-clock time of the whole call.
         volumes_ml: per label name; empty for pictures, which have no size.
         warnings: what the user should know before relying on the result.
+        kept_tokens: 1 where the network looked (in the cells of tokens that were not pruned), else 0, float32; on
+            request. A network without pruning, and tiles that were run again without it, looked everywhere.
+        dense_reruns: tiles (slices, or windows of them) that were run again without pruning; see `doubt`.
     """
 
     labels: Volume
@@ -52,6 +62,8 @@ class Result:
     seconds: float
     volumes_ml: dict[str, float]
     warnings: list[str] = field(default_factory=list)
+    kept_tokens: Volume | None = None
+    dense_reruns: int = 0
 
 
 class Segmenter:
@@ -60,6 +72,9 @@ class Segmenter:
     Args:
         bundle: a verified model.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+
+    Attributes:
+        network: the bundle's, for running only: its batch norms are folded into the convolutions.
 
     Raises:
         DeviceError: the device is absent.
@@ -70,8 +85,9 @@ class Segmenter:
         self.bundle = bundle
         self.device = choose_device(device)
         layout = torch.channels_last if bundle.preprocessing.spatial_dims == 2 else torch.channels_last_3d
+        network = fold_batch_norms(bundle.build_network().eval())  # before the layout, which folding may undo
         # torch's type stubs leave memory_format out
-        self.network = bundle.build_network().eval().to(memory_format=layout)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=layout)  # type: ignore[call-overload]
 
     def segment(
         self,
@@ -79,9 +95,15 @@ class Segmenter:
         *,
         roi: Roi | None = None,
         uncertainty: bool = False,
+        kept_tokens: bool = False,
         progress: Progress | None = None,
     ) -> Result:
-        """Segment `volume`, or only the voxels in `roi` (outside it labels are 0, uncertainty too).
+        """Segment `volume`, or only the voxels in `roi` (outside it labels are 0, and so are the maps).
+
+        Args:
+            roi: a box of voxels; the whole volume without.
+            uncertainty, kept_tokens: whether to make these maps of the `Result` too.
+            progress: called between batches.
 
         Raises:
             InputError: the volume or the ROI cannot be used.
@@ -94,39 +116,45 @@ class Segmenter:
         working = volume if roi is None else volume.cropped(roi)
         warnings = [*volume.notes, *check_fit(working, self.bundle)]
         progress(0.0, "preparing")
-        labels, doubt, device = self._predict(working, uncertainty, progress, warnings)
+        wanted = Wanted(uncertainty, kept_tokens)
+        found, device = self._predict(working, wanted, progress, warnings)
         if roi is not None:
-            labels = paste(labels, roi, volume.spatial_shape)
-            doubt = None if doubt is None else paste(doubt, roi, volume.spatial_shape)
-        counts = _voxels_per_value(labels)
+            found = found.mapped(partial(paste, roi=roi, shape_kji=volume.spatial_shape))
+        counts = _voxels_per_value(found.labels)
         warnings += self._absences(counts)
         progress(1.0, "done")
         return Result(
-            labels=_on_grid(volume, labels),
-            uncertainty=None if doubt is None else _on_grid(volume, doubt),
+            labels=_on_grid(volume, found.labels),
+            uncertainty=None if found.uncertainty is None else _on_grid(volume, found.uncertainty),
             device=describe(device),
             seconds=time.perf_counter() - started,
             volumes_ml=self._volumes(counts, volume),
             warnings=warnings,
+            kept_tokens=None if found.looked is None else _on_grid(volume, found.looked, np.float32),
+            dense_reruns=found.dense_tiles if prunes(self.network) else 0,
         )
 
     @torch.inference_mode()
     def _predict(
-        self, volume: Volume, uncertainty: bool, progress: Progress, warnings: list[str]
-    ) -> tuple[np.ndarray, np.ndarray | None, torch.device]:
-        """Labels and uncertainty on `volume`'s grid, and the device that gave them."""
+        self, volume: Volume, wanted: Wanted, progress: Progress, warnings: list[str]
+    ) -> tuple[Prediction, torch.device]:
+        """What was found on `volume`'s grid, cleaned up, and the device that found it."""
         settings = self.bundle.preprocessing
         change = model_axes(volume, settings)
         array = change.apply(volume.array if volume.array.ndim == 4 else volume.array[None])
         scaling = IntensityScaling.for_array(volume.array, settings.intensity)
         size = model_size(volume, settings, change)
-        advance = partial(progress, message="segmenting")
-        predict = predict_slices if settings.spatial_dims == 2 else predict_volume
+        clean = partial(
+            clean_up,
+            largest_component=settings.largest_component,
+            one_piece_per_slice=settings.one_piece_per_slice,
+            minimum_voxels=settings.minimum_volume_ml / volume.voxel_volume_ml,
+        )
         for device in dict.fromkeys((self.device, torch.device("cpu"))):
-            predictor = Predictor(self.bundle, self.network.to(device), device)
+            predictor = Predictor(self.bundle, self.network.to(device), device, wanted)
+            predict = partial(_predict_on, predictor, array, scaling, size, progress)
             try:
-                run = partial(predict, predictor, array, scaling, size, uncertainty, advance)
-                labels, doubt = _with_smaller_batches(predictor, run)
+                found, insisted = predict_insistently(self.network, predict, clean)
             except torch.OutOfMemoryError:
                 torch.cuda.empty_cache()
                 warnings.append(f"{describe(device)} ran out of memory; the CPU was used instead.")
@@ -135,13 +163,11 @@ class Segmenter:
                 if not _is_cpu_exhaustion(error):
                     raise
                 break
-            clean_up(
-                labels,
-                largest_component=settings.largest_component,
-                one_piece_per_slice=settings.one_piece_per_slice,
-                minimum_voxels=settings.minimum_volume_ml / volume.voxel_volume_ml,
-            )
-            return change.undo(labels), None if doubt is None else change.undo(doubt), device
+            if insisted:
+                warnings.append(
+                    "With pruning the model found nothing, so the image was segmented again without: check the result."
+                )
+            return found.mapped(change.undo), device
         raise DeviceError(
             "There is not enough memory to segment this volume.",
             "No result was made.",
@@ -155,6 +181,20 @@ class Segmenter:
         if volume.source.kind == "picture":
             return {}
         return {label.name: float(counts[label.value]) * volume.voxel_volume_ml for label in self.bundle.labels}
+
+
+def _predict_on(
+    predictor: Predictor,
+    array: np.ndarray,
+    scaling: IntensityScaling,
+    size: tuple[int, ...],
+    progress: Progress,
+    before: Prediction | None,
+) -> Prediction:
+    """Run the predictor over (C, k, j, i), again where there is a prediction `before`."""
+    run = predict_slices if predictor.preprocessing.spatial_dims == 2 else predict_volume
+    advance = partial(progress, message="segmenting" if before is None else "segmenting again without pruning")
+    return _with_smaller_batches(predictor, partial(run, predictor, array, scaling, size, advance, before))
 
 
 def _with_smaller_batches(predictor: Predictor, predict: Callable[[], T]) -> T:
@@ -178,5 +218,5 @@ def _is_cpu_exhaustion(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "not enough memory" in str(error).lower()
 
 
-def _on_grid(volume: Volume, array: np.ndarray) -> Volume:
-    return Volume(np.ascontiguousarray(array), volume.ijk_to_ras, source=volume.source)
+def _on_grid(volume: Volume, array: np.ndarray, dtype: DTypeLike | None = None) -> Volume:
+    return Volume(np.ascontiguousarray(array, dtype), volume.ijk_to_ras, source=volume.source)
