@@ -1,0 +1,32 @@
+"""What can be asked of the worker, one file per kind of job. Heavy imports wait until a job runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..job import Job
+from ..messages import Fields
+from . import benchmark, evaluate, preflight, segment
+
+
+@dataclass(frozen=True)
+class Handler:
+    """A kind of job.
+
+    Attributes:
+        parse: reads a request's fields, in the reading thread and thus quickly; raises RequestError.
+        run: does the work with `job.arguments`, what `parse` gave; returns the result's data.
+    """
+
+    parse: Callable[[Fields], Any]
+    run: Callable[[Job], dict[str, Any]]
+
+
+HANDLERS: Mapping[str, Handler] = {
+    "segment": Handler(segment.parse, segment.run),
+    "evaluate": Handler(evaluate.parse, evaluate.run),
+    "benchmark": Handler(benchmark.parse, benchmark.run),
+    "preflight": Handler(preflight.parse, preflight.run),
+}
