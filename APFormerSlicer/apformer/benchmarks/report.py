@@ -14,7 +14,7 @@ def render(record: dict[str, Any]) -> str:
 
     stream = io.StringIO()
     console = Console(file=stream, width=WIDTH, color_system=None, highlight=False, markup=False)
-    console.print(_machine(record["machine"]))
+    console.print(machine_line(record["machine"]))
     for remark in _remarks(record):
         console.print(f"NOTE: {remark}")
     console.print(_volumes(record), _cold_start(record["cold_start"]), sep="\n")
@@ -25,7 +25,7 @@ def render(record: dict[str, Any]) -> str:
     return stream.getvalue()
 
 
-def _machine(machine: dict[str, Any]) -> str:
+def machine_line(machine: dict[str, Any]) -> str:
     gpu = f", {machine['gpu']}" if machine["gpu"] else ", no CUDA device"
     cores = f"{machine['cores']} cores ({machine['logical_cores']} logical), {machine['threads']} threads"
     versions = f"torch {machine['torch']}, Python {machine['python']}, {machine['system']}"

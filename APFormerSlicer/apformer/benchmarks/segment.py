@@ -78,7 +78,7 @@ def run(
     from .machine import describe_machine
 
     plan = QUICK if quick else Plan(long_slices=600 if long else None)
-    entrants, devices, rounds = contenders(), _devices(device), rounds or plan.rounds
+    entrants, devices, rounds = contenders(), chosen_devices(device), rounds or plan.rounds
     record: dict[str, Any] = {"quick": quick, "machine": describe_machine()}
     with tempfile.TemporaryDirectory(prefix="apformer-benchmark-") as folder:
         bundle = save_untrained(Path(folder) / "untrained") if untrained else _find(model)
@@ -166,7 +166,7 @@ def _find(model: str) -> Bundle:
         raise BundleError(error.what, error.meaning, f"{error.remedy} {hint}") from error
 
 
-def _devices(device: str) -> list[str]:
+def chosen_devices(device: str) -> list[str]:
     if device != "auto":
         from ..inference import choose_device
 

@@ -1,10 +1,11 @@
-"""`apformer benchmark`: what segmenting costs on this machine, beside other networks on the same input."""
+"""`apformer benchmark`: what segmenting costs on this machine, and what pruning saves."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
+from ..errors import UsageError
 from . import options as option
 from .console import Console
 
@@ -12,6 +13,11 @@ from .console import Console
 def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
     parser = commands.add_parser("benchmark", help="seconds and memory on this machine")
     kinds = parser.add_subparsers(title="benchmarks", metavar="WHAT", required=True)
+    _add_segment(kinds, shared)
+    _add_pruning(kinds, shared)
+
+
+def _add_segment(kinds: Any, shared: argparse.ArgumentParser) -> None:
     segment = kinds.add_parser("segment", parents=[shared], help="segment a large CT, beside MONAI's networks")
     segment.add_argument("--model", default="liver-ct", metavar="NAME|DIR", help="default: liver-ct")
     option.add_device(segment)
@@ -20,6 +26,16 @@ def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
     segment.add_argument("--untrained", action="store_true", help="an untrained network of the shape of liver-ct")
     segment.add_argument("--rounds", type=option.positive, metavar="N", help="rounds of the comparison")
     segment.set_defaults(run=run)
+
+
+def _add_pruning(kinds: Any, shared: argparse.ArgumentParser) -> None:
+    pruning = kinds.add_parser("pruning", parents=[shared], help="one network masked, dense, and pruned")
+    option.add_device(pruning)
+    pruning.add_argument("--quick", action="store_true", help="tiny inputs: shows that it runs, not what it costs")
+    pruning.add_argument("--rounds", type=option.positive, metavar="N", help="rounds of the comparison")
+    pruning.add_argument("--bundle", metavar="NAME|DIR", help="instead: what this pruned model keeps, with --data")
+    pruning.add_argument("--data", type=option.path, metavar="DATASET", help="its data set, in Decathlon layout")
+    pruning.set_defaults(run=run_pruning)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
@@ -35,4 +51,25 @@ def run(options: argparse.Namespace, console: Console) -> int:
         say=console.say,
     )
     console.result(report, segment.render(report))
+    return 0
+
+
+def run_pruning(options: argparse.Namespace, console: Console) -> int:
+    if (options.bundle is None) != (options.data is None):
+        raise UsageError(
+            "One of --bundle and --data is missing.",
+            "A model's kept shares and Dice are measured on labelled cases.",
+            "Give both, or neither to measure kept sets of stated shares.",
+        )
+    from ..benchmarks import pruning
+
+    report = pruning.run(
+        options.device,
+        quick=options.quick,
+        rounds=options.rounds,
+        bundle=options.bundle,
+        dataset=options.data,
+        say=console.say,
+    )
+    console.result(report, pruning.render(report))
     return 0

@@ -19,10 +19,10 @@ from .cleanup import clean_up
 from .devices import choose_device, describe
 from .doubt import predict_insistently, prunes
 from .fitness import check_fit
-from .fold import fold_batch_norms
 from .prediction import Prediction, Wanted
 from .predictors import Predictor, predict_slices, predict_volume
 from .preprocess import IntensityScaling, model_axes, model_size
+from .ready import ready
 
 T = TypeVar("T")
 
@@ -74,7 +74,7 @@ class Segmenter:
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
 
     Attributes:
-        network: the bundle's, for running only: its batch norms are folded into the convolutions.
+        network: the bundle's, made ready for running only (see `ready`).
 
     Raises:
         DeviceError: the device is absent.
@@ -84,10 +84,7 @@ class Segmenter:
     def __init__(self, bundle: Bundle, device: str = "auto") -> None:
         self.bundle = bundle
         self.device = choose_device(device)
-        layout = torch.channels_last if bundle.preprocessing.spatial_dims == 2 else torch.channels_last_3d
-        network = fold_batch_norms(bundle.build_network().eval())  # before the layout, which folding may undo
-        # torch's type stubs leave memory_format out
-        self.network = network.to(memory_format=layout)  # type: ignore[call-overload]
+        self.network = ready(bundle.build_network().eval(), bundle.preprocessing.spatial_dims)
 
     def segment(
         self,
