@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from apformer.benchmarks import pruned_bundle, pruning
+from apformer.benchmarks import pareto, pruned_bundle, pruning
 from apformer.benchmarks.kept_sets import DENSE, FLOOR, MASKED, VARIANTS, Rig, Variant, blob
 from apformer.bundles import Bundle, Code, Label, Preprocessing, save_bundle
 from apformer.cli import main
 from apformer.errors import BundleError, ConfigError
 from apformer.networks.apformer import APFormer
 from apformer.pruning.attention import ragged_layer
+from apformer.pruning.gates import dilate
 from PIL import Image
 
 SMALL: dict[str, Any] = {
@@ -304,3 +305,28 @@ def test_the_command_prints_one_json_object(capsys: pytest.CaptureFixture[str]):
     record = json.loads(capsys.readouterr().out)
     assert [table["tokens"] for table in record["tables"]] == [64, 12]
     assert row(record["tables"][0], DENSE.name)["peak_bytes"] > 0
+
+
+def test_the_threshold_for_a_share_keeps_that_share_on_average_ring_included():
+    generator = torch.Generator().manual_seed(0)
+    margins = [torch.randn(1, 20, 20, generator=generator) for _ in range(5)]
+    for share in (0.7, 0.3, 0.0):
+        threshold = pareto.find_threshold(margins, share, ring=1)
+        kept = np.mean([float(dilate((margin > threshold).float(), 1).mean()) for margin in margins])
+        assert share - 0.01 <= kept <= share or kept == pytest.approx(share)
+
+
+def test_accuracy_against_cost_is_measured_from_dense_to_nothing_and_drawn(tmp_path: Path, a_dataset: Path):
+    bundle = save_model(tmp_path / "model", gates=OPEN_GATES, patients=[])
+    report = pareto.run(str(bundle.directory), a_dataset, "cpu", shares=(0.5, 0.25, 0.0))
+    dense, shipped, *points = report["points"]
+    assert dense["kept"] == 1.0 and dense["ratio"] == 1.0
+    assert 0 < shipped["kept"] < 1
+    assert [point["kept"] for point in points] == pytest.approx([0.5, 0.25, 0.0], abs=0.02)
+    assert dense["gmac"] > points[0]["gmac"] > points[1]["gmac"] > points[2]["gmac"] > 0
+    network = bundle.build_network()
+    network.gating = "off"
+    assert dense["gmac"] == pytest.approx(pruning.count_macs(network, (1, 1, 64, 64)).total / 1e9)
+    assert "NOT held out" in pareto.render(report)
+    pareto.draw(report, tmp_path / "plot.png")
+    assert Image.open(tmp_path / "plot.png").size[0] > 400

@@ -34,7 +34,7 @@ class _Pass(NamedTuple):
     seconds: float
 
 
-class _Overlap:
+class Overlap:
     """Voxels per label over all images: in both masks, and in one plus in the other."""
 
     def __init__(self, bundle: Bundle) -> None:
@@ -71,20 +71,20 @@ def measure(model: str, dataset: Path, device: str, most_images: int | None = No
         ConfigError: the data set cannot be used.
     """
     bundle = ModelLibrary().find(model)
-    network = _pruned_network(bundle, device)
-    cases, held_out = _cases(bundle, dataset)
-    overlap = {name: _Overlap(bundle) for name in GATINGS}
+    network = pruned_network(bundle, device)
+    cases, held_out = held_out_cases(bundle, dataset)
+    overlap = {name: Overlap(bundle) for name in GATINGS}
     passes: dict[str, list[_Pass]] = {name: [] for name in GATINGS}
     with tempfile.TemporaryDirectory(prefix="apformer-benchmark-") as folder:
         prepared = PreparedCases(cases, Path(folder), bundle.preprocessing)
         prepared.build()
         chosen = range(0, len(prepared), -(-len(prepared) // (most_images or len(prepared))))
         for name in GATINGS:
-            _run(network, bundle, prepared.item(0)[0], name, device)  # warms up, does not count
+            run_image(network, bundle, prepared.item(0)[0], name, device)  # warms up, does not count
         for index in chosen:
             image, label = prepared.item(index)
             for name in GATINGS:
-                done = _run(network, bundle, image, name, device)
+                done = run_image(network, bundle, image, name, device)
                 overlap[name].add(done.predicted, label[0])
                 passes[name].append(done._replace(predicted=done.predicted[:0]))  # the mask is no longer needed
     return {
@@ -106,7 +106,7 @@ def measure(model: str, dataset: Path, device: str, most_images: int | None = No
     }
 
 
-def _pruned_network(bundle: Bundle, device: str) -> APFormer:
+def pruned_network(bundle: Bundle, device: str) -> APFormer:
     segmenter = Segmenter(bundle, device)
     network = segmenter.network.to(segmenter.device)
     if not isinstance(network, APFormer) or network.query_gate is None:
@@ -118,7 +118,7 @@ def _pruned_network(bundle: Bundle, device: str) -> APFormer:
     return network
 
 
-def _cases(bundle: Bundle, dataset: Path) -> tuple[list[Case], bool]:
+def held_out_cases(bundle: Bundle, dataset: Path) -> tuple[list[Case], bool]:
     """The validation cases that the bundle names, and True; all cases and False when it names none."""
     cases = read_dataset(dataset, Split(r"(?P<number>\d+)"))
     patients = bundle.metadata.get("metrics", {}).get("patients") or []
@@ -137,7 +137,7 @@ def _cases(bundle: Bundle, dataset: Path) -> tuple[list[Case], bool]:
 
 
 @torch.inference_mode()
-def _run(network: APFormer, bundle: Bundle, image: Tensor, name: str, device: str) -> _Pass:
+def run_image(network: APFormer, bundle: Bundle, image: Tensor, name: str, device: str) -> _Pass:
     """One image (C, *size) with its gates as `name` says."""
     network.gating = GATINGS[name]
     shape = tuple(image.shape[1:])

@@ -15,6 +15,7 @@ def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(title="benchmarks", metavar="WHAT", required=True)
     _add_segment(kinds, shared)
     _add_pruning(kinds, shared)
+    _add_pareto(kinds, shared)
 
 
 def _add_segment(kinds: Any, shared: argparse.ArgumentParser) -> None:
@@ -36,6 +37,16 @@ def _add_pruning(kinds: Any, shared: argparse.ArgumentParser) -> None:
     pruning.add_argument("--bundle", metavar="NAME|DIR", help="instead: what this pruned model keeps, with --data")
     pruning.add_argument("--data", type=option.path, metavar="DATASET", help="its data set, in Decathlon layout")
     pruning.set_defaults(run=run_pruning)
+
+
+def _add_pareto(kinds: Any, shared: argparse.ArgumentParser) -> None:
+    pareto = kinds.add_parser("pareto", parents=[shared], help="a pruned model's accuracy against its cost, as a plot")
+    pareto.add_argument("--bundle", required=True, metavar="NAME|DIR", help="a pruned model")
+    pareto.add_argument("--data", required=True, type=option.path, metavar="DATASET", help="its data set")
+    pareto.add_argument("--plot", type=option.path, metavar="PNG", help="draw it here")
+    pareto.add_argument("--images", type=option.positive, metavar="N", help="at most so many validation images")
+    option.add_device(pareto)
+    pareto.set_defaults(run=run_pareto)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
@@ -72,4 +83,19 @@ def run_pruning(options: argparse.Namespace, console: Console) -> int:
         say=console.say,
     )
     console.result(report, pruning.render(report))
+    return 0
+
+
+def run_pareto(options: argparse.Namespace, console: Console) -> int:
+    from ..benchmarks import pareto
+    from ..inference import choose_device
+    from .outputs import check_writable
+
+    if options.plot is not None:
+        check_writable(options.plot)
+    device = str(choose_device(options.device))
+    report = pareto.run(options.bundle, options.data, device, most_images=options.images, say=console.say)
+    if options.plot is not None:
+        pareto.draw(report, options.plot)
+    console.result(report, pareto.render(report))
     return 0
