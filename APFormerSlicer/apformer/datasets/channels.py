@@ -1,0 +1,70 @@
+"""Images of several channels as data sets keep them: Decathlon's four-dimensional NIfTI, nnU-Net's file per channel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..errors import InputError
+from ..files import itk, read_volume, suffix_of
+from ..files.formats import damaged, require_file
+from ..volume import Source, Volume
+from .grid import same_grid
+
+_NIFTI = (".nii.gz", ".nii")
+
+
+def read_channels(path: Path) -> Volume:
+    """An image; the fourth axis of a NIfTI file, in which Decathlon keeps modalities, becomes channels.
+
+    Raises:
+        InputError: as `read_volume`.
+    """
+    require_file(path)
+    if suffix_of(path) not in _NIFTI or _dimensions(path) != 4:
+        return read_volume(path)
+    try:
+        image = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise damaged(path, "its voxels cannot be decoded") from error
+    first = image[:, :, :, 0]
+    return Volume(sitk.GetArrayFromImage(image), itk.matrix_of(first), source=Source(path, kind="nifti"))
+
+
+def stack_channels(paths: Sequence[Path]) -> Volume:
+    """One volume with the channels of several files, in their order.
+
+    Raises:
+        InputError: they are on different grids, or one cannot be read.
+    """
+    volumes = [read_volume(path) for path in paths]
+    for path, volume in zip(paths, volumes, strict=True):
+        if volume.channels != 1 or not same_grid(volume, volumes[0]):
+            raise InputError(
+                f"{path} is not on the grid of {paths[0].name}, or has channels of its own.",
+                "The channels of an image must show the same voxels.",
+                "Resample them to one grid first.",
+            )
+    array = np.stack([volume.array.reshape(volume.spatial_shape) for volume in volumes])
+    return replace(volumes[0], array=array)
+
+
+def write_channels_nifti(path: Path, volume: Volume) -> None:
+    """(C, k, j, i) as NIfTI with the channels along the fourth axis, as Decathlon has them."""
+    channels = [itk.image_of(channel, volume.ijk_to_ras) for channel in volume.array]
+    itk.write_image(sitk.JoinSeries(channels), path)
+
+
+def _dimensions(path: Path) -> int:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:  # our own reader says better what is wrong
+        return 0
+    size = reader.GetSize()
+    return 4 if len(size) == 4 and size[3] > 1 else len(size)

@@ -1,0 +1,67 @@
+"""What a host or a user brings: an image and its labels, read, checked, and stripped of who it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ..bundles.labels import Label
+from ..checks import check_image
+from ..errors import InputError
+from ..files import read_volume, suffix_of
+from ..volume import Volume
+from .case_files import anonymous
+from .grid import put_on_grid
+from .identity import dicom_patient
+from .table import names_in, to_table
+
+
+def read_image(
+    image: Path | Volume, series_uid: str | None, patient: str | None
+) -> tuple[Volume, str, tuple[str, ...]]:
+    """The image without anything that names the patient, the patient's identity, and what to tell the user.
+
+    Args:
+        patient: the identity, where it is known; else the DICOM patient ID, else the file's name.
+
+    Raises:
+        InputError: the image cannot be used, or a volume without file comes without a patient.
+    """
+    volume = image if isinstance(image, Volume) else read_volume(image, series_uid=series_uid)
+    check_image(volume)
+    identity, notes = (patient or "").strip(), volume.notes
+    if not identity and isinstance(image, Volume):
+        raise InputError(
+            "It is not known of which patient the image is.",
+            "Cases are divided by patient for training and validation.",
+            "Give the patient's ID; it is kept only as a pseudonym.",
+        )
+    if not identity and isinstance(image, Path):
+        identity = dicom_patient(volume, image) or ""
+    if not identity and isinstance(image, Path):
+        identity = image.name[: len(image.name) - len(suffix_of(image))] or image.name
+        notes += ("no patient was given: the image was taken as that of a patient of its own",)
+    return anonymous(volume), identity, notes
+
+
+def read_labels(
+    labels: Path | Volume,
+    image: Volume,
+    table: Sequence[Label],
+    names: Mapping[int, str] | None,
+    mapping: Mapping[str, str | None] | None,
+) -> np.ndarray:
+    """uint8 (k, j, i) with the values of `table`, on the grid of `image`; see `to_table` and `put_on_grid`.
+
+    Raises:
+        InputError: the labels cannot be read, or are on another grid.
+        ConfigError: labels that the table does not have.
+    """
+    volume = labels if isinstance(labels, Volume) else read_volume(labels)
+    if names is None and isinstance(labels, Path):
+        names = names_in(labels)
+    array = to_table(volume, table, names=names, mapping=mapping)
+    return put_on_grid(replace(volume, array=array), image).array

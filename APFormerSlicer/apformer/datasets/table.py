@@ -1,0 +1,205 @@
+"""The labels of a data set, and how the labels of a file become them: by name, never by order."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..bundles.labels import HIGHEST_LABEL, Code, Label, check_labels
+from ..errors import BundleError, ConfigError, InputError
+from ..files import read_segment_names, suffix_of
+from ..volume import Volume
+
+# What Slicer gives a segment that nobody described; a model brings better codes (see `apformer dataset init --base`).
+_TISSUE = Code("SCT", "85756007", "Tissue")
+_GOLDEN_RATIO = 0.618034
+BACKGROUND = "background"
+
+
+def parse_names(texts: Sequence[str]) -> dict[int | None, list[str]]:
+    """ "Liver,Tumor" or "1=Liver,2=Tumor" (also one by one) as value -> names; None for names without a value.
+
+    Raises:
+        ConfigError: a value that is no number from 1 to 255.
+    """
+    named: dict[int | None, list[str]] = {}
+    for item in (part.strip() for text in texts for part in text.split(",")):
+        value, equals, name = item.rpartition("=")
+        if equals and not (value.strip().isdigit() and 1 <= int(value) <= HIGHEST_LABEL):
+            raise ConfigError(
+                f"{item!r} is no label.",
+                f"A label is a name, or a value from 1 to {HIGHEST_LABEL} and a name.",
+                "Write, for example, Liver,Tumor or 1=Liver,2=Tumor.",
+            )
+        named.setdefault(int(value) if equals else None, []).append(name.strip())
+    return named
+
+
+def make_table(texts: Sequence[str]) -> tuple[Label, ...]:
+    """A table of the labels that `texts` name (see `parse_names`), with free values and colours.
+
+    Raises:
+        ConfigError: a name or value twice, or not usable.
+    """
+    table: tuple[Label, ...] = ()
+    named = parse_names(texts)
+    for value in sorted(named, key=lambda value: (value is None, value or 0)):
+        for name in named[value]:
+            table = with_label(table, name, value)
+    return table
+
+
+def with_label(
+    table: Sequence[Label], name: str, value: int | None = None, color: tuple[int, int, int] | None = None
+) -> tuple[Label, ...]:
+    """The table and one more label; the lowest free value and a colour of its own unless they are given.
+
+    Raises:
+        ConfigError: the name or value is taken, cannot be one, or no value is free.
+    """
+    free = [number for number in range(1, HIGHEST_LABEL + 1) if number not in {label.value for label in table}]
+    value = value if value is not None else next(iter(free), HIGHEST_LABEL)
+    similar = find(table, name)
+    if similar is not None or name.casefold() == BACKGROUND:
+        raise ConfigError(
+            f"The label table already has {similar.name if similar else 'a background, which is 0'}.",
+            "Labels are matched by name, whatever its case, so a name stands for one thing.",
+            "Choose another name, or use the label that is there.",
+        )
+    hue = (value * _GOLDEN_RATIO) % 1.0
+    red, green, blue = (round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.6, 0.9))
+    try:
+        return check_labels([*table, Label(value, name, color or (red, green, blue), _TISSUE, _TISSUE)])
+    except BundleError as error:
+        raise ConfigError(
+            error.what, "It cannot become a label of the data set.", "Choose another name or value."
+        ) from error
+
+
+def find(table: Sequence[Label], name: str) -> Label | None:
+    """The label of that name; upper and lower case and blanks around it do not count."""
+    wanted = " ".join(name.casefold().split())
+    return next((label for label in table if " ".join(label.name.casefold().split()) == wanted), None)
+
+
+def read_mapping(texts: Sequence[str]) -> dict[str, str | None]:
+    """ "1=Liver", "Leber=Liver", "3=" as what the file calls a label -> its name in the table; None leaves it out.
+
+    Raises:
+        ConfigError: a part without "=".
+    """
+    mapping: dict[str, str | None] = {}
+    for item in (part for text in texts for part in text.split(",")):
+        theirs, equals, ours = item.partition("=")
+        if not equals or not theirs.strip():
+            raise ConfigError(
+                f"{item!r} does not map a label.",
+                "A mapping says what the file's label is called in the data set.",
+                "Write FILE=TABLE, for example 1=Liver or Leber=Liver; 3= leaves label 3 out.",
+            )
+        mapping[theirs.strip()] = ours.strip() or None
+    return mapping
+
+
+def names_in(path: Path) -> dict[int, str] | None:
+    """Label value -> name as the file itself has them (.seg.nrrd); None where the format has no names."""
+    return read_segment_names(path) if suffix_of(path) == ".seg.nrrd" else None
+
+
+def to_table(
+    labels: Volume,
+    table: Sequence[Label],
+    *,
+    names: Mapping[int, str] | None = None,
+    mapping: Mapping[str, str | None] | None = None,
+) -> np.ndarray:
+    """The label map with the values of the table, uint8 (k, j, i).
+
+    Args:
+        names: what the file calls its values; None: they are those of the table.
+        mapping: see `read_mapping`; it goes before `names`. Keys are names or values of the file.
+
+    Raises:
+        InputError: not a label map.
+        ConfigError: a label that is not in the table; the text says what to do.
+    """
+    array = _whole_numbers(labels)
+    counts = _counts(array)
+    mapping = {key.casefold(): ours for key, ours in (mapping or {}).items()}
+    lookup, unknown = {}, []
+    for value in sorted(set(counts) - {0}):
+        theirs = None if names is None else names.get(value)
+        wanted = _wanted(value, theirs, table, mapping, names is not None)
+        if wanted is None:
+            continue
+        label = find(table, wanted)
+        if label is None:
+            unknown.append(f"{value} ({wanted})" if wanted != str(value) else str(value))
+        else:
+            lookup[value] = label.value
+    if len(table) == 1 and set(counts) <= {0, 255} and unknown == ["255"]:
+        lookup, unknown = {255: table[0].value}, []  # a picture of a mask: black and white, and one thing to be white
+    if unknown:
+        raise _unknown(labels, unknown, table)
+    result = np.zeros(array.shape, np.uint8)
+    for value, ours in lookup.items():
+        result[array == value] = ours
+    return result
+
+
+def _wanted(
+    value: int, theirs: str | None, table: Sequence[Label], mapping: Mapping[str, str | None], named: bool
+) -> str | None:
+    """The name in the table that a value of the file asks for; None leaves it out, "7" is a value nobody names."""
+    for key in (theirs, str(value)):
+        if key is not None and key.casefold() in mapping:
+            return mapping[key.casefold()]
+    if theirs is not None or named:
+        return theirs if theirs is not None else str(value)
+    return next((label.name for label in table if label.value == value), str(value))
+
+
+def _whole_numbers(labels: Volume) -> np.ndarray:
+    name = labels.source.path or "The label map"
+    array = labels.array
+    if array.ndim == 4 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim != 3:
+        raise InputError(
+            f"{name} has {labels.channels} channels.",
+            "A label map has one whole number per voxel; colours are not label values.",
+            "Save the labels as a gray picture or label map.",
+        )
+    if array.dtype.kind == "f":
+        if not np.array_equal(array, np.rint(array)):
+            raise InputError(
+                f"{name} has voxels that are no whole numbers.",
+                "It is an image or a probability map, not a label map.",
+                "Pass the label map; resample label maps by nearest neighbour.",
+            )
+        array = array.astype(np.int64)
+    return array
+
+
+def _counts(array: np.ndarray) -> set[int]:
+    return {int(value) for slab in array for value in np.unique(slab)}
+
+
+def count_labels(array: np.ndarray) -> dict[int, int]:
+    """Label value -> voxels of a uint8 label map, background left out."""
+    totals = sum((np.bincount(slab.ravel(), minlength=256) for slab in array), np.zeros(256, np.int64))
+    return {value: int(totals[value]) for value in range(1, 256) if totals[value]}
+
+
+def _unknown(labels: Volume, unknown: Sequence[str], table: Sequence[Label]) -> ConfigError:
+    known = ", ".join(f"{label.value} {label.name}" for label in table) or "none"
+    first = unknown[0].split()[0]
+    return ConfigError(
+        f"{labels.source.path or 'The label map'} has labels that the data set does not have: {', '.join(unknown)}.",
+        f"Labels are matched by name; the data set has: {known}.",
+        f"Say what each is, as in --map {first}=NAME (or {first}= to leave it out), or add the name to the table with "
+        "`apformer dataset add-label`.",
+    )

@@ -1,0 +1,102 @@
+"""`apformer dataset`: from an empty folder to a split, on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from apformer.datasets import SiteDataset
+from cli_samples import CommandLine
+from dataset_samples import an_image, some_labels
+from test_datasets_imports import a_decathlon, write
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    return CommandLine(capsys)
+
+
+@pytest.fixture
+def root(run: CommandLine, tmp_path: Path) -> Path:
+    assert run("dataset", "init", tmp_path / "data", "--labels", "Liver,Tumor").status == 0
+    return tmp_path / "data"
+
+
+def test_a_case_is_added_corrected_shown_and_removed(run: CommandLine, root: Path, tmp_path: Path) -> None:
+    image = write(tmp_path / "i.nii.gz", an_image(1))
+    labels = write(tmp_path / "l.nii.gz", some_labels(an_image(1)))
+    other = write(tmp_path / "m.nii.gz", some_labels(an_image(1), value=7))
+    words = ("--patient", "secret", "--who", "Ann", "--json")
+    added = run("dataset", "add", root, image, "--labels", labels, "--proposed-by", "liver 1.0.0", *words).json
+    assert added["case"] == "case-0001" and added["status"] == "in progress" and added["voxels"] == {"1": 8}
+    again = run("dataset", "add", root, image, "--labels", labels, *words)
+    assert again.status == 1 and "case-0001" in again.json["error"]["what"]
+    corrected = run("dataset", "add", root, image, "--labels", other, "--map", "7=Tumor", "--correct", *words).json
+    assert corrected["version"] == 2 and corrected["status"] == "completed"
+    change = ("--restore", "1", "--status", "flagged", "--comment", "why", "--json")
+    assert run("dataset", "correct", root, "case-0001", *change).json["version"] == 1
+    shown = run("dataset", "show", root, "case-0001", "--json").json
+    assert [event["what"] for event in shown["history"]] == ["added", "corrected", "restored"]
+    assert "why" in run("dataset", "show", root, "case-0001").out
+    assert "flagged" in run("dataset", "list", root).out
+    assert run("dataset", "list", root, "--status", "completed", "--json").json["cases"] == []
+    assert run("dataset", "remove", root, "case-0001", "--json").json == {"removed": "case-0001"}
+    assert "secret" not in (root / "index.json").read_text()
+
+
+def test_import_check_split_and_export(run: CommandLine, root: Path, tmp_path: Path) -> None:
+    source = a_decathlon(tmp_path / "source", [f"a{n}" for n in range(3)])
+    refused = run("dataset", "import-decathlon", root, source, "--json")
+    assert refused.status == 1 and "--add-labels" in refused.json["error"]["remedy"]
+    done = run("dataset", "import-decathlon", root, source, "--add-labels", "--json").json
+    assert len(done["added"]) == 3 and done["patients"] == 3 and done["failed"] == []
+    checked = run("dataset", "check", root, "--json")
+    assert checked.status == 0 and checked.json["ready"]
+    assert {"few cases", "rare label"} <= {problem["kind"] for problem in checked.json["problems"]}
+    assert "not frozen yet" in run("dataset", "split", root).out
+    assert SiteDataset.open(root).split is None
+    frozen = run("dataset", "split", root, "--freeze", "--json").json
+    assert frozen["kind"] == "folds" and [len(part["validation"]) for part in frozen["rounds"]] == [1, 1, 1]
+    out = tmp_path / "out"
+    assert len(run("dataset", "export", root, out, "--json").json["cases"]) == 3
+    pairs = run("dataset", "import-pairs", root, out / "imagesTr", out / "labelsTr", "--json").json
+    assert len(pairs["unchanged"]) == 3
+
+
+def test_a_data_set_that_cannot_be_trained_on_fails_the_check(run: CommandLine, root: Path) -> None:
+    checked = run("dataset", "check", root)
+    assert checked.status == 1 and "blocks training" in checked.out and "Complete cases of 3 more" in checked.out
+    split = run("dataset", "split", root, "--json")
+    assert split.status == 1 and "0 patients" in split.json["error"]["what"]
+
+
+def test_the_label_table_is_changed_in_words(run: CommandLine, root: Path) -> None:
+    added = run("dataset", "add-label", root, "Cyst", "--value", 9, "--color", "#0102ff", "--json").json
+    assert (added["value"], added["color"]) == (9, [1, 2, 255])
+    assert run("dataset", "rename-label", root, "cyst", "Lesion", "--json").json["name"] == "Lesion"
+    assert run("dataset", "add-label", root, "lesion").status == 1
+    assert run("dataset", "add-label", root, "X", "--color", "red").status == 2
+
+
+def test_a_data_set_can_begin_with_the_labels_of_a_model(
+    run: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cli_samples import save_slices_model
+
+    monkeypatch.setenv("APFORMER_MODELS", str(tmp_path / "models"))
+    save_slices_model(tmp_path / "models" / "slices")
+    made = run("dataset", "init", tmp_path / "data", "--base", "slices", "--labels", "Cyst", "--json").json
+    assert [(label["value"], label["name"]) for label in made["labels"]] == [
+        (1, "anterior"),
+        (2, "posterior"),
+        (3, "Cyst"),
+    ]
+    checked = run("dataset", "check", tmp_path / "data", "--base", "slices", "--quick", "--json").json
+    assert "Cyst is not in slices 1.0.0" in " ".join(problem["what"] for problem in checked["problems"])
+
+
+def test_wrong_calls_exit_with_2(run: CommandLine, root: Path) -> None:
+    assert run("dataset", "correct", root, "case-0001").status == 2
+    assert run("dataset", "correct", root, "case-0001", "--labels", "x", "--restore", 1).status == 2
+    assert run("dataset", "add", root, "x.nii", "--status", "done").status == 2
+    assert run("dataset").status == 2
