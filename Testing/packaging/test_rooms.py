@@ -33,7 +33,7 @@ def empty_rooms(tmp_path: Path) -> Path:
     """An engine with every room and nothing in it, under the contracts of this project."""
     (tmp_path / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
     engine = tmp_path / "sources" / "apformer"
-    for room in ("networks", "files", "bundles", "inference", "training"):
+    for room in ("networks", "files", "bundles", "datasets", "inference", "training"):
         (engine / room).mkdir(parents=True)
         (engine / room / "__init__.py").touch()
     for file in ("__init__.py", "errors.py", "volume.py", "metrics.py", "cli.py"):
