@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 import torch
 from apformer import files
 from apformer.bundles import load_bundle
@@ -18,96 +16,13 @@ from apformer.inference import Segmenter
 from apformer.networks import build_network
 from apformer.training import parse_config, read_config, train
 from apformer.training.augment import AugmentedCases, build_augmentation, erase_organ, fit
-from apformer.training.cases import PreparedCases, prepare, read_dataset, split_cases
-from apformer.training.config import Augmentation, Split, Stage, TrainingConfig
-from apformer.training.loop import Trainer
+from apformer.training.cases import prepare, read_dataset, split_cases
+from apformer.training.config import Augmentation, Split, Stage
 from apformer.training.run import write_bundle
 from apformer.volume import Volume
+from training_samples import SETTINGS, a_trainer, prepared, settings
 
 CONFIGURATIONS = sorted((Path(__file__).parents[2] / "Configs").glob("*.toml"))
-
-SETTINGS: dict[str, Any] = {
-    "name": "ball",
-    "version": "1.0.0",
-    "description": "A bright ball.",
-    "modality": "MR",
-    "channels": 1,
-    "data_licence": "made by the test",
-    "warmup_fraction": 0.1,
-    "ema_decay": 0.5,
-    "labels": [
-        {
-            "value": 1,
-            "name": "Ball",
-            "color": [200, 30, 30],
-            "category": {"scheme": "SCT", "value": "123037004", "meaning": "Anatomical Structure"},
-            "type": {"scheme": "SCT", "value": "10200004", "meaning": "Liver"},
-        }
-    ],
-    "preprocessing": {
-        "spatial_dims": 3,
-        "orientation": "RAS",
-        "spacing_mm": [1.0, 1.0, 1.0],
-        "patch_size": [16, 16, 16],
-        "intensity": {"kind": "percentile", "lower": 0.5, "upper": 99.5},
-    },
-    "network": {
-        "name": "apformer",
-        "spatial_dims": 3,
-        "in_channels": 1,
-        "out_channels": 2,
-        "image_size": [16, 16, 16],
-        "channels": [4, 8, 8, 8],
-        "depth": 2,
-        "heads": 2,
-        "head_dim": 4,
-        "ffn_dim": 8,
-    },
-    "split": {"pattern": "(?P<patient>p(?P<number>[0-9]+))_"},
-    "stages": [{"epochs": 4, "size": [16, 16, 16], "batch_size": 2, "learning_rate": 0.02, "validate_every": 2}],
-    "augmentation": {"zoom_p": 0.0},
-}
-
-
-def settings(**changes: Any) -> dict[str, Any]:
-    return copy.deepcopy({**SETTINGS, **changes})
-
-
-@pytest.fixture
-def a_dataset(tmp_path: Path) -> Path:
-    """Seven cases of five patients, each a bright ball at its own place in noise, in Decathlon layout."""
-    folder = tmp_path / "balls"
-    generator = np.random.default_rng(0)
-    grid = np.stack(np.meshgrid(*[np.arange(14)] * 3, indexing="ij"))
-    listed = []
-    for part in ("imagesTr", "labelsTr"):
-        (folder / part).mkdir(parents=True)
-    for name in ("p1_a", "p2_a", "p2_b", "p3_a", "p4_a", "p4_b", "p5_a"):
-        centre = generator.integers(5, 9, 3)[:, None, None, None]
-        ball = ((grid - centre) ** 2).sum(0) < 12
-        image = generator.normal(0, 10, ball.shape) + 100 * ball
-        for part, array in (("imagesTr", image.astype(np.float32)), ("labelsTr", ball.astype(np.uint8))):
-            sitk.WriteImage(sitk.GetImageFromArray(array), str(folder / part / f"{name}.nii.gz"))
-        listed.append({"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"})
-    (folder / "dataset.json").write_text(json.dumps({"training": listed}))
-    return folder
-
-
-def prepared(dataset: Path, config: TrainingConfig, folder: Path) -> tuple[PreparedCases, PreparedCases]:
-    parts = [
-        PreparedCases(part, folder, config.preprocessing)
-        for part in split_cases(read_dataset(dataset, config.split), config.split)
-    ]
-    for part in parts:
-        part.build()
-    return parts[0], parts[1]
-
-
-def a_trainer(dataset: Path, config: TrainingConfig, folder: Path, **options: Any) -> Trainer:
-    folder.mkdir(exist_ok=True)
-    return Trainer(
-        config, *prepared(dataset, config, folder / "prepared"), folder, torch.device("cpu"), workers=0, **options
-    )
 
 
 @pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.stem)
@@ -336,91 +251,6 @@ def test_training_learns_and_its_bundle_segments_new_images(a_dataset: Path, tmp
     assert Segmenter(bundle, "cpu").segment(image).labels.array.any()
 
 
-GATED = {
-    "network": {
-        **SETTINGS["network"],
-        "strides": [1, 2, 2],  # 64 tokens in an image of 16 voxels a side
-        "prune_queries": True,
-        "prune_keys": True,
-        "safety_ring": 0,
-    },
-    "pruning": {"budget": "keep=0.3", "gate_rate": 40.0, "energy": 0.02},
-    "stages": [
-        {"epochs": 1, "size": [16] * 3, "batch_size": 2, "learning_rate": 0.01, "gates": phase, "validate_every": 1}
-        for phase in ("open", "tighten", "hold", "hard")
-    ],
-}
-
-
-def test_gates_are_trained_from_a_dense_model_and_the_pruned_one_is_smaller_and_measured(
-    a_dataset: Path, tmp_path: Path
-) -> None:
-    stages = [{"epochs": 10, "size": [16] * 3, "batch_size": 2, "learning_rate": 0.02, "validate_every": 5}]
-    plain = {**SETTINGS["network"], "strides": [1, 2, 2]}
-    dense = train(
-        parse_config(settings(stages=stages, network=plain)), a_dataset, tmp_path / "dense", device="cpu", workers=0
-    )
-    phases = copy.deepcopy(GATED["stages"])
-    phases[1]["epochs"], phases[2]["epochs"] = 6, 6
-    config = parse_config(settings(**{**GATED, "stages": phases}))
-    events: list[dict[str, Any]] = []
-    pruned = train(config, a_dataset, tmp_path / "pruned", device="cpu", workers=0, base=dense, on_event=events.append)
-
-    epochs = [event for event in events if event["event"] == "epoch"]
-    assert epochs[-2]["loss_cost"] < 0.5, "the budget was approached"
-    assert epochs[-2]["loss_cost"] < epochs[0]["loss_cost"]
-    network, original = pruned.build_network(), dense.build_network()
-    assert sum(p.numel() for p in network.layers.parameters()) < sum(p.numel() for p in original.layers.parameters())
-    metrics = pruned.metadata["metrics"]
-    assert metrics["base"]["Ball"] == dense.metadata["metrics"]["labels"]["Ball"]
-    assert metrics["labels"]["Ball"]["pooled_dice"] > 0.6
-    kept = metrics["pruning"]["kept_tokens"]
-    assert 0 <= kept["min"] <= kept["median"] <= kept["max"] <= 1
-    assert metrics["pruning"]["transformer_macs_share"] < 1
-    assert pruned.metadata["parent_version"] == "ball 1.0.0"
-    assert "## Pruning" in pruned.card and "--base DENSE" in pruned.card
-
-
-def test_gates_move_by_the_loss_and_stand_still_without_one(a_dataset: Path, tmp_path: Path) -> None:
-    closed = [{**GATED["stages"][0], "gates": "closed"}]
-    moved = {}
-    for name, stages in (("closed", closed), ("open", GATED["stages"][:1])):
-        config = parse_config(settings(**{**GATED, "stages": stages, "weight_decay": 0.1}))
-        trainer = a_trainer(a_dataset, config, tmp_path / name)
-        before = [parameter.clone() for parameter in trainer.gates.parameters]
-        trainer.run()
-        moved[name] = [not torch.equal(a, b) for a, b in zip(before, trainer.gates.parameters, strict=True)]
-    assert not any(moved["closed"]), "weight decay must not move gates"
-    assert all(moved["open"]), "every gate learns from the segmentation"
-
-
-def test_hard_gates_are_frozen_while_the_weights_recover(a_dataset: Path, tmp_path: Path) -> None:
-    config = parse_config(settings(**{**GATED, "stages": GATED["stages"][3:]}))
-    trainer = a_trainer(a_dataset, config, tmp_path / "run")
-    before = {name: value.clone() for name, value in trainer.network.named_parameters()}
-    trainer.run()
-    for name, value in trainer.network.named_parameters():
-        assert torch.equal(value, before[name]) == ("query_gate" in name or ".dependency." in name), name
-
-
-def test_a_training_of_gates_resumes_exactly(a_dataset: Path, tmp_path: Path) -> None:
-    config = parse_config(settings(**GATED))
-    whole = a_trainer(a_dataset, config, tmp_path / "whole")
-    expected = whole.run()
-
-    def stop_after_two(row: dict[str, Any]) -> None:
-        if row["epoch"] == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        a_trainer(a_dataset, config, tmp_path / "part", on_epoch=stop_after_two).run()
-    again = a_trainer(a_dataset, config, tmp_path / "part")
-    again.resume()
-    assert again.gates.steering.state_dict()["mean"] is not None
-    resumed = again.run()
-    assert all(torch.equal(resumed[name], expected[name]) for name in expected)
-
-
 def test_a_base_with_other_labels_or_widths_is_refused(a_dataset: Path, tmp_path: Path) -> None:
     config = parse_config(settings())
     network = build_network(config.network, config.network_arguments)
@@ -445,20 +275,6 @@ def test_a_configuration_inherits_what_it_does_not_say(tmp_path: Path) -> None:
     child.write_text('inherits = "../elsewhere.toml"\n')
     with pytest.raises(ConfigError, match="same folder"):
         read_config(child)
-
-
-@pytest.mark.parametrize(
-    ("changes", "complaint"),
-    [
-        ({"network": SETTINGS["network"]}, "prune_queries"),
-        ({"pruning": {"budget": "keep=2"}}, "keep is 2"),
-        ({"pruning": {"budget": "keep=0.5", "energy": 1.0}}, "energy"),
-        ({"stages": [{**GATED["stages"][0], "gates": "ajar"}]}, "ajar"),
-    ],
-)
-def test_a_pruning_that_does_not_fit_is_refused(changes: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(ConfigError, match=complaint):
-        parse_config(settings(**{**GATED, **changes}))
 
 
 def test_another_training_never_overwrites_a_checkpoint_unasked(a_dataset: Path, tmp_path: Path) -> None:

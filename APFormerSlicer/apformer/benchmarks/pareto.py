@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +16,8 @@ from ..networks.apformer import APFormer
 from ..pruning import count_macs
 from ..pruning.budget import dense_macs
 from ..pruning.gates import dilate
-from ..training.cases import PreparedCases
 from .machine import describe_machine
-from .pruned_bundle import Overlap, held_out_cases, pruned_network, run_image
+from .pruned_bundle import Overlap, held_out_images, pruned_network, run_image
 
 SHARES = (0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05, 0.0)  # of the tokens, on average over the images
 BISECTIONS = 30
@@ -53,12 +51,9 @@ def run(
     bundle = ModelLibrary().find(model)
     network = pruned_network(bundle, device)
     assert network.query_gate is not None
-    cases, held_out = held_out_cases(bundle, dataset)
     shape = (1, bundle.channels, *bundle.preprocessing.patch_size)
-    with tempfile.TemporaryDirectory(prefix="apformer-benchmark-") as folder:
-        prepared = PreparedCases(cases, Path(folder), bundle.preprocessing)
-        prepared.build()
-        chosen = range(0, len(prepared), -(-len(prepared) // (most_images or len(prepared))))
+    with held_out_images(bundle, dataset, most_images) as images:
+        prepared, chosen = images.prepared, images.chosen
         margins = [_margins(network, bundle, prepared.item(index)[0], device) for index in chosen]
         tokens = margins[0].numel()
         points: list[dict[str, Any]] = [{"name": "dense", "threshold": None}]
@@ -90,7 +85,7 @@ def run(
         "model": {"name": bundle.name, "version": bundle.version},
         "machine": describe_machine(),
         "device": device,
-        "held_out": held_out,
+        "held_out": images.held_out,
         "images": len(chosen),
         "points": points,
     }

@@ -6,7 +6,8 @@ import re
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,9 +21,9 @@ from ..networks.apformer import APFormer
 from ..training.augment import fit
 from ..training.cases import Case, PreparedCases, read_dataset
 from ..training.config import Split
+from ..training.pruned import five_numbers
 
 GATINGS = {"dense": "off", "pruned": "hard"}
-FIVE_NUMBERS = ("min", "q1", "median", "q3", "max")
 
 
 class _Pass(NamedTuple):
@@ -72,17 +73,13 @@ def measure(model: str, dataset: Path, device: str, most_images: int | None = No
     """
     bundle = ModelLibrary().find(model)
     network = pruned_network(bundle, device)
-    cases, held_out = held_out_cases(bundle, dataset)
     overlap = {name: Overlap(bundle) for name in GATINGS}
     passes: dict[str, list[_Pass]] = {name: [] for name in GATINGS}
-    with tempfile.TemporaryDirectory(prefix="apformer-benchmark-") as folder:
-        prepared = PreparedCases(cases, Path(folder), bundle.preprocessing)
-        prepared.build()
-        chosen = range(0, len(prepared), -(-len(prepared) // (most_images or len(prepared))))
+    with held_out_images(bundle, dataset, most_images) as images:
         for name in GATINGS:
-            run_image(network, bundle, prepared.item(0)[0], name, device)  # warms up, does not count
-        for index in chosen:
-            image, label = prepared.item(index)
+            run_image(network, bundle, images.prepared.item(0)[0], name, device)  # warms up, does not count
+        for index in images.chosen:
+            image, label = images.prepared.item(index)
             for name in GATINGS:
                 done = run_image(network, bundle, image, name, device)
                 overlap[name].add(done.predicted, label[0])
@@ -91,11 +88,11 @@ def measure(model: str, dataset: Path, device: str, most_images: int | None = No
         "model": {"name": bundle.name, "version": bundle.version},
         "device": device,
         "precision": "bfloat16" if device.startswith("cuda") else "float32",
-        "cases": len(cases),
-        "held_out": held_out,
-        "images": len(chosen),
-        "kept_tokens": _five_numbers([one.kept for one in passes["pruned"]]),
-        "transformer_macs": _five_numbers(
+        "cases": images.cases,
+        "held_out": images.held_out,
+        "images": len(images.chosen),
+        "kept_tokens": five_numbers([one.kept for one in passes["pruned"]]),
+        "transformer_macs": five_numbers(
             [one.macs / whole.macs for one, whole in zip(passes["pruned"], passes["dense"], strict=True)]
         ),
         "dice": {name: counts.dice() for name, counts in overlap.items()},
@@ -118,7 +115,27 @@ def pruned_network(bundle: Bundle, device: str) -> APFormer:
     return network
 
 
-def held_out_cases(bundle: Bundle, dataset: Path) -> tuple[list[Case], bool]:
+class Images(NamedTuple):
+    """Items of `prepared` to run, of so many cases; `held_out`: the model names them as its validation cases."""
+
+    prepared: PreparedCases
+    chosen: range
+    cases: int
+    held_out: bool
+
+
+@contextmanager
+def held_out_images(bundle: Bundle, dataset: Path, most_images: int | None) -> Iterator[Images]:
+    """The model's validation images, prepared in a temporary folder; evenly chosen if there are more than asked for."""
+    cases, held_out = _held_out_cases(bundle, dataset)
+    with tempfile.TemporaryDirectory(prefix="apformer-benchmark-") as folder:
+        prepared = PreparedCases(cases, Path(folder), bundle.preprocessing)
+        prepared.build()
+        chosen = range(0, len(prepared), -(-len(prepared) // (most_images or len(prepared))))
+        yield Images(prepared, chosen, len(cases), held_out)
+
+
+def _held_out_cases(bundle: Bundle, dataset: Path) -> tuple[list[Case], bool]:
     """The validation cases that the bundle names, and True; all cases and False when it names none."""
     cases = read_dataset(dataset, Split(r"(?P<number>\d+)"))
     patients = bundle.metadata.get("metrics", {}).get("patients") or []
@@ -151,8 +168,3 @@ def run_image(network: APFormer, bundle: Bundle, image: Tensor, name: str, devic
     values = torch.tensor([0, *(label.value for label in bundle.labels)], dtype=torch.uint8)
     predicted = values[logits[0].float().argmax(0).cpu()]
     return _Pass(fit(predicted[None].float(), shape)[0].to(torch.uint8), kept, macs, seconds)
-
-
-def _five_numbers(values: Sequence[float]) -> dict[str, float]:
-    inner = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else list(values) * 3
-    return dict(zip(FIVE_NUMBERS, (min(values), *inner, max(values)), strict=True))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..pruning.attention import LayerCost, masked_layer, ragged_layer
-from ..pruning.auxiliaries import GATING, Auxiliaries
+from ..pruning.auxiliaries import Auxiliaries, Gated
 from ..pruning.budget import dense_macs
 from ..pruning.gates import DependencyGate, QueryGate
 from .grpe import GRPE
@@ -265,7 +265,7 @@ def _unless_unused(alive: Tensor, kept: Tensor) -> Tensor:
     return alive * (kept.detach().amax(1, keepdim=True) > 0)
 
 
-class APFormer(nn.Module):
+class APFormer(Gated, nn.Module):
     """The network. Arguments are those of `APFormerConfig`, as keywords.
 
     `forward(image)` maps (B, in_channels, *size) to logits (B, out_channels, *size) for any size; with
@@ -300,18 +300,6 @@ class APFormer(nn.Module):
         self.up2 = UpBlock(config, second, first)
         self.up1 = UpBlock(config, first, first)
         self.head = conv(first, config.out_channels, kernel_size=1)
-        self._gating = "hard"
-
-    @property
-    def gating(self) -> str:
-        """See the class."""
-        return self._gating
-
-    @gating.setter
-    def gating(self, value: str) -> None:
-        if value not in GATING:
-            raise ValueError(f"gating must be one of {GATING}, not {value!r}")
-        self._gating = value
 
     @property
     def costs(self) -> list[LayerCost]:

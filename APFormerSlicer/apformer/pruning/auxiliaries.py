@@ -10,6 +10,23 @@ from torch import Tensor
 GATING = ("off", "soft", "hard")
 
 
+class Gated:
+    """The `gating` of a prunable network, one of `GATING`; "hard" unless set."""
+
+    _gating = "hard"
+
+    @property
+    def gating(self) -> str:
+        """How the gates are used."""
+        return self._gating
+
+    @gating.setter
+    def gating(self, value: str) -> None:
+        if value not in GATING:
+            raise ValueError(f"gating must be one of {GATING}, not {value!r}")
+        self._gating = value
+
+
 class Auxiliaries(NamedTuple):
     """What the training losses need besides the logits.
 

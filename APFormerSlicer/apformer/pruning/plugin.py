@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..errors import PruningError
 from .adapters import BlockView
 from .attention import LayerCost, masked_layer, ragged_layer
-from .auxiliaries import GATING, Auxiliaries
+from .auxiliaries import Auxiliaries, Gated
 from .budget import dense_macs
 from .gates import DependencyGate, QueryGate
 from .stack import Stack, find_stack
@@ -54,7 +54,7 @@ def prune_attention(
     return PrunedNetwork(network, find_stack(network, sample, grid, stack), prune_keys, safety_ring)
 
 
-class PrunedNetwork(nn.Module):
+class PrunedNetwork(Gated, nn.Module):
     """A network with a prune head and gates in front of its transformer blocks; made by `prune_attention`.
 
     `forward(image)` gives the network's own output; with `auxiliaries=True` (output, Auxiliaries), as APFormer does. A
@@ -82,22 +82,10 @@ class PrunedNetwork(nn.Module):
         parameter = next(stack.views[0].block.parameters())
         for part in (self.prune_head, self.query_gate, self.dependency):
             part.to(device=parameter.device, dtype=parameter.dtype)
-        self._gating = "hard"
         self._session = _Session()
         self._views = stack.views
         for number, view in enumerate(stack.views):
             view.block.forward = _GatedForward(self._session, view, number)
-
-    @property
-    def gating(self) -> str:
-        """See the class."""
-        return self._gating
-
-    @gating.setter
-    def gating(self, value: str) -> None:
-        if value not in GATING:
-            raise ValueError(f"gating must be one of {GATING}, not {value!r}")
-        self._gating = value
 
     def forward(self, image: Tensor, auxiliaries: bool = False) -> Any:
         """See the class."""

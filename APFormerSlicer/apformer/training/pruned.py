@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -67,7 +67,7 @@ def measure_pruning(bundle: Bundle, base: Bundle, validation: PreparedCases, con
     return {
         "budget": config.pruning.budget,
         "base": f"{base.name} {base.version}",
-        "kept_tokens": dict(zip(("min", "q1", "median", "q3", "max"), _quartiles(kept), strict=True)),
+        "kept_tokens": {name: round(value, 4) for name, value in five_numbers(kept).items()},
         "kept_tokens_mean": round(statistics.fmean(kept), 4),
         "transformer_macs_share": round(statistics.fmean(cost), 4),
         "speedup_cpu": round(sum(d for d, _ in seconds) / sum(p for _, p in seconds), 3),
@@ -81,6 +81,7 @@ def _seconds(network: nn.Module, image: Tensor) -> float:
     return time.perf_counter() - started
 
 
-def _quartiles(values: list[float]) -> list[float]:
-    inner = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
-    return [round(v, 4) for v in (min(values), *inner, max(values))]
+def five_numbers(values: Sequence[float]) -> dict[str, float]:
+    """Least, greatest and quartiles, by name."""
+    inner = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else list(values) * 3
+    return dict(zip(("min", "q1", "median", "q3", "max"), (min(values), *inner, max(values)), strict=True))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...commands.options import MAPS
 from ..image import Image
 from ..messages import Fields, RequestError, plain
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from ...inference import Result
     from ...volume import Volume
     from ..job import Job
-
-MAPS = ("uncertainty", "kept_tokens")
 
 
 @dataclass(frozen=True)

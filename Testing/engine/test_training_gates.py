@@ -1,0 +1,111 @@
+"""Training of gates: from a dense model, to a budget, resumable; and what is refused."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from apformer.errors import ConfigError
+from apformer.training import parse_config, train
+from training_samples import SETTINGS, a_trainer, settings
+
+GATED = {
+    "network": {
+        **SETTINGS["network"],
+        "strides": [1, 2, 2],  # 64 tokens in an image of 16 voxels a side
+        "prune_queries": True,
+        "prune_keys": True,
+        "safety_ring": 0,
+    },
+    "pruning": {"budget": "keep=0.3", "gate_rate": 40.0, "energy": 0.02},
+    "stages": [
+        {"epochs": 1, "size": [16] * 3, "batch_size": 2, "learning_rate": 0.01, "gates": phase, "validate_every": 1}
+        for phase in ("open", "tighten", "hold", "hard")
+    ],
+}
+
+
+def test_gates_are_trained_from_a_dense_model_and_the_pruned_one_is_smaller_and_measured(
+    a_dataset: Path, tmp_path: Path
+) -> None:
+    stages = [{"epochs": 10, "size": [16] * 3, "batch_size": 2, "learning_rate": 0.02, "validate_every": 5}]
+    plain = {**SETTINGS["network"], "strides": [1, 2, 2]}
+    dense = train(
+        parse_config(settings(stages=stages, network=plain)), a_dataset, tmp_path / "dense", device="cpu", workers=0
+    )
+    phases = copy.deepcopy(GATED["stages"])
+    phases[1]["epochs"], phases[2]["epochs"] = 6, 6
+    config = parse_config(settings(**{**GATED, "stages": phases}))
+    events: list[dict[str, Any]] = []
+    pruned = train(config, a_dataset, tmp_path / "pruned", device="cpu", workers=0, base=dense, on_event=events.append)
+
+    epochs = [event for event in events if event["event"] == "epoch"]
+    assert epochs[-2]["loss_cost"] < 0.5, "the budget was approached"
+    assert epochs[-2]["loss_cost"] < epochs[0]["loss_cost"]
+    network, original = pruned.build_network(), dense.build_network()
+    assert sum(p.numel() for p in network.layers.parameters()) < sum(p.numel() for p in original.layers.parameters())
+    metrics = pruned.metadata["metrics"]
+    assert metrics["base"]["Ball"] == dense.metadata["metrics"]["labels"]["Ball"]
+    assert metrics["labels"]["Ball"]["pooled_dice"] > 0.6
+    kept = metrics["pruning"]["kept_tokens"]
+    assert 0 <= kept["min"] <= kept["median"] <= kept["max"] <= 1
+    assert metrics["pruning"]["transformer_macs_share"] < 1
+    assert pruned.metadata["parent_version"] == "ball 1.0.0"
+    assert "## Pruning" in pruned.card and "--base DENSE" in pruned.card
+
+
+def test_gates_move_by_the_loss_and_stand_still_without_one(a_dataset: Path, tmp_path: Path) -> None:
+    closed = [{**GATED["stages"][0], "gates": "closed"}]
+    moved = {}
+    for name, stages in (("closed", closed), ("open", GATED["stages"][:1])):
+        config = parse_config(settings(**{**GATED, "stages": stages, "weight_decay": 0.1}))
+        trainer = a_trainer(a_dataset, config, tmp_path / name)
+        before = [parameter.clone() for parameter in trainer.gates.parameters]
+        trainer.run()
+        moved[name] = [not torch.equal(a, b) for a, b in zip(before, trainer.gates.parameters, strict=True)]
+    assert not any(moved["closed"]), "weight decay must not move gates"
+    assert all(moved["open"]), "every gate learns from the segmentation"
+
+
+def test_hard_gates_are_frozen_while_the_weights_recover(a_dataset: Path, tmp_path: Path) -> None:
+    config = parse_config(settings(**{**GATED, "stages": GATED["stages"][3:]}))
+    trainer = a_trainer(a_dataset, config, tmp_path / "run")
+    before = {name: value.clone() for name, value in trainer.network.named_parameters()}
+    trainer.run()
+    for name, value in trainer.network.named_parameters():
+        assert torch.equal(value, before[name]) == ("query_gate" in name or ".dependency." in name), name
+
+
+def test_a_training_of_gates_resumes_exactly(a_dataset: Path, tmp_path: Path) -> None:
+    config = parse_config(settings(**GATED))
+    whole = a_trainer(a_dataset, config, tmp_path / "whole")
+    expected = whole.run()
+
+    def stop_after_two(row: dict[str, Any]) -> None:
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        a_trainer(a_dataset, config, tmp_path / "part", on_epoch=stop_after_two).run()
+    again = a_trainer(a_dataset, config, tmp_path / "part")
+    again.resume()
+    assert again.gates.steering.state_dict()["mean"] is not None
+    resumed = again.run()
+    assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"network": SETTINGS["network"]}, "prune_queries"),
+        ({"pruning": {"budget": "keep=2"}}, "keep is 2"),
+        ({"pruning": {"budget": "keep=0.5", "energy": 1.0}}, "energy"),
+        ({"stages": [{**GATED["stages"][0], "gates": "ajar"}]}, "ajar"),
+    ],
+)
+def test_a_pruning_that_does_not_fit_is_refused(changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        parse_config(settings(**{**GATED, **changes}))
