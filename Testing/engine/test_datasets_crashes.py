@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 from apformer.datasets import SiteDataset
-from apformer.datasets import lock as locks
-from apformer.datasets.lock import Holder, folder_lock
 from apformer.errors import OutputError
+from apformer.files import lock as locks
+from apformer.files.lock import Holder, folder_lock
 from dataset_samples import a_dataset, add_case, an_image, assert_sound, some_labels
 
 ENGINE = Path(__file__).resolve().parents[2] / "APFormerSlicer"

@@ -1,8 +1,9 @@
-"""A trained model on disk: load, verify, save, import, export."""
+"""A trained model on disk: load, verify, save, import, export; the versions of it, and which one is active."""
 
 from .bundle import Bundle, load_bundle
+from .catalogue import ModelEntry, VersionEntry
 from .labels import Code, Label
-from .library import ModelEntry, ModelLibrary, bundled_models, user_models
+from .library import ModelLibrary, bundled_models, user_models
 from .preprocessing import Preprocessing
 from .writer import save_bundle
 
@@ -13,6 +14,7 @@ __all__ = [
     "ModelEntry",
     "ModelLibrary",
     "Preprocessing",
+    "VersionEntry",
     "bundled_models",
     "load_bundle",
     "save_bundle",

@@ -61,8 +61,8 @@ def put_in_place(stage: Path, target: Path) -> None:
     """
     try:
         for file in sorted(stage.rglob("*")):
-            _flush(file)
-        _flush(stage)
+            flush(file)
+        flush(stage)
         aside = _move_aside(target) if target.exists() else None
         try:
             os.rename(stage, target)
@@ -70,7 +70,7 @@ def put_in_place(stage: Path, target: Path) -> None:
             if aside is not None:
                 os.rename(aside, target)
             raise
-        _flush(target.parent)
+        flush(target.parent)
     except OSError as error:
         raise unwritable(target, error) from error
     if aside is not None:
@@ -123,7 +123,7 @@ def _move_aside(target: Path) -> Path:
     return Path(holder)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Force a file or folder to disk, so that the rename never becomes durable before the content."""
     if path.is_dir():
         if os.name == "nt":  # Windows cannot open folders for flushing; it orders these writes itself

@@ -35,7 +35,7 @@ def recover(index: Index) -> None:
         for path in list(index.root.glob(f".*-{INDEX_FILE}")):
             if _HALF_WRITTEN.fullmatch(path.name):
                 path.unlink()
-        for path in list(index.root.glob(f"{LOCK_FILE}.*")):  # claims on locks that are gone; see lock.py
+        for path in list(index.root.glob(f"{LOCK_FILE}.*")):  # claims on locks that are gone; see files/lock.py
             with suppress(FileNotFoundError):
                 path.unlink()
         for path in list(_entries(index.root / CASES_FOLDER)):

@@ -13,6 +13,7 @@ from ..bundles.labels import Label
 from ..bundles.swap import put_in_place, remove_folder, staging, unwritable
 from ..errors import ConfigError, InputError
 from ..files import read_volume
+from ..files.lock import WAIT_S, folder_lock
 from ..volume import Volume
 from . import table as tables
 from .case import CASES_FOLDER, COMPLETED, IN_PROGRESS, Revision, SiteCase, case_name, check_note, check_status, now
@@ -20,7 +21,6 @@ from .case_files import is_same_image, stored_grid, write_case_image, write_case
 from .identity import file_hash, patient_code, voxel_hash
 from .incoming import read_image, read_labels
 from .index import INDEX_FILE, Index, parse, read_bytes
-from .lock import WAIT_S, folder_lock
 from .recovery import LOCK_FILE, recover
 from .split import Split, check_usable, draw_split
 

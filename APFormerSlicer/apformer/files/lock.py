@@ -90,8 +90,8 @@ def _acquire(path: Path, mine: Holder, wait_s: float) -> bool:
         elif time.monotonic() >= deadline:
             raise OutputError(
                 f"{path.parent} is being changed by another program ({holder or 'it did not say which'}).",
-                "Two writers at once could lose cases, so nothing was changed.",
-                f"Wait for it to finish. If nothing works on this data set any more, delete {path} and try again.",
+                "Two writers at once could lose work, so nothing was changed.",
+                f"Wait for it to finish. If nothing else works in that folder any more, delete {path} and try again.",
             )
         else:
             time.sleep(_PAUSE_S)
