@@ -156,6 +156,43 @@ def test_a_cls_token_stays_a_key_when_no_query_depends_on_it():
     assert float(with_auxiliaries(pruned, image, "hard")[1].transformer_macs) == expected
 
 
+@each_network
+def test_blocks_that_are_to_stay_whole_do(name: str):
+    """The others prune; what the head reads and the tokens that are passed on are those behind the whole blocks."""
+    image = an_image(name, 2)
+    network = a_network(name)
+    blocks = [m for m in network.modules() if isinstance(m, TransformerBlock | nn.TransformerEncoderLayer)]
+    read: list[Tensor] = []
+    outputs: dict[int, Tensor] = {}
+    with torch.no_grad():
+        plain = network(image)
+    pruned = prune_attention(network, sample=image, whole_blocks=2)
+    assert len(pruned.costs) == len(blocks) - 2 == len(pruned.dependency)
+    nn.init.constant_(pruned.query_gate.threshold, 1e4)  # nothing is kept
+    pruned.prune_head.register_forward_pre_hook(lambda _, args: read.append(args[0]))
+    for number, block in enumerate(blocks):
+        block.register_forward_hook(lambda _, args, output, number=number: outputs.__setitem__(number, output))
+    found, auxiliaries = with_auxiliaries(pruned, image, "hard")
+    batch_second = "batch second" in name
+    entered = outputs[1].transpose(0, 1) if batch_second else outputs[1]
+    assert torch.equal(read[0], entered[:, pruned.grid.leading :])
+    if not pruned.grid.leading:
+        assert float(auxiliaries.transformer_macs.sum()) == 0
+        assert all(torch.equal(outputs[number], outputs[1]) for number in range(2, len(blocks)))
+    if "ViT" in name:
+        assert torch.equal(found[1][1], plain[1][1])  # what the whole blocks gave
+    with torch.no_grad():
+        assert_same(pruned.restore()(image), plain)
+
+
+@pytest.mark.parametrize("count", [-1, 3])
+def test_at_least_one_block_must_be_left_to_prune(count: int):
+    network, image = a_network("ViT"), an_image("ViT")
+    with pytest.raises(PruningError, match=f"whole_blocks is {count}, and the network has 3"):
+        prune_attention(network, sample=image, whole_blocks=count)
+    prune_attention(network, sample=image)  # the refusal left nothing behind
+
+
 # What the losses get
 
 

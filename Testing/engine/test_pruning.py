@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from apformer.pruning.attention import masked_layer, ragged_layer
 from apformer.pruning.budget import Budget, Steering, dense_macs
 from apformer.pruning.compact import compact, find_living, silence
 from apformer.pruning.gates import DependencyGate, QueryGate, dilate
+from apformer.pruning.idle import without_idle_gates
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -91,8 +93,11 @@ def test_masked_and_ragged_layers_agree_for_any_mask_and_batch(
 
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
-def test_the_network_gives_the_same_with_soft_and_hard_gates(dims: int, share: float) -> None:
-    network, image = a_network(dims), an_image(dims, 3)
+@pytest.mark.parametrize("prune_keys", [True, (False, True, False)])
+def test_the_network_gives_the_same_with_soft_and_hard_gates(
+    dims: int, share: float, prune_keys: bool | tuple[bool, ...]
+) -> None:
+    network, image = a_network(dims, prune_keys=prune_keys), an_image(dims, 3)
     keep_share(network, image, share)
     with torch.no_grad():
         network.gating = "soft"
@@ -218,6 +223,8 @@ def test_published_parameter_counts_hold_with_all_gates() -> None:
     "arguments",
     [
         {"prune_keys": True},
+        {"prune_keys": [False, True, False, False]},
+        {"prune_queries": True, "prune_keys": [True, False]},
         {"prune_queries": True, "prune_head": False},
         {"safety_ring": -1},
         {"layer_shapes": [[1, 2, 3]]},
@@ -358,13 +365,35 @@ def test_removing_some_energy_gives_exactly_the_silenced_network() -> None:
         assert not torch.allclose(small(image), network(image), atol=1e-5)
 
 
-def test_a_compact_network_is_rebuilt_from_its_configuration() -> None:
+def test_a_compact_network_without_idle_gates_is_rebuilt_from_its_configuration() -> None:
     network, image = a_network(), an_image(2, 2)
-    small = compact(network, find_living(network, [image], energy=0.3))
+    leaner = without_idle_gates(network, [image[:1], image[1:]], 0.05)
+    assert sum(leaner.config.key_gates) < sum(network.config.key_gates)
+    small = compact(leaner, find_living(leaner, [image], energy=0.3))
     shapes = [list(shape) for shape in small.config.layer_shapes]  # as JSON brings them
-    again = APFormer(
-        **{**SMALL, "image_size": (48, 40), "prune_queries": True, "prune_keys": True, "layer_shapes": shapes}
+    again = build_network(
+        "apformer",
+        {**asdict(network.config), "prune_keys": list(small.config.key_gates), "layer_shapes": shapes},
     )
     again.load_state_dict(copy.deepcopy(small.state_dict()))
     with torch.no_grad():
         assert torch.equal(again.eval()(image), small(image))
+
+
+def test_gates_that_drop_no_key_and_the_last_one_are_removed_and_the_one_that_saves_stays() -> None:
+    network, images = a_network(safety_ring=0), [image[None] for image in an_image(2, 3)]
+    keep_share(network, torch.cat(images), 0.1)
+    network.gating = "hard"
+    first, second, _ = network.layers
+    with torch.no_grad():
+        first.attention.to_qkv.weight.mul_(4.0)  # attention so uneven that few keys live
+        second.attention.dependency.gate.fill_(-30.0)
+        spent = network(images[0], auxiliaries=True)[1].transformer_macs.item()
+        leaner = without_idle_gates(network, images, 0.05)
+        assert leaner.config.key_gates == (True, False, False)
+        assert leaner(images[0], auxiliaries=True)[1].transformer_macs.item() <= 1.05**2 * spent
+        first.attention.dependency.gate.fill_(-30.0)
+        network.layers[2].attention.dependency = None
+        emptied = without_idle_gates(network, images, 0.05)
+        assert emptied.config.key_gates == (False, False, False)
+        assert torch.allclose(emptied(images[0]), network(images[0]), atol=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from apformer.training import parse_config, read_config, train
 from apformer.training.augment import AugmentedCases, build_augmentation, erase_organ, fit
 from apformer.training.cases import prepare, read_dataset, split_cases
 from apformer.training.config import Augmentation, Split, Stage
+from apformer.training.loop import ahead
 from apformer.training.run import write_bundle
 from apformer.volume import Volume
 from training_samples import SETTINGS, a_trainer, prepared, settings
@@ -91,9 +93,9 @@ def test_preparation_resamples_image_and_labels_together() -> None:
     image, label = Volume(array, np.diag([2.0, 2, 2, 1])), Volume(array.astype(np.uint8), np.diag([2.0, 2, 2, 1]))
     pixels, target = prepare(image, label, parse_config(settings()).preprocessing)
     assert pixels.shape == (1, 16, 16, 16)
-    assert target.shape == (16, 16, 16)
+    assert target.shape == (1, 16, 16, 16)
     assert int(target.sum()) == 8 * 8 * 8
-    assert pixels[0][target == 1].mean() > pixels[0][target == 0].mean() + 1
+    assert pixels[target == 1].mean() > pixels[target == 0].mean() + 1
 
 
 def test_fitting_pads_and_cuts_around_the_chosen_place() -> None:
@@ -180,9 +182,9 @@ def test_the_learning_rate_warms_up_and_falls_along_each_stage(a_dataset: Path, 
     config = parse_config(settings(stages=[stage, {**stage, "learning_rate": 0.5, "final_learning_rate": 0.0}]))
     trainer = a_trainer(a_dataset, config, tmp_path / "run")
     rates = []
-    for step in range(trainer.total_steps):
-        trainer.step = step
-        rates.append(trainer.learning_rate(config.stage_of(step // trainer.steps_in(config.stages[0]))))
+    for step in range(20 * 6):
+        trainer.epoch, trainer.within = step // 6, step % 6 / 6
+        rates.append(trainer.learning_rate(config.stage_of(trainer.epoch)))
     peak = int(np.argmax(rates))
     assert 0 < peak <= 0.1 * len(rates)
     assert rates[0] < 0.2
@@ -337,3 +339,14 @@ def test_a_2d_model_trains_on_the_slices_of_volumes(a_dataset: Path, tmp_path: P
     item = AugmentedCases(cases, stage, config.augmentation, 0)[5]
     assert item["image"].shape == (1, 8, 8)
     assert item["label"].dtype == torch.uint8
+
+
+def test_an_error_while_a_batch_is_made_ahead_is_not_lost() -> None:
+    def broken() -> Iterator[dict[str, torch.Tensor]]:
+        yield {"image": torch.zeros(1)}
+        raise InputError("The second batch cannot be made.", "", "")
+
+    made = ahead(broken())
+    assert next(made)["image"].shape == (1,)
+    with pytest.raises(InputError, match="second batch"):
+        next(made)

@@ -9,8 +9,13 @@ from typing import Any
 import pytest
 import torch
 from apformer.errors import ConfigError
+from apformer.networks import build_network
+from apformer.networks.apformer import APFormer
 from apformer.training import parse_config, train
-from training_samples import SETTINGS, a_trainer, settings
+from apformer.training.cases import PreparedCases
+from apformer.training.loop import fingerprint
+from apformer.training.pruned import compacted
+from training_samples import SETTINGS, a_trainer, prepared, settings
 
 GATED = {
     "network": {
@@ -97,9 +102,72 @@ def test_a_training_of_gates_resumes_exactly(a_dataset: Path, tmp_path: Path) ->
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
 
 
+def kept_on_training_images(network: APFormer, training: PreparedCases) -> float:
+    """Mean share of tokens that the network keeps."""
+    network.gating = "hard"
+    with torch.no_grad():
+        kept = [
+            network.eval()(training.item(index)[0][None], auxiliaries=True)[1].kept for index in range(len(training))
+        ]
+    return float(torch.cat(kept).mean())
+
+
+@pytest.mark.parametrize("share", [0.25, 0.6])
+def test_after_training_the_threshold_keeps_the_stated_share_of_the_training_images(
+    a_dataset: Path, tmp_path: Path, share: float
+) -> None:
+    config = parse_config(settings(**{**GATED, "pruning": {**GATED["pruning"], "final_keep": share}}))
+    torch.manual_seed(0)
+    network = build_network(config.network, config.network_arguments)
+    assert isinstance(network, APFormer)
+    training, _ = prepared(a_dataset, config, tmp_path / "prepared")
+    before = kept_on_training_images(network, training)
+    small, weights = compacted(config, network.state_dict(), training)
+    shipped = build_network(small.network, small.network_arguments)
+    assert isinstance(shipped, APFormer)
+    shipped.load_state_dict(weights)
+    assert abs(before - share) > 0.1, "the learned threshold is elsewhere"
+    assert kept_on_training_images(shipped, training) <= share
+    with torch.no_grad():
+        shipped.query_gate.threshold -= 0.001
+    assert kept_on_training_images(shipped, training) > share, "the next lower threshold keeps more"
+
+
+def test_what_is_decided_after_training_does_not_part_a_run_from_its_checkpoint(
+    a_dataset: Path, tmp_path: Path
+) -> None:
+    learned = parse_config(settings(**GATED))
+    train(learned, a_dataset, tmp_path / "run", device="cpu", workers=0)
+    pruning = {**GATED["pruning"], "final_keep": 0.5, "energy": 0.2}
+    moved = parse_config(settings(**{**GATED, "pruning": pruning, "version": "1.0.1"}))
+    again = train(moved, a_dataset, tmp_path / "run", device="cpu", workers=0, resume=True)
+    assert again.version == "1.0.1"
+    other = parse_config(settings(**{**GATED, "pruning": {**pruning, "budget": "keep=0.5"}}))
+    assert fingerprint(learned) == fingerprint(moved) != fingerprint(other)
+
+
+@pytest.mark.parametrize("idle", [0.0, 0.99])
+def test_idle_gates_are_removed_only_where_the_configuration_says_so(
+    a_dataset: Path, tmp_path: Path, idle: float
+) -> None:
+    config = parse_config(settings(**{**GATED, "pruning": {**GATED["pruning"], "idle": idle}}))
+    training, _ = prepared(a_dataset, config, tmp_path / "prepared")
+    weights = build_network(config.network, config.network_arguments).state_dict()
+    small, _ = compacted(config, weights, training)
+    assert small.network_arguments["prune_keys"] == [idle == 0.0] * 2
+
+
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
+        ({"pruning": {"budget": "keep=0.5", "final_keep": 0}}, "final_keep is 0;"),
+        ({"pruning": {"budget": "keep=0.5", "final_keep": 1.5}}, "final_keep is 1.5"),
+        ({"pruning": {"budget": "keep=0.5", "final_keep": "0.3"}}, "final_keep is '0.3'"),
+        (
+            {"network": SETTINGS["network"], "stages": SETTINGS["stages"], "pruning": {"budget": "1", "final_keep": 1}},
+            "prune_queries",
+        ),
+        ({"pruning": {"budget": "keep=0.5", "idle": 1.0}}, "idle"),
         ({"network": SETTINGS["network"]}, "prune_queries"),
         ({"pruning": {"budget": "keep=2"}}, "keep is 2"),
         ({"pruning": {"budget": "keep=0.5", "energy": 1.0}}, "energy"),

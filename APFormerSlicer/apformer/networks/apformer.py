@@ -53,7 +53,8 @@ class APFormerConfig:
         norm: "batch" (published) or "instance".
         prune_head: predict, per token, whether its cell holds any foreground (258 parameters).
         prune_queries: skip tokens that the prune head finds no foreground in (one learnable threshold).
-        prune_keys: drop keys that no kept query depends on (per layer, head_dim + 1 parameters).
+        prune_keys: drop keys that no kept query depends on (head_dim + 1 parameters); one flag for all layers or one per
+            layer.
         safety_ring: tokens kept around those that `prune_queries` keeps.
         layer_shapes: (heads, key_dim, value_dim, ffn_dim) of every layer, for networks from which dead heads and
             channels were removed; by default all layers are (heads, head_dim, head_dim, ffn_dim). Scores are scaled
@@ -74,7 +75,7 @@ class APFormerConfig:
     norm: str = "batch"
     prune_head: bool = True
     prune_queries: bool = False
-    prune_keys: bool = False
+    prune_keys: bool | tuple[bool, ...] = False
     safety_ring: int = 1
     layer_shapes: tuple[LayerShape, ...] = ()
 
@@ -102,7 +103,11 @@ class APFormerConfig:
         settle("strides", steps)
         if self.prune_queries and not self.prune_head:
             raise ValueError("prune_queries needs the prune_head")
-        if self.prune_keys and not self.prune_queries:
+        if not isinstance(self.prune_keys, bool):
+            settle("prune_keys", tuple(bool(flag) for flag in self.prune_keys))
+        if len(self.key_gates) != self.depth:
+            raise ValueError(f"prune_keys must be one flag, or one for each of {self.depth} layers")
+        if any(self.key_gates) and not self.prune_queries:
             raise ValueError("prune_keys needs prune_queries: a key is dropped when no kept query depends on it")
         if not isinstance(self.safety_ring, int) or not 0 <= self.safety_ring <= 8:
             raise ValueError(f"safety_ring must be 0 to 8 tokens, not {self.safety_ring!r}")
@@ -120,6 +125,11 @@ class APFormerConfig:
         if len(shapes) != self.depth or not all(1 <= v <= 4096 for shape in shapes for v in shape):
             raise ValueError(f"layer_shapes must hold four widths from 1 to 4096 for each of {self.depth} layers")
         settle("layer_shapes", shapes)
+
+    @property
+    def key_gates(self) -> tuple[bool, ...]:
+        """Which layers have a dependency gate."""
+        return (self.prune_keys,) * self.depth if isinstance(self.prune_keys, bool) else self.prune_keys
 
     @property
     def token_stride(self) -> tuple[int, ...]:
@@ -165,7 +175,7 @@ class DoubleConv(nn.Sequential):
 class Attention(nn.Module):
     """Multi-head self-attention with GRPE. The inner width heads * value_dim need not equal the token width."""
 
-    def __init__(self, config: APFormerConfig, shape: LayerShape) -> None:
+    def __init__(self, config: APFormerConfig, shape: LayerShape, key_gate: bool = False) -> None:
         super().__init__()
         width = config.channels[-1]
         self.shape = shape
@@ -174,7 +184,7 @@ class Attention(nn.Module):
         self.to_qkv = nn.Linear(width, sum(self.widths), bias=False)
         self.position = GRPE(config.base_grid, shape.heads)
         self.to_out = nn.Linear(self.widths[2], width)
-        self.dependency = DependencyGate(shape.key_dim) if config.prune_keys else None
+        self.dependency = DependencyGate(shape.key_dim) if key_gate else None
 
     def queries(self, rows: Tensor) -> Tensor:
         """(..., width) -> (..., heads, key_dim)."""
@@ -197,11 +207,11 @@ class Attention(nn.Module):
 class TransformerLayer(nn.Module):
     """Pre-norm attention and feed-forward part, each with a residual. Also a `pruning.attention.PrunableLayer`."""
 
-    def __init__(self, config: APFormerConfig, shape: LayerShape) -> None:
+    def __init__(self, config: APFormerConfig, shape: LayerShape, key_gate: bool = False) -> None:
         super().__init__()
         width = config.channels[-1]
         self.norm_attention = nn.LayerNorm(width)
-        self.attention = Attention(config, shape)
+        self.attention = Attention(config, shape, key_gate)
         self.norm_ffn = nn.LayerNorm(width)
         self.ffn = nn.Sequential(
             nn.Linear(width, shape.ffn_dim),
@@ -294,7 +304,8 @@ class APFormer(Gated, nn.Module):
         self.query_gate = QueryGate(config.safety_ring) if config.prune_queries else None
         self.embedding = nn.Linear(width, width)
         self.embedding_dropout = nn.Dropout(config.dropout)
-        self.layers = nn.ModuleList(TransformerLayer(config, shape) for shape in config.layer_shapes)
+        layers = zip(config.layer_shapes, config.key_gates, strict=True)
+        self.layers = nn.ModuleList(TransformerLayer(config, shape, key_gate) for shape, key_gate in layers)
         self.bottleneck = conv(width, third, kernel_size=1, bias=False)
         self.up3 = UpBlock(config, third, second)
         self.up2 = UpBlock(config, second, first)

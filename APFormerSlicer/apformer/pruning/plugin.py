@@ -34,6 +34,7 @@ def prune_attention(
     sample: Tensor,
     prune_keys: bool = True,
     safety_ring: int = 1,
+    whole_blocks: int = 0,
     grid: Sequence[int] | None = None,
     stack: str | None = None,
 ) -> PrunedNetwork:
@@ -45,17 +46,28 @@ def prune_attention(
         sample: an image batch on the network's device; the network runs on it once, without gradients.
         prune_keys: drop keys that no kept query depends on.
         safety_ring: tokens kept around those the query gate keeps.
+        whole_blocks: blocks at the beginning that stay as they are; the prune head reads what they have worked out. In
+            a plain ViT a token is at first a patch of the image and nothing around it, too little to tell an organ by.
         grid: token grid of the sample, where it cannot be derived from the feature maps before the first block.
         stack: name of the module that holds the blocks, where there are several, such as "vit.blocks".
 
     Raises:
         PruningError: there are no such blocks, or one computes something that pruning would change.
     """
-    return PrunedNetwork(network, find_stack(network, sample, grid, stack), prune_keys, safety_ring)
+    found = find_stack(network, sample, grid, stack)
+    if not 0 <= whole_blocks < len(found.views):
+        raise PruningError(
+            f"whole_blocks is {whole_blocks}, and the network has {len(found.views)} transformer blocks.",
+            "At least one block must be left to prune.",
+            f"Give a number from 0 to {len(found.views) - 1}.",
+        )
+    return PrunedNetwork(network, found._replace(views=found.views[whole_blocks:]), prune_keys, safety_ring)
 
 
 class PrunedNetwork(Gated, nn.Module):
     """A network with a prune head and gates in front of its transformer blocks; made by `prune_attention`.
+
+    Blocks that were to stay whole count as the rest of the network: "the blocks" below are those behind them.
 
     `forward(image)` gives the network's own output; with `auxiliaries=True` (output, Auxiliaries), as APFormer does. A
     token of the auxiliaries is one of the grid: a cls token is kept, stays a key, and appears in queries, keys and

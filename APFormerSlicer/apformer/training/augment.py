@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import monai.transforms as mt
 import torch
@@ -11,6 +11,7 @@ from monai.data import set_track_meta
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..errors import InputError
 from .cases import PreparedCases
 from .config import Augmentation, Stage
 
@@ -108,18 +109,43 @@ def erase_organ(image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     What little of the organ remains keeps its label, so image and label always agree.
     """
     middle = image.shape[-1] // 2
-    left, right = label[..., :middle].count_nonzero(), label[..., -middle:].count_nonzero()
+    left, right = label[:1, ..., :middle].count_nonzero(), label[:1, ..., -middle:].count_nonzero()
     kept = slice(None, middle) if left < right else slice(-middle, None)
     halves = [(t[..., kept], t[..., kept].flip(-1)) for t in (image, label)]
     joined = [torch.cat(pair if left < right else pair[::-1], dim=-1) for pair in halves]
     return tuple(F.pad(t[None].float(), (0, image.shape[-1] - t.shape[-1], 0, 0), mode="replicate")[0] for t in joined)  # type: ignore[return-value]
 
 
+Item = tuple[int, int]  # (which case or slice, how often it was drawn before in this epoch)
+
+
+class Draws:
+    """Which items an epoch draws: every one once before any is drawn again, in an order that `seed` decides."""
+
+    def __init__(self, items: int, batch_size: int, steps: int, seed: int) -> None:
+        self.items, self.batch_size, self.steps, self.seed = items, batch_size, steps, seed
+
+    def batches(self) -> Iterator[list[Item]]:
+        """`steps` batches; smaller ones only when there are fewer items than fill a batch."""
+        generator = torch.Generator().manual_seed(self.seed)
+        size = min(self.batch_size, self.items)
+        drawn: list[Item] = []
+        passes = 0
+        for _ in range(self.steps):
+            while len(drawn) < size:
+                drawn += [(index, passes) for index in torch.randperm(self.items, generator=generator).tolist()]
+                passes += 1
+            yield drawn[:size]
+            drawn = drawn[size:]
+
+
 class AugmentedCases(torch.utils.data.Dataset[dict[str, Tensor]]):
-    """Training items of one stage: fitted to its size, augmented, seeded by (seed, epoch, item).
+    """Training items of one stage: fitted to its size, augmented, seeded by (seed, epoch, item, draw).
 
     Seeding each item by its own number makes a run repeatable whatever the number of loader processes, and lets a
     resumed run continue exactly where it stopped.
+
+    An item whose prepared form has become unreadable is replaced by the next one, and `unreadable` names its case.
     """
 
     def __init__(self, cases: PreparedCases, stage: Stage, config: Augmentation, seed: int) -> None:
@@ -130,15 +156,18 @@ class AugmentedCases(torch.utils.data.Dataset[dict[str, Tensor]]):
         self.epoch = 0
         self.windowed = cases.preprocessing.intensity["kind"] == "window"
         self.transform = build_augmentation(config, self.spatial_dims, stage.size, air_is_zero=self.windowed)
+        self.unreadable: dict[str, str] = {}
 
     def __len__(self) -> int:
         return len(self.cases)
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        seed = (self.seed * 1_000_003 + self.epoch * 100_003 + index) % 2**32
+    def __getitem__(self, item: int | Item) -> dict[str, Tensor]:
+        """ "image" (C, *size) float32, "label" (1, *size) uint8; "corrected" (1, *size) uint8 where that is known."""
+        index, drawn = item if isinstance(item, tuple) else (item, 0)
+        seed = (self.seed * 1_000_003 + self.epoch * 100_003 + drawn * 15_485_863 + index) % 2**32
         generator = torch.Generator().manual_seed(seed)
         self.transform.set_random_state(seed=seed)
-        image, label = self.cases.item(index)
+        image, label = self._read(index)
         draw = torch.rand(1 + self.spatial_dims, generator=generator).tolist()
         if self.spatial_dims == 2 and draw[0] < self.config.empty_p:
             image, label = erase_organ(image, label)
@@ -152,4 +181,19 @@ class AugmentedCases(torch.utils.data.Dataset[dict[str, Tensor]]):
         changed = out["image"].float()
         if self.windowed:
             changed = changed.clamp(0.0, 1.0)  # real input is clipped by the window too
-        return {"image": changed, "label": out["label"].round().to(torch.uint8)}
+        maps = out["label"].round().to(torch.uint8)
+        return {"image": changed, "label": maps[:1], **({"corrected": maps[1:]} if len(maps) > 1 else {})}
+
+    def _read(self, index: int) -> tuple[Tensor, Tensor]:
+        """The item, or the next one that can be read."""
+        for step in range(len(self.cases)):
+            place = (index + step) % len(self.cases)
+            try:
+                return self.cases.item(place)
+            except InputError as error:
+                self.unreadable[self.cases.case(place).name] = error.what
+        raise InputError(
+            "None of the prepared training cases can be read.",
+            "There is nothing left to train on.",
+            "Check the disk, then start the training again; cases are prepared anew.",
+        )

@@ -72,11 +72,17 @@ class Pruning:
         gate_rate: learning rate of the gates, times that of the weights: a gate is one number with a long way to go.
         energy: share of what heads and channels contribute, per layer and kind, that may be removed after training;
             0 removes only what never contributes. See `pruning.compact`.
+        idle: a layer's dependency gate is removed after training if the transformer then costs at most this share more;
+            0 removes none. See `pruning.idle`.
+        final_keep: after training, the query threshold is moved until this share of the tokens, safety ring included,
+            is kept on average over the training images; without it, the learned threshold stays.
     """
 
     budget: str
     gate_rate: float = 20.0
     energy: float = 0.0
+    idle: float = 0.0
+    final_keep: float | None = None
 
 
 @dataclass(frozen=True)
@@ -217,6 +223,13 @@ def _check_gates(config: TrainingConfig) -> None:
         Budget.parse(config.pruning.budget)
         if not 0 <= config.pruning.energy < 1 or config.pruning.gate_rate <= 0:
             raise _refuse("[pruning] needs 0 <= energy < 1 and gate_rate > 0.")
+        if not 0 <= config.pruning.idle < 1:
+            raise _refuse("[pruning] needs 0 <= idle < 1.")
+        keep = config.pruning.final_keep
+        if keep is not None and not (isinstance(keep, int | float) and 0 < keep <= 1):
+            raise _refuse(f"[pruning] final_keep is {keep!r}; it must be a share of the tokens above 0 and up to 1.")
+        if keep is not None and not config.network_arguments.get("prune_queries"):
+            raise _refuse("[pruning] has a final_keep, but [network] does not set prune_queries = true.")
 
 
 def parse_config(values: Mapping[str, Any]) -> TrainingConfig:

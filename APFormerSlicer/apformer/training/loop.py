@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import random
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import DataLoader
 
 from ..bundles import Bundle
 from ..errors import ConfigError
 from ..networks import build_network
-from .augment import AugmentedCases
+from .augment import AugmentedCases, Draws
 from .cases import PreparedCases
+from .checkpoint import load_checkpoint, save_checkpoint
 from .config import Stage, TrainingConfig
 from .gates import GateTraining
 from .losses import APFormerLoss
+from .pace import Pace, WholePasses
+from .parallel import Processes
+from .rehearsal import Rehearsal
 from .start import load_base
 from .validation import validate
 
 Row = dict[str, Any]
-CHECKPOINT = "checkpoint.pt"
-LOG = "log.jsonl"
+Batch = dict[str, Tensor]
 
 
 def seed_everything(seed: int) -> None:
@@ -44,8 +47,29 @@ def seed_everything(seed: int) -> None:
 
 def fingerprint(config: TrainingConfig) -> str:
     """Identifies what decides the weights, so that a checkpoint is only ever resumed under its own recipe."""
-    recipe = {key: value for key, value in asdict(config).items() if key not in ("card", "description")}
-    return hashlib.sha256(repr(recipe).encode()).hexdigest()
+    pruning = config.pruning and replace(config.pruning, energy=0.0, final_keep=None)  # applied to trained weights
+    recipe = replace(config, pruning=pruning, version="", description="", card={})
+    return hashlib.sha256(repr(asdict(recipe)).encode()).hexdigest()
+
+
+def ahead(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The batches, each made while the one before it is worked on. What making one raises is raised here.
+
+    They are made by a thread that computes with one core: two teams of threads that compete for the same cores wait for
+    each other most of the time.
+    """
+    making = iter(batches)
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as maker:
+        coming = maker.submit(next, making, None)
+        while (batch := coming.result()) is not None:
+            torch.set_num_threads(threads)  # of this thread; and of those to come, which the maker's setting would be
+            coming = maker.submit(next, making, None)
+            yield batch
+
+
+def _never() -> None:
+    """The default of `check`: nobody asks for an end."""
 
 
 class Trainer:
@@ -56,8 +80,15 @@ class Trainer:
         training, validation: prepared cases (built).
         run_folder: checkpoint and log go here.
         device: where to compute.
-        workers: data-loader processes; 0 = in this process.
+        workers: data-loader processes; 0 = a thread of this process.
         on_epoch: called with each epoch's log row.
+        pace: decides how long epochs are; by default each is one pass over the cases.
+        rehearsal: what keeps the skills of the base alive, if anything.
+        patience: validations without a better one after which a phase ends early; 0 = never.
+        settle: called with the network when gates become hard, before the weights recover from it, and with the moving
+            average; sets what is to be pruned.
+        check: called before every step and every validation image; stops the training by raising.
+        processes: all processes of this training; by default this one alone.
     """
 
     def __init__(
@@ -70,68 +101,87 @@ class Trainer:
         *,
         workers: int = 1,
         on_epoch: Callable[[Row], None] = lambda row: None,
+        pace: Pace | None = None,
+        rehearsal: Rehearsal | None = None,
+        patience: int = 0,
+        settle: Callable[[nn.Module], None] = lambda network: None,
+        check: Callable[[], None] = _never,
+        processes: Processes | None = None,
     ) -> None:
         seed_everything(config.seed)
         self.config, self.training, self.validation = config, training, validation
         self.run_folder, self.device, self.workers, self.on_epoch = run_folder, device, workers, on_epoch
+        self.pace: Pace = pace or WholePasses(len(training))
+        self.rehearsal, self.patience, self.settle, self.check = rehearsal, patience, settle, check
+        self.processes = processes or Processes()
         layout = torch.channels_last if config.preprocessing.spatial_dims == 2 else torch.channels_last_3d
         network = build_network(config.network, config.network_arguments)
+        if self.processes.size > 1 and device.type == "cuda":  # gloo on CPUs has no such layer
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         # Channels last: convolutions about 10 % faster. torch's type stubs leave memory_format out.
         self.network = network.to(device).to(memory_format=layout)  # type: ignore[call-overload]
+        self.joined = self.network  # the same, averaging gradients over all processes
         self.ema = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
         self.loss = APFormerLoss(config.losses)
         self.gates = GateTraining(self.network, config)
         self.optimiser = torch.optim.AdamW(self.gates.parameter_groups(), lr=1.0, weight_decay=config.weight_decay)
-        self.epoch = 0
-        self.step = 0
+        self.epoch = 0  # how many are done
+        self.step = 0  # how many were taken in all
+        self.within = 0.0  # how much of the present epoch is done, 0 to 1
         self.skipped = 0  # steps of this epoch whose gradient was not finite
+        self.unreadable: dict[str, str] = {}  # cases that could not be read while training, and why
         self.rows: list[Row] = []
         self.best: tuple[float, dict[str, Tensor]] = (-1.0, {})
 
-    def steps_in(self, stage: Stage) -> int:
-        """Optimiser steps of one epoch; an incomplete last batch is dropped unless it is the only one."""
-        return max(1, len(self.training) // stage.batch_size)
-
-    @property
-    def total_steps(self) -> int:
-        """Optimiser steps of the whole schedule."""
-        return sum(stage.epochs * self.steps_in(stage) for stage in self.config.stages)
-
     def learning_rate(self, stage: Stage) -> float:
         """Cosine within the stage from its learning rate to its final one, after one warm-up at the very start."""
-        progress = self._progress(stage)
-        warmup = min(1.0, (self.step + 1) / max(1.0, self.config.warmup_fraction * self.total_steps))
-        cosine = 0.5 * (1 + math.cos(math.pi * progress))
+        done = (self.epoch + self.within) / self.config.epochs
+        warmup = min(1.0, (done + 1e-3) / max(1e-3, self.config.warmup_fraction))
+        cosine = 0.5 * (1 + math.cos(math.pi * self._progress(stage)))
         return warmup * (stage.final_learning_rate + (stage.learning_rate - stage.final_learning_rate) * cosine)
 
     def _progress(self, stage: Stage) -> float:
         """How much of the stage is done, 0 to 1."""
-        before = 0
-        for earlier in self.config.stages:
-            if earlier is stage:
-                break
-            before += earlier.epochs * self.steps_in(earlier)
-        return (self.step - before) / (stage.epochs * self.steps_in(stage))
+        return (self.epoch - self._first_epoch(stage) + self.within) / stage.epochs
+
+    def _first_epoch(self, stage: Stage) -> int:
+        """The number (from 0) of the stage's first epoch."""
+        place = next(number for number, each in enumerate(self.config.stages) if each is stage)
+        return sum(earlier.epochs for earlier in self.config.stages[:place])
 
     def run(self) -> dict[str, Tensor]:
         """Train to the end and return the selected EMA weights (best mean validation Dice, last stage only)."""
         while self.epoch < self.config.epochs:
             started = time.monotonic()
             stage = self.config.stage_of(self.epoch)
-            row: Row = {"epoch": self.epoch + 1, "size": list(stage.size), **self._train_epoch(stage)}
+            steps = self.processes.from_first(self.pace.steps(self.epoch, stage, self.rows))
+            row: Row = {"epoch": self.epoch + 1, "size": list(stage.size), "gates": stage.gates, "steps": steps}
+            row |= self._train_epoch(stage, steps)
+            row["train_seconds"] = round(time.monotonic() - started, 3)
             self.epoch += 1
+            self.within = 0.0
             if self._validates(stage):
-                self.gates.prepare_validation(self.ema.module, stage)
-                row["dice"] = validate(self.ema.module, self.validation, self.config, self.device)
+                row["dice"] = self._validate(stage)
                 self._select(row["dice"])
-            row["seconds"] = round(time.monotonic() - started, 2)
+            row["seconds"] = round(time.monotonic() - started, 3)
             self.rows.append(row)
-            self.save_checkpoint()
-            self.on_epoch(row)
+            self._stop_early(stage)
+            if self.processes.is_first:
+                self.save_checkpoint()
+                self.on_epoch(row)
+            self.processes.wait()
         return self.best[1]
 
     def _validates(self, stage: Stage) -> bool:
         return self.epoch == self.config.epochs or self.epoch % stage.validate_every == 0
+
+    def _validate(self, stage: Stage) -> dict[str, float]:
+        """Pooled Dice of the EMA weights, measured by the first process for all."""
+        self.gates.prepare_validation(self.ema.module, stage)
+        dice: dict[str, float] = {}
+        if self.processes.is_first:
+            dice = validate(self.ema.module, self.validation, self.config, self.device, self.check)
+        return self.processes.from_first(dice)
 
     def _select(self, dice: dict[str, float]) -> None:
         """Keep these weights if they are the best of the last stage (earlier stages saw other image sizes)."""
@@ -140,33 +190,51 @@ class Trainer:
         if in_last_stage and mean > self.best[0]:
             self.best = (mean, {k: v.detach().cpu().clone() for k, v in self.ema.module.state_dict().items()})
 
-    def _batches(self, stage: Stage) -> Iterator[dict[str, Tensor]]:
+    def _stop_early(self, stage: Stage) -> None:
+        """Go on to the next phase, or end, when validation has not improved for `patience` times."""
+        first = self._first_epoch(stage)
+        scores = [sum(row["dice"].values()) for row in self.rows if "dice" in row and row["epoch"] > first]
+        recent, earlier = scores[-self.patience :], scores[: -self.patience]
+        last = self.epoch == first + stage.epochs
+        if self.patience and not last and earlier and max(recent) <= max(earlier):
+            self.rows[-1]["stopped_early"] = True
+            self.epoch = first + stage.epochs
+
+    def _batches(self, stage: Stage, steps: int) -> Iterator[Batch]:
         dataset = AugmentedCases(self.training, stage, self.config.augmentation, self.config.seed)
         dataset.epoch = self.epoch
-        order = torch.Generator().manual_seed(self.config.seed * 7919 + self.epoch)
-        yield from DataLoader(
+        dataset.unreadable = self.unreadable
+        draws = Draws(len(dataset), stage.batch_size, steps, self.config.seed * 7919 + self.epoch)
+        loader = DataLoader(
             dataset,
-            batch_size=stage.batch_size,
-            sampler=RandomSampler(dataset, generator=order),
-            drop_last=len(dataset) >= stage.batch_size,
+            batch_sampler=[self.processes.share_of(batch) for batch in draws.batches()],
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
         )
+        yield from loader if self.workers else ahead(loader)
 
-    def _train_epoch(self, stage: Stage) -> Row:
+    def _train_epoch(self, stage: Stage, steps: int) -> Row:
         self.network.train()
         for name, parameter in self.network.named_parameters():
             if ".position." in name:
                 parameter.requires_grad_(stage.learn_position)
         self.gates.enter(stage)
-        torch.manual_seed(self.config.seed * 104_729 + self.epoch)  # dropout: a resumed run continues identically
+        if stage.gates == "hard" and self.epoch == self._first_epoch(stage):
+            for network in (self.network, self.ema.module):
+                self.gates.prepare_validation(network, stage)
+                self.settle(network)
+        self.joined = self.processes.joined(self.network, self.device)
+        # Dropout: a resumed run continues identically, and no two processes drop the same.
+        torch.manual_seed(self.config.seed * 104_729 + self.epoch * self.processes.size + self.processes.rank)
         self.skipped = 0
         sums: dict[str, float] = {}
         counts: dict[str, int] = {}
         rate = 0.0
-        for batch in self._batches(stage):
+        for number, batch in enumerate(self._batches(stage, steps)):
+            self.check()
+            self.within = number / steps
             rate = self.learning_rate(stage)
-            for name, value in self._train_step(stage, batch, rate).items():
+            for name, value in self.train_step(stage, batch, rate).items():
                 sums[name] = sums.get(name, 0.0) + value
                 counts[name] = counts.get(name, 0) + 1
             self.step += 1
@@ -175,23 +243,35 @@ class Trainer:
             means["skipped_steps"] = self.skipped
         return {"learning_rate": rate, **means}
 
-    def _train_step(self, stage: Stage, batch: dict[str, Tensor], rate: float) -> dict[str, float]:
-        image, label = batch["image"].to(self.device), batch["label"].to(self.device)
+    def train_step(self, stage: Stage, batch: Batch, rate: float) -> dict[str, float]:
+        """One optimiser step on one batch; the losses by name, none when the step was skipped.
+
+        Everything that a step needs is in its arguments and in the network, so that another loop, such as that of a
+        federated client, can drive it.
+        """
+        batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["rate"]
         half = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            logits, auxiliaries = self.network(image, auxiliaries=True)
+            logits, auxiliaries = self.joined(batch["image"], auxiliaries=True)
+            said = None if self.rehearsal is None else self.rehearsal.ask(batch["image"])
+        label = batch["label"].long()
+        if self.rehearsal is not None and said is not None:
+            label = self.rehearsal.complete(label, said)
         ssa_layer = None
         if stage.ssa_every and self.step % stage.ssa_every == 0:
             ssa_layer = self.step // stage.ssa_every
-        losses = self.loss(logits, auxiliaries, label.long(), ssa_layer)
+        losses = self.loss(logits, auxiliaries, label, ssa_layer, batch.get("corrected"))
         if stage.gates != "closed":
             losses = self.gates.add_budget(losses, auxiliaries, stage, self._progress(stage))
+        if self.rehearsal is not None and said is not None:
+            losses["rehearsal"] = self.rehearsal.loss(logits, said, label)
+            losses["total"] = losses["total"] + self.rehearsal.weight * losses["rehearsal"]
         self.optimiser.zero_grad(set_to_none=True)
         losses["total"].backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
-        if not torch.isfinite(norm):
+        if not torch.isfinite(norm):  # gradients are averaged over all processes, so all see the same
             self.skipped += 1  # one bad batch must not ruin the weights; the log tells how many there were
             return {}
         self.optimiser.step()
@@ -207,6 +287,11 @@ class Trainer:
         load_base(self.network, base, self.config)
         self.ema.module.load_state_dict(self.network.state_dict())
 
+    def start_with(self, weights: dict[str, Tensor]) -> None:
+        """Begin with these weights of the very network."""
+        self.network.load_state_dict(weights)
+        self.ema.module.load_state_dict(weights)
+
     def save_checkpoint(self) -> None:
         """Write everything that decides the future of the run; the old checkpoint stays until the new one is whole."""
         state = {
@@ -218,24 +303,20 @@ class Trainer:
             "epoch": self.epoch,
             "step": self.step,
             "rows": json.dumps(self.rows),
+            "unreadable": self.unreadable,
             "best_dice": self.best[0],
             "best": self.best[1],
         }
-        partial = self.run_folder / f"{CHECKPOINT}.partial"
-        with partial.open("wb") as stream:
-            torch.save(state, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, self.run_folder / CHECKPOINT)
-        (self.run_folder / LOG).write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+        save_checkpoint(self.run_folder, state, self.rows)
 
     def resume(self) -> None:
         """Continue from the run folder's checkpoint.
 
         Raises:
             ConfigError: the checkpoint belongs to another configuration.
+            OutputError: it cannot be read.
         """
-        state = torch.load(self.run_folder / CHECKPOINT, map_location="cpu", weights_only=True)
+        state = load_checkpoint(self.run_folder)
         if state["fingerprint"] != fingerprint(self.config):
             raise ConfigError(
                 f"The checkpoint in {self.run_folder} was made with another configuration.",
@@ -248,4 +329,5 @@ class Trainer:
         self.gates.load_state_dict(state["gates"])
         self.epoch, self.step = state["epoch"], state["step"]
         self.rows = json.loads(state["rows"])
+        self.unreadable = state.get("unreadable", {})
         self.best = (state["best_dice"], state["best"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from monai.losses import DiceCELoss
+from monai.losses import DiceCELoss, DiceLoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,6 +17,7 @@ ENTROPY_STEEPNESS = 10.0
 SYMMETRY_FLOOR = 0.1  # released code: below it the symmetry term gives no gradient
 SMALLEST_ATTENTION = 1e-30
 SYMMETRY_WEIGHT, ENTROPY_WEIGHT = 0.8, 0.2
+CORRECTED_WEIGHT = 3.0  # a person looked at these voxels and found the model wrong
 
 
 def content_attention(queries: Tensor, keys: Tensor) -> Tensor:
@@ -65,17 +66,25 @@ class APFormerLoss(nn.Module):
         super().__init__()
         self.weights = weights
         self.dice_ce = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False, batch=True)
+        self.dice = DiceLoss(to_onehot_y=True, softmax=True, include_background=False, batch=True)
 
     def forward(
-        self, logits: Tensor, auxiliaries: Auxiliaries, labels: Tensor, ssa_layer: int | None
+        self,
+        logits: Tensor,
+        auxiliaries: Auxiliaries,
+        labels: Tensor,
+        ssa_layer: int | None,
+        corrected: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Losses by name, "total" among them.
 
         Args:
             logits: (B, classes, *size); labels: (B, 1, *size) integers.
             ssa_layer: layer whose attention is regularised in this call, modulo their number; None leaves SSA out.
+            corrected: (B, 1, *size), 1 where a person corrected a model's proposal: these voxels count
+                `CORRECTED_WEIGHT` times in the cross-entropy.
         """
-        parts = {"segmentation": self.dice_ce(logits.float(), labels)}
+        parts = {"segmentation": self._segmentation(logits.float(), labels, corrected)}
         total = self.weights.segmentation * parts["segmentation"]
         if ssa_layer is not None and auxiliaries.queries_keys:
             parts["ssa"] = ssa_term(
@@ -87,3 +96,10 @@ class APFormerLoss(nn.Module):
             parts["prune_head"] = self.dice_ce(auxiliaries.prune_logits.float(), cells)
             total = total + self.weights.prune_head * parts["prune_head"]
         return {**parts, "total": total}
+
+    def _segmentation(self, logits: Tensor, labels: Tensor, corrected: Tensor | None) -> Tensor:
+        if corrected is None:
+            return self.dice_ce(logits, labels)
+        weight = 1.0 + (CORRECTED_WEIGHT - 1.0) * corrected[:, 0].float()
+        entropy = F.cross_entropy(logits, labels[:, 0], reduction="none")
+        return self.dice(logits, labels) + (entropy * weight).sum() / weight.sum()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,33 +16,56 @@ from ..inference import Segmenter
 from ..networks import build_network
 from ..networks.apformer import APFormer
 from ..pruning.compact import compact, find_living
+from ..pruning.idle import without_idle_gates
+from ..pruning.threshold import find_threshold, recorded_margins
 from .augment import fit
 from .cases import PreparedCases
 from .config import TrainingConfig
 
 CALIBRATION_IMAGES = 64  # enough that every kind of slice is among them
+THRESHOLD_IMAGES = 512  # a share of tokens is an average: it takes more of them
 TIMED_IMAGES = 40
 
 
 def compacted(
     config: TrainingConfig, weights: dict[str, Tensor], training: PreparedCases
 ) -> tuple[TrainingConfig, dict[str, Tensor]]:
-    """Without the heads and channels that [pruning] energy allows to remove: new network arguments, new weights."""
+    """The trained network as it ships: its query threshold is set for [pruning] final_keep; then dependency gates go as
+    idle says, and at last the heads and channels that energy allows to remove.
+
+    Returns: the configuration with new network arguments, and new weights.
+    """
     if config.pruning is None:
         return config, weights
     network = build_network(config.network, config.network_arguments)
     if not isinstance(network, APFormer):
         return config, weights
     network.load_state_dict(weights)
-    images = (image[None] for image in _spread(training, config, CALIBRATION_IMAGES))
-    small = compact(network.eval(), find_living(network, images, config.pruning.energy))
+    network.eval()
+    if config.pruning.final_keep is not None:
+        _set_threshold(network, _spread(training, config, THRESHOLD_IMAGES), config.pruning.final_keep)
+    images = [image[None] for image in _spread(training, config, CALIBRATION_IMAGES)]
+    if config.pruning.idle:
+        network = without_idle_gates(network, images, config.pruning.idle)
+    small = compact(network, find_living(network, images, config.pruning.energy))
     shapes = [list(shape) for shape in small.config.layer_shapes]
-    arguments = {**config.network_arguments, "layer_shapes": shapes}
-    return replace(config, network_arguments=arguments), small.state_dict()
+    changes = {"layer_shapes": shapes, "prune_keys": list(small.config.key_gates)}
+    return replace(config, network_arguments={**config.network_arguments, **changes}), small.state_dict()
+
+
+@torch.no_grad()
+def _set_threshold(network: APFormer, images: Iterable[Tensor], share: float) -> None:
+    """Keep `share` of the tokens, ring included, on average over `images` (C, *size)."""
+    gate = network.query_gate
+    assert gate is not None  # a configuration with final_keep has prune_queries
+    with recorded_margins(gate) as margins:
+        for image in images:
+            network(image[None])
+    gate.threshold.fill_(find_threshold(margins, share, gate.ring))
 
 
 def _spread(cases: PreparedCases, config: TrainingConfig, count: int) -> Iterator[Tensor]:
-    """At most `count` images (C, *size), evenly over the cases, as the network meets them."""
+    """At least `count` images (C, *size) where there are so many, evenly over the cases, as the network meets them."""
     step = max(1, len(cases) // count)
     for index in range(0, len(cases), step):
         image, _ = cases.item(index)
@@ -66,6 +89,7 @@ def measure_pruning(bundle: Bundle, base: Bundle, validation: PreparedCases, con
     assert config.pruning is not None
     return {
         "budget": config.pruning.budget,
+        "final_keep": config.pruning.final_keep,
         "base": f"{base.name} {base.version}",
         "kept_tokens": {name: round(value, 4) for name, value in five_numbers(kept).items()},
         "kept_tokens_mean": round(statistics.fmean(kept), 4),

@@ -15,6 +15,12 @@ from ..bundles import Bundle
 from .config import TrainingConfig
 
 Row = dict[str, Any]
+# Not losses to be made small; the budget's term is negative where less is spent than allowed, so no log axis shows it.
+GATE_CURVES = {
+    "loss_cost": "share of the dense transformer's cost",
+    "loss_kept": "share of tokens kept",
+    "loss_budget": "budget term of the loss",
+}
 
 
 def flat(row: Row) -> Row:
@@ -34,27 +40,30 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
 
 
 def draw_curves(rows: Sequence[Row], title: str, path: Path) -> None:
-    """Losses and validation Dice against epochs."""
+    """Losses, what the gates cost if there are gates, and validation Dice, against epochs."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
     table = [flat(row) for row in rows]
-    for prefix, axis in (("loss_", left), ("dice ", right)):
-        names = dict.fromkeys(key for row in table for key in row if key.startswith(prefix))
-        for name in names:
+    names = list(dict.fromkeys(key for row in table for key in row))
+    losses = [name for name in names if name.startswith("loss_") and name not in GATE_CURVES]
+    gates = {name: text for name, text in GATE_CURVES.items() if name in names}
+    panels = [("training losses", {name: name.removeprefix("loss_") for name in losses}, "log")]
+    if gates:
+        panels.append(("gates in training", gates, "linear"))
+    dice = {name: name.removeprefix("dice ") for name in names if name.startswith("dice ")}
+    panels.append(("validation Dice (pooled, EMA weights)", dice, "linear"))
+    figure, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), 3.6))
+    for axis, (heading, curves, scale) in zip(axes, panels, strict=True):
+        for name, text in curves.items():
             points = [(row["epoch"], row[name]) for row in table if name in row]
-            axis.plot(
-                *zip(*points, strict=True), marker="." if prefix == "dice " else None, label=name.removeprefix(prefix)
-            )
-        axis.set_xlabel("epoch")
+            axis.plot(*zip(*points, strict=True), marker="." if name in dice else None, label=text)
+        axis.set(xlabel="epoch", yscale=scale)
+        axis.set_title(heading, fontsize=10)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
-    left.set_yscale("log")
-    left.set_title("training losses", fontsize=10)
-    right.set_title("validation Dice (pooled, EMA weights)", fontsize=10)
     figure.suptitle(title, fontsize=11)
     figure.tight_layout()
     figure.savefig(path, dpi=80)
@@ -103,11 +112,15 @@ def pruning_section(metrics: dict[str, Any]) -> str:
         f"| {entry['mean_dice']:.4f} / {entry['pooled_dice']:.4f} |"
         for name, entry in metrics["labels"].items()
     )
+    keep = pruning.get("final_keep")
+    threshold = (
+        f" Afterwards the query threshold was set to keep {keep:.0%} of the training images' tokens." if keep else ""
+    )
     return f"""
 ## Pruning
 
-Budget: {pruning["budget"]}. On the same validation cases, mean / pooled Dice of {pruning["base"]} (dense) and of this
-model:
+Budget: {pruning["budget"]}.{threshold} On the same validation cases, mean / pooled Dice of
+{pruning["base"]} (dense) and of this model:
 
 | label | dense | pruned |
 |---|---|---|

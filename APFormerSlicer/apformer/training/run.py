@@ -15,8 +15,9 @@ from ..errors import OutputError
 from ..inference import choose_device
 from .assess import assess, overlay_picture, summarise
 from .cases import PreparedCases, read_dataset, split_cases
+from .checkpoint import CHECKPOINT
 from .config import TrainingConfig
-from .loop import CHECKPOINT, Trainer
+from .loop import Trainer
 from .pruned import compacted, measure_pruning
 from .report import draw_curves, model_card, provenance, write_csv
 

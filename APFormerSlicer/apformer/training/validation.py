@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -12,17 +14,22 @@ from .config import TrainingConfig
 
 @torch.inference_mode()
 def validate(
-    network: nn.Module, cases: PreparedCases, config: TrainingConfig, device: torch.device
+    network: nn.Module,
+    cases: PreparedCases,
+    config: TrainingConfig,
+    device: torch.device,
+    check: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """Pooled Dice per label name: intersections and sizes are summed over all cases before dividing.
 
     Each item is fitted to the patch size if smaller, run whole, and compared on its own grid. The bundle's card reports
-    the same cases through the Segmenter, on the files' own grids.
+    the same cases through the Segmenter, on the files' own grids. `check` may stop it by raising, between two items.
     """
     network.eval()
     overlap = {label.name: 0 for label in config.labels}
     size = dict(overlap)
     for index in range(len(cases)):
+        check()
         image, label = cases.item(index)
         shape = tuple(label.shape[1:])
         patch = [max(a, b) for a, b in zip(shape, config.preprocessing.patch_size, strict=True)]
