@@ -1,0 +1,271 @@
+"""What fine-tuning brings on labelled data that no bundled model was trained on: studies that anyone can repeat.
+
+Each study makes site data sets of some patients, fine-tunes, and judges every model on other patients, through the
+Segmenter. Nothing is written but the results: sites and models live in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import files
+from ..bundles import Bundle, ModelLibrary
+from ..bundles.labels import Label
+from ..datasets import SiteDataset, import_cases, read_decathlon
+from ..datasets.imports import Pair, Source
+from ..datasets.table import make_table
+from ..errors import ConfigError
+from ..finetuning import Request, finetune
+from ..finetuning.labels import relabelled
+from ..finetuning.measure import Scores, measure, summary
+from ..training.cases import Case, Labelled
+from .machine import describe_machine
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One fine-tuning of a study, or only its base when `patients` is 0.
+
+    Attributes:
+        labels: name in the data set -> name in the site's table; what is not named is left out.
+        budget, rehearsal, base: as in `finetuning.Request`.
+    """
+
+    name: str
+    patients: int
+    labels: Mapping[str, str]
+    base: str | None
+    budget: str | None = None
+    rehearsal: bool = True
+
+
+@dataclass(frozen=True)
+class Study:
+    """Runs on one data set, all judged on the same `others` patients, none of whom is in any site.
+
+    Attributes:
+        patient: regular expression for the patient in a file name.
+        minutes: given to each fine-tuning.
+    """
+
+    patient: str
+    others: int
+    minutes: float
+    runs: tuple[Run, ...]
+
+
+ACDC = r"^(?P<patient>patient\d+)"
+LEFT = {"Left ventricle": "Left ventricle cavity"}
+HEART = {**LEFT, "Right ventricle": "Right ventricle", "Myocardium": "Myocardium"}
+BASE = "left-ventricle-cine-mr"
+HIPPOCAMPUS = {"Anterior": "Anterior hippocampus", "Posterior": "Posterior hippocampus"}
+
+STUDIES: dict[str, Study] = {
+    "site-shift": Study(
+        ACDC, 20, 15.0,
+        (
+            Run("base", 0, LEFT, BASE),
+            Run("fine-tuned", 10, LEFT, BASE),
+            Run("from scratch", 10, LEFT, None),
+        ),
+    ),
+    "new-structure": Study(ACDC, 20, 30.0, (Run("base", 0, LEFT, BASE), Run("fine-tuned", 20, HEART, BASE))),
+    "scratch": Study(r"^(?P<patient>hippocampus_\d+)", 40, 15.0, (Run("from scratch", 20, HIPPOCAMPUS, None),)),
+    "learning-curve": Study(
+        ACDC, 20, 4.0,
+        tuple(
+            Run(f"{count} patients{', pruned' if budget else ''}", count, LEFT, BASE, budget)
+            for count in (3, 5, 10, 20)
+            for budget in (None, "keep=0.15")
+        ),
+    ),
+    "forgetting": Study(
+        ACDC, 20, 6.0,
+        (
+            Run("base", 0, LEFT, BASE),
+            Run("with rehearsal", 10, LEFT, BASE),
+            Run("without rehearsal", 10, LEFT, BASE, rehearsal=False),
+        ),
+    ),
+}  # fmt: skip
+
+
+def run(
+    name: str,
+    dataset: Path,
+    results: Path,
+    *,
+    minutes: float | None = None,
+    old: Path | None = None,
+    threads: int | None = None,
+    say: Say = lambda line: None,
+) -> dict[str, Any]:
+    """Make the runs of a study that `results` does not hold yet, and write each into it when it is done.
+
+    Args:
+        name: one of STUDIES.
+        dataset: its data, in Decathlon layout. old: the base's own data set; every model is judged on its validation
+            patients too, which tells what was forgotten.
+        results: JSON file; a study that was interrupted goes on where it stopped.
+        minutes: instead of the study's own, to try it out.
+
+    Raises:
+        ConfigError: there is no such study, or the data set is not the one.
+    """
+    if name not in STUDIES:
+        raise ConfigError(f"There is no study {name!r}.", "Nothing was run.", f"Choose from: {', '.join(STUDIES)}.")
+    study = STUDIES[name]
+    study = replace(study, minutes=minutes or study.minutes)
+    source = read_decathlon(dataset)
+    patients = _patients(source, study)
+    done = _read(results, name, study)
+    for one in study.runs:
+        if one.name in done["runs"]:
+            continue
+        say(f"{name}: {one.name}")
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+            entry = _run(study, one, source, patients, Path(scratch), old, threads, say)
+        done["runs"][one.name] = entry
+        done["machine"] = describe_machine()
+        with files.atomic_path(results) as temporary:
+            temporary.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
+    return done
+
+
+def _patients(source: Source, study: Study) -> dict[str, list[Pair]]:
+    """Patient -> cases, in an order that depends on nothing but the names: the first `others` judge."""
+    found: dict[str, list[Pair]] = {}
+    for pair in source.pairs:
+        match = re.search(study.patient, pair.stem)
+        if match is None:
+            raise ConfigError(
+                f"{pair.stem} does not look like a file of this study's data set.",
+                "Patients are told by file names.",
+                "Point to the data set that the study names; see `apformer benchmark finetune --help`.",
+            )
+        found.setdefault(match["patient"], []).append(pair)
+    return dict(sorted(found.items(), key=lambda item: hashlib.sha256(item[0].encode()).hexdigest()))
+
+
+def _read(results: Path, name: str, study: Study) -> dict[str, Any]:
+    settings = {"study": name, "minutes": study.minutes, "others": study.others}
+    if results.exists():
+        done = json.loads(results.read_text(encoding="utf-8"))
+        if {key: done.get(key) for key in settings} == settings:
+            return done
+        raise ConfigError(
+            f"{results} holds the results of other settings.",
+            "They cannot be continued with these.",
+            "Name another file, or delete it.",
+        )
+    return {**settings, "runs": {}}
+
+
+def _run(
+    study: Study,
+    one: Run,
+    source: Source,
+    patients: Mapping[str, list[Pair]],
+    scratch: Path,
+    old: Path | None,
+    threads: int | None,
+    say: Say,
+) -> dict[str, Any]:
+    installed = ModelLibrary()
+    library = ModelLibrary([scratch / "models", *installed.roots[1:]])
+    base = None if one.base is None else library.find(one.base)
+    names = list(patients)
+    entry: dict[str, Any] = {"patients": one.patients, "base": None if base is None else f"{base.name} {base.version}"}
+    model = base
+    if one.patients:
+        chosen = [pair for name in names[study.others : study.others + one.patients] for pair in patients[name]]
+        site = _site(source, chosen, one, base, study, scratch / "site")
+        request = Request(
+            site.root, "studied", one.base, seconds=60 * study.minutes, budget=one.budget, rehearsal=one.rehearsal,
+            threads=threads, device="cpu", adopt="always",
+        )  # fmt: skip
+        outcome = finetune(request, library=library, on_event=lambda event: _tell(event, say))
+        model = outcome.bundle
+        entry |= {"time": outcome.summary["time"], "verdict": outcome.verdict}
+        entry["site"] = {key: outcome.summary[key] and outcome.summary[key]["labels"] for key in ("before", "after")}
+        entry |= {key: outcome.summary["after"][key] for key in ("gmac", "gmac_dense", "kept_tokens_mean")}
+    assert model is not None
+    others = [pair for name in names[: study.others] for pair in patients[name]]
+    entry["others"] = _judge(model, others, source.names or {}, one.labels)
+    if old is not None and base is not None:
+        entry["old"] = _judge_old(model, base, old)
+    say(json.dumps({key: entry[key]["labels"] for key in ("others", "old") if key in entry}))
+    return entry
+
+
+def _tell(event: Mapping[str, Any], say: Say) -> None:
+    if event["event"] == "epoch" and event["dice"]:
+        say(f"epoch {event['epoch']} of {event['of']}, {event['phase']}: Dice {event['dice']}, {event['steps']} steps")
+    elif event["event"] == "log":
+        say(event["message"])
+
+
+def _site(source: Source, chosen: list[Pair], one: Run, base: Bundle | None, study: Study, folder: Path) -> SiteDataset:
+    known: tuple[Label, ...] = () if base is None else base.labels
+    table = (*known, *_more(known, one.labels.values()))
+    dataset = SiteDataset.create(folder, table)
+    mapping = {name: one.labels.get(name) for name in (source.names or {}).values()}
+    report = import_cases(dataset, replace(source, pairs=tuple(chosen)), patient_pattern=study.patient, mapping=mapping)
+    if report.failed:
+        raise next(iter(report.failed.values()))
+    return dataset
+
+
+def _more(known: Sequence[Label], names: Any) -> tuple[Label, ...]:
+    """Labels for the names that `known` has not, with values of their own."""
+    new = [name for name in names if name not in {label.name for label in known}]
+    first = 1 + max((label.value for label in known), default=0)
+    return make_table([f"{value}={name}" for value, name in enumerate(new, first)]) if new else ()
+
+
+def _judge(model: Bundle, pairs: Sequence[Pair], named: Mapping[int, str], labels: Mapping[str, str]) -> dict[str, Any]:
+    """Figures of the model on these cases; label names are those of the site's table."""
+    ours = {label.name: label.value for label in model.labels}
+    values = {value: ours[labels[name]] for value, name in named.items() if labels.get(name) in ours}
+
+    def read(case: Case) -> Labelled:
+        image, label = files.read_volume(case.image), files.read_volume(case.label)
+        return Labelled(image, label.with_array(relabelled(np.asarray(label.array), values)))
+
+    cases = [Case(pair.stem, pair.stem, number, pair.images[0], pair.labels) for number, pair in enumerate(pairs)]
+    judged = {value: name for name, value in ours.items() if value in values.values()}
+    return _figures(model, measure(model, cases, read, {v: v for v in judged}, judged, "cpu", check=_never), judged)
+
+
+def _judge_old(model: Bundle, base: Bundle, folder: Path) -> dict[str, Any]:
+    """Figures on the base's own validation patients: those whose number is 1 modulo 5, as all bundled models have."""
+    source = read_decathlon(folder)
+    held_out = [pair for pair in source.pairs if _number(pair.stem) % 5 == 1]
+    named = {value: name for value, name in (source.names or {}).items() if value}
+    same = dict(zip(named.values(), (label.name for label in base.labels), strict=True))
+    return _judge(model, held_out, named, same)
+
+
+def _number(stem: str) -> int:
+    found = re.search(r"(?:SC-[A-Z-]+-|hippocampus_|liver_)(\d+)", stem)
+    return int(found[1]) if found else 0
+
+
+def _figures(model: Bundle, scores: Scores, judged: Mapping[int, str]) -> dict[str, Any]:
+    found = summary(f"{model.name} {model.version}", scores, judged, {})
+    return {"cases": len(scores), "labels": found["labels"], "ms_per_case": found["ms_per_case"]}
+
+
+def _never() -> None:
+    """Nobody stops a benchmark but by ending the process."""

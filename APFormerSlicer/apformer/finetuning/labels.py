@@ -1,0 +1,140 @@
+"""Which labels the new model has, and how the values of the site and of the base become its values. Always by name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..bundles import Bundle
+from ..bundles.labels import Label
+from ..errors import ConfigError
+from .request import Request
+
+
+def _refuse(what: str, remedy: str) -> ConfigError:
+    return ConfigError(what, "It is not clear what the new model should learn.", remedy)
+
+
+@dataclass(frozen=True)
+class LabelPlan:
+    """Labels of the new model; their values are 1, 2, 3 ..., its output channels.
+
+    Attributes:
+        site_values: value in the site's label maps -> value of the new model; others are background.
+        base_channels: output channel of the base -> value of the new model; background and dropped labels left out.
+        trained: values that the site's cases label. The others are the base's, kept.
+        how: for each label, where it comes from, in words.
+    """
+
+    labels: tuple[Label, ...]
+    site_values: dict[int, int]
+    base_channels: dict[int, int]
+    trained: frozenset[int]
+    how: tuple[str, ...]
+
+    @property
+    def unlabelled(self) -> frozenset[int]:
+        """Values that the new model keeps from the base and no case of the site labels."""
+        return frozenset(label.value for label in self.labels) - self.trained
+
+    @property
+    def judged(self) -> dict[int, str]:
+        """Value -> name of the labels that the site's cases can judge."""
+        return {label.value: label.name for label in self.labels if label.value in self.trained}
+
+    def known_to(self, bundle: Bundle) -> dict[int, int]:
+        """Value in the results of `bundle` -> value of the new model, for the labels that are the same by name."""
+        ours = {label.name: label.value for label in self.labels}
+        return {label.value: ours[label.name] for label in bundle.labels if label.name in ours}
+
+    def of_base(self, base: Bundle) -> dict[int, int]:
+        """Value in the results of the base -> value of the new model."""
+        return {base.labels[channel - 1].value: value for channel, value in self.base_channels.items()}
+
+    def describe(self) -> list[dict[str, Any]]:
+        """For the report."""
+        return [
+            {"name": label.name, "color": list(label.color), "how": how, "trained": label.value in self.trained}
+            for label, how in zip(self.labels, self.how, strict=True)
+        ]
+
+
+def plan_labels(table: Sequence[Label], occurring: Collection[int], base: Bundle | None, request: Request) -> LabelPlan:
+    """The labels of the new model.
+
+    Args:
+        table: the site's label table; occurring: the values that its completed cases hold.
+
+    Raises:
+        ConfigError: a name that does not exist, nothing to learn, or two labels that would be one.
+    """
+    chosen = _chosen(table, occurring, request)
+    theirs = {label.name: channel for channel, label in enumerate(base.labels, 1)} if base else {}
+    for site, name in request.mapping.items():
+        if site not in {label.name for label in table}:
+            raise _refuse(f"The data set has no label {site!r} to map.", f"It has: {_names(table)}.")
+        if name not in theirs:
+            raise _refuse(f"The base has no label {name!r}.", f"It has: {', '.join(theirs)}.")
+    partners: dict[str, Label] = {}  # name in the base -> the site's label of the same structure
+    for label in chosen:
+        name = request.mapping.get(label.name, label.name)
+        if name in partners:
+            raise _refuse(
+                f"{partners[name].name} and {label.name} would both be {name}.", "Map each label to one of its own."
+            )
+        if name in theirs:
+            partners[name] = label
+    labels: list[Label] = []
+    how: list[str] = []
+    site_values: dict[int, int] = {}
+    base_channels: dict[int, int] = {}
+    for label in base.labels if base else ():
+        partner = partners.get(label.name)
+        if partner is None and request.replace:
+            continue
+        labels.append(replace(label, value=len(labels) + 1))
+        base_channels[theirs[label.name]] = len(labels)
+        if partner is not None:
+            site_values[partner.value] = len(labels)
+        how.append("kept" if partner is None or partner.name == label.name else f"same as the site's {partner.name}")
+    for label in chosen:
+        if label not in partners.values():
+            labels.append(replace(label, value=len(labels) + 1))
+            site_values[label.value] = len(labels)
+            how.append("new")
+    return LabelPlan(tuple(labels), site_values, base_channels, frozenset(site_values.values()), tuple(how))
+
+
+def _chosen(table: Sequence[Label], occurring: Collection[int], request: Request) -> list[Label]:
+    unknown = [name for name in request.labels if name not in {label.name for label in table}]
+    if unknown:
+        raise _refuse(f"The data set has no label {unknown[0]!r}.", f"Choose from: {_names(table)}.")
+    chosen = [label for label in table if not request.labels or label.name in request.labels]
+    present = [label for label in chosen if label.value in occurring]
+    if not present:
+        raise _refuse(
+            f"None of the completed cases holds a voxel of {_names(chosen) or 'any label'}.",
+            "Paint the structure in the cases and complete them again, or choose other labels.",
+        )
+    missing = [label for label in chosen if label not in present]
+    if missing and request.labels:
+        raise _refuse(
+            f"None of the completed cases holds a voxel of {_names(missing)}.",
+            "Leave it out, or complete cases that show it.",
+        )
+    return present
+
+
+def _names(labels: Sequence[Label]) -> str:
+    return ", ".join(label.name for label in labels)
+
+
+def relabelled(array: np.ndarray, values: dict[int, int]) -> np.ndarray:
+    """uint8 array of the same shape with each value replaced; values that are not named become 0."""
+    table = np.zeros(256, np.uint8)
+    for old, new in values.items():
+        table[old] = new
+    return table[array.astype(np.uint8)]

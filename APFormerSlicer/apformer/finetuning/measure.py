@@ -1,0 +1,149 @@
+"""A model measured on a site's validation cases: accuracy per case and label, milliseconds, operations. Plain data."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..bundles import Bundle
+from ..inference import Segmenter
+from ..metrics import evaluate
+from ..pruning import count_macs
+from ..pruning.budget import dense_macs
+from ..pruning.flops import count_parameters
+from ..training.augment import fit
+from ..training.cases import Case, Labelled, PreparedCases
+from .labels import relabelled
+
+COUNTED_IMAGES = 24  # over which kept tokens and operations are averaged
+DISTANCES = ("hd95", "assd")
+Check = Callable[[], None]
+# Case -> {"seconds", "picture", "labels": name -> {"dice", "hd95_mm", "assd_mm", "both", "predicted", "reference"}};
+# the last three are voxels.
+Scores = dict[str, dict[str, Any]]
+
+
+def measure(
+    bundle: Bundle,
+    cases: Sequence[Case],
+    read: Callable[[Case], Labelled],
+    values: Mapping[int, int],
+    judged: Mapping[int, str],
+    device: str,
+    *,
+    check: Check,
+    on_case: Callable[[int, int], None] = lambda done, total: None,
+) -> Scores:
+    """Segment and score every case, as a user would: through the Segmenter, on the files' own grids.
+
+    Args:
+        read: gives labels in the new model's values.
+        values: value in this bundle's results -> value of the new model.
+        judged: value of the new model -> name, for the labels to compare. Those that this bundle does not know are
+            left out.
+    """
+    segmenter = Segmenter(bundle, device)
+    names = {value: name for value, name in judged.items() if value in set(values.values())}
+    same = {value: value for value in names}
+    scores: Scores = {}
+    handle = segmenter.network.register_forward_pre_hook(lambda *_: check())
+    try:
+        for number, case in enumerate(cases, 1):
+            check()
+            image, label, _ = read(case)
+            result = segmenter.segment(image)
+            found = result.labels.with_array(relabelled(relabelled(result.labels.array, dict(values)), same))
+            truth = label.with_array(relabelled(label.array, same))
+            entries = evaluate(found, truth, names).labels
+            scores[case.name] = {
+                "seconds": round(result.seconds, 4),
+                "picture": image.source.kind == "picture",
+                "labels": {
+                    names[value]: {
+                        "dice": entry.dice,
+                        "hd95_mm": entry.hd95_mm,
+                        "assd_mm": entry.assd_mm,
+                        **_counts(found.array == value, truth.array == value),
+                    }
+                    for value, entry in entries.items()
+                },
+            }
+            on_case(number, len(cases))
+    finally:
+        handle.remove()
+    return scores
+
+
+def _counts(predicted: np.ndarray, reference: np.ndarray) -> dict[str, int]:
+    both = int(np.count_nonzero(predicted & reference))
+    return {"both": both, "predicted": int(predicted.sum()), "reference": int(reference.sum())}
+
+
+def summary(model: str, scores: Scores, judged: Mapping[int, str], cost: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of one model, as the report holds them; None for what the model does not know or cannot be told.
+
+    Distances between pictures are in pixels, and named so.
+    """
+    unit = "px" if scores and all(score["picture"] for score in scores.values()) else "mm"
+    labels = {}
+    for name in judged.values():
+        entries = [score["labels"][name] for score in scores.values() if name in score["labels"]]
+        size = sum(entry["predicted"] + entry["reference"] for entry in entries)
+        labels[name] = {
+            "mean_dice": _mean([entry["dice"] for entry in entries]),
+            "pooled_dice": round(2 * sum(entry["both"] for entry in entries) / size, 4) if size else None,
+            **{f"{kind}_{unit}": _mean([entry[f"{kind}_mm"] for entry in entries]) for kind in DISTANCES},
+        }
+    cases = {
+        case: {
+            name: {key: entry[key] for key in ("dice", "hd95_mm", "assd_mm")} for name, entry in score["labels"].items()
+        }
+        for case, score in scores.items()
+    }
+    seconds = [score["seconds"] for score in scores.values()]
+    milliseconds = round(1000 * statistics.median(seconds), 1) if seconds else None
+    return {"model": model, "labels": labels, "cases": cases, "ms_per_case": milliseconds, **cost}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(float(np.mean(known)), 4) if known else None
+
+
+@torch.no_grad()
+def cost_of(bundle: Bundle, images: PreparedCases, check: Check) -> dict[str, Any]:
+    """Multiply-accumulates of one patch, attention included: as it runs on these images on average, and dense.
+
+    Returns: "gmac", "gmac_dense", "parameters", and "kept_tokens_mean" (None for a network without gates).
+    """
+    network = bundle.build_network()
+    patch = bundle.preprocessing.patch_size
+    shape = (1, bundle.channels, *patch)
+    gated = hasattr(network, "gating")
+    if gated:
+        network.gating = "off"  # type: ignore[assignment]
+    whole = count_macs(network, shape).total
+    figures: dict[str, Any] = {"gmac": whole / 1e9, "gmac_dense": whole / 1e9, "parameters": count_parameters(network)}
+    kept = []
+    macs = []
+    if gated and bundle.network_arguments.get("prune_queries"):
+        network.gating = "hard"  # type: ignore[assignment]
+        for index in _spread(len(images)):
+            check()
+            _, said = network(fit(images.item(index)[0], patch)[None], auxiliaries=True)
+            kept.append(float(said.kept.float().mean()))
+            macs.append(float(said.transformer_macs[0]))
+        rest = whole - dense_macs(network.costs, said.kept[0].numel())  # type: ignore[arg-type]
+        figures["gmac"] = (rest + statistics.fmean(macs)) / 1e9
+    return {
+        **{name: round(value, 4) for name, value in figures.items()},
+        "kept_tokens_mean": round(statistics.fmean(kept), 4) if kept else None,
+    }
+
+
+def _spread(count: int) -> Iterable[int]:
+    return range(0, count, max(1, count // COUNTED_IMAGES))

@@ -1,0 +1,165 @@
+"""The whole recipe of a fine-tuning, as the training loop takes it: phases, sizes, rates, augmentation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..bundles import Bundle
+from ..errors import ConfigError
+from ..training.config import Augmentation, Pruning, Split, Stage, TrainingConfig
+from .design import Design
+from .labels import LabelPlan
+from .request import Request
+
+# Shares of the epochs. Gates need weights that have settled on the new cases first, and weights need to recover from
+# pruning last. A base whose gates stay as they are recovers longer: then the image at full size is affordable.
+PRUNING_PHASES = (("closed", 0.5), ("tighten", 0.12), ("hold", 0.08), ("hard", 0.3))
+KEPT_GATES_PHASES = (("closed", 0.5), ("hard", 0.5))
+DENSE_PHASES = (("closed", 1.0),)
+PHASE_NAMES = {"closed": "adapt", "tighten": "tighten", "hold": "hold", "hard": "harden"}
+
+PEAK_RATE, PEAK_RATE_SCRATCH = 6e-4, 1.5e-3
+LATE_RATE, FINAL_RATE = 2e-4, 1e-5
+BATCH = {2: 4, 3: 2}
+# Pixels: larger 2D patches are first learned from crops of half their size, which cost a sixth of the whole (attention
+# grows faster than the image). All phases but the last do so, and this share of a phase that is the only one.
+COARSE_FROM = 192
+COARSE_SHARE = 0.6
+SSA_EVERY = 4  # steps: whole attention maps are costly
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much training is done.
+
+    Attributes:
+        epochs: of all phases together.
+        steps: about how many steps they hold.
+        validate_every: epochs between two validations.
+        precision: "float32" or "bfloat16".
+    """
+
+    epochs: int
+    steps: int
+    validate_every: int
+    precision: str
+
+
+def network_arguments(source: Bundle | Design, plan: LabelPlan, budget: str | None) -> dict[str, Any]:
+    """Arguments of the new network: the base's, with its own outputs, and with gates when there is a budget.
+
+    Raises:
+        ConfigError: a budget for a network that cannot be pruned while it is trained.
+    """
+    arguments: dict[str, Any] = dict(source.network_arguments if isinstance(source, Bundle) else source.arguments)
+    arguments["out_channels"] = len(plan.labels) + 1
+    if budget is not None and not arguments.get("prune_queries"):
+        name = source.network_name if isinstance(source, Bundle) else source.network
+        if name != "apformer":
+            raise ConfigError(
+                f"The network {name} has no gates that a budget could train.",
+                "It can be fine-tuned, but not pruned in the same run.",
+                "Leave the budget out, or choose an APFormer model as the base.",
+            )
+        arguments |= {"prune_queries": True, "prune_keys": True}
+    return arguments
+
+
+def write_recipe(
+    request: Request, source: Bundle | Design, plan: LabelPlan, version: str, licence: str, effort: Effort
+) -> TrainingConfig:
+    """The recipe. It decides the weights, together with the cases and the base."""
+    settings = source.preprocessing
+    scratch = isinstance(source, Design)
+    arguments = network_arguments(source, plan, request.budget)
+    gated = bool(arguments.get("prune_queries"))
+    phases = PRUNING_PHASES if request.budget else KEPT_GATES_PHASES if gated else DENSE_PHASES
+    budget = request.budget or "keep=1"  # a recipe with gates names one; these gates are not trained
+    return TrainingConfig(
+        name=request.name,
+        version=version,
+        description=_description(source, plan),
+        modality=source.modality,
+        channels=source.channels,
+        data_licence=licence,
+        labels=plan.labels,
+        preprocessing=settings,
+        network=source.network_name if isinstance(source, Bundle) else source.network,
+        network_arguments=arguments,
+        split=Split("(?P<number>[0-9]+)"),  # the site's own frozen split takes its place
+        stages=_stages(phases, settings.patch_size, effort, scratch, request.epochs is not None),
+        augmentation=_augmentation(source),
+        seed=request.seed,
+        precision=effort.precision,
+        weight_decay=0.01,
+        # The average reaches back over about a thirtieth of the training.
+        ema_decay=min(0.998, max(0.8, 1 - 30 / max(1, effort.steps))),
+        pruning=Pruning(budget, gate_rate=30.0) if gated else None,
+    )
+
+
+def _description(source: Bundle | Design, plan: LabelPlan) -> str:
+    names = ", ".join(label.name for label in plan.labels)
+    if isinstance(source, Bundle):
+        return f"{names}. Fine-tuned on a site's own cases from {source.name} {source.version}."
+    return f"{names}. Trained on a site's own cases from scratch."
+
+
+def _stages(
+    phases: tuple[tuple[str, float], ...], patch: tuple[int, ...], effort: Effort, scratch: bool, fixed: bool
+) -> tuple[Stage, ...]:
+    """The phases; large images are seen in part first, and whole at the end."""
+    peak = PEAK_RATE_SCRATCH if scratch else PEAK_RATE
+    batch = BATCH[len(patch)]
+    large = len(patch) == 2 and max(patch) >= COARSE_FROM and not fixed
+    half = tuple(max(16, n // 2 // 8 * 8) for n in patch)
+    stages: list[Stage] = []
+    for number, (gates, share) in enumerate(phases):
+        first, last = number == 0, number == len(phases) - 1
+        epochs = max(1, round(share * effort.epochs))
+        full = Stage(
+            epochs=epochs,
+            size=patch,
+            crop=len(patch) == 2,
+            batch_size=batch,
+            learning_rate=peak if first else LATE_RATE,
+            final_learning_rate=FINAL_RATE if last else LATE_RATE,
+            learn_position=scratch and first,
+            ssa_every=SSA_EVERY if first else 0,
+            validate_every=effort.validate_every,
+            gates=gates,
+        )
+        coarse = replace(full, size=half, batch_size=2 * batch)
+        if large and not last:
+            stages.append(coarse)
+        elif large and first:
+            early = min(epochs - 1, max(1, round(COARSE_SHARE * epochs)))
+            stages.append(replace(coarse, epochs=early, final_learning_rate=LATE_RATE))
+            stages.append(replace(full, epochs=epochs - early, learning_rate=LATE_RATE, learn_position=False))
+        else:
+            stages.append(full)
+    return tuple(stages)
+
+
+def _augmentation(source: Bundle | Design) -> Augmentation:
+    """Strong: with few cases, most of what real input brings has to be made."""
+    settings = source.preprocessing
+    common = Augmentation(
+        affine_p=0.9,
+        rotate_degrees=15.0,
+        zoom_p=0.7,
+        zoom=(0.75, 1.35),
+        noise_p=0.3,
+        noise_std=0.12,
+        contrast_p=0.4,
+        gamma=(0.65, 1.6),
+    )
+    if settings.intensity["kind"] == "window":
+        return replace(common, noise_std=0.06, intensity_scale=0.12, intensity_shift=0.08)
+    common = replace(common, intensity_scale=0.25, intensity_shift=0.3)
+    if settings.spatial_dims == 2 and settings.orientation == "acquired":  # rows and columns vary between scanners
+        square = settings.patch_size[0] == settings.patch_size[1]  # a quarter turn keeps the patch's shape
+        common = replace(common, flip_axes=(0, 1), flip_p=0.3, rotate_degrees=30.0, elastic_p=0.15)
+        common = replace(common, rotate90_p=0.3 if square else 0.0)
+    return replace(common, bias_field_p=0.15) if source.modality == "MR" else common

@@ -1,0 +1,278 @@
+"""One training of a fine-tuning: a fold of a cross-validation, the single split, or the final one on all cases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..bundles.preprocessing import ACQUIRED, Preprocessing
+from ..errors import InputError
+from ..networks import build_network
+from ..networks.apformer import APFormer
+from ..pruning.budget import Budget
+from ..training.augment import fit
+from ..training.calibration import keep_foreground, keep_share
+from ..training.cases import Case, PreparedCases
+from ..training.checkpoint import CHECKPOINT
+from ..training.config import TrainingConfig
+from ..training.loop import Row, Trainer
+from ..training.pace import Timed
+from ..training.parallel import Processes
+from ..training.pruned import compacted
+from ..training.rehearsal import Rehearsal
+from .events import Teller
+from .heads import grown_weights
+from .pictures import draw_overlay
+from .recipe import PHASE_NAMES, Effort, network_arguments, write_recipe
+from .schedule import StepTimer, plan_effort
+from .setup import Setup
+
+PATIENCE_SHARE = 0.4  # of a training's validations without a better one end a phase
+FEWEST_PATIENCE = 5
+FOREGROUND_KEPT = 0.998  # of the tokens that hold foreground, when no budget says how many may be kept
+OVERLAYS = 2
+OVERLAY_EVERY = 2  # validations
+SEARCHED_ITEMS = 400  # among which the slices to show are chosen
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which training this is: number `fold` (from 1) of `folds`; without `judged`, the final one on all cases."""
+
+    name: str
+    fold: int
+    folds: int
+    judged: bool = True
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training gave: the recipe after pruning, weights, log rows, and the cases that could not be read."""
+
+    config: TrainingConfig
+    weights: dict[str, Tensor]
+    rows: list[Row]
+    unreadable: dict[str, str]
+
+
+class Round:
+    """One training.
+
+    Args:
+        prepared: (training, validation) cases, built.
+        folder: its own; checkpoints, log and overlays.
+        processes: all that train together.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        prepared: tuple[PreparedCases, PreparedCases],
+        folder: Path,
+        place: Place,
+        teller: Teller,
+        check: Callable[[], None],
+        processes: Processes,
+    ) -> None:
+        self.setup, self.folder, self.place = setup, folder, place
+        self.training, self.validation = prepared
+        self.teller, self.check, self.processes = teller, check, processes
+        self.arguments = network_arguments(setup.source, setup.plan, setup.request.budget)
+        self.shown: list[tuple[int, int]] = []
+
+    def plan(self, left: Callable[[], float | None]) -> dict[str, Any]:
+        """How much is trained, and what it was judged by, as plain data for `run`.
+
+        Args:
+            left: tells the seconds that are left, asked after steps have been timed; None for a number of epochs.
+
+        Raises:
+            ConfigError: too little time.
+        """
+        request, cases = self.setup.request, len(self.training)
+        if request.epochs is not None:
+            steps = request.epochs * max(1, cases // 4)
+            effort = Effort(request.epochs, steps, max(1, request.epochs // 10), "float32")
+            return {"seconds": None, "effort": asdict(effort), "guesses": {}, "counted": False}
+        rehearses = self.setup.base is not None and request.rehearsal
+        network = build_network(self.setup.source_network, self.arguments)
+        if (start := self._start()) is not None:
+            network.load_state_dict(start)
+        timer = StepTimer(network, self.setup.source.channels, self.setup.device, rehearses, self.check)
+        stages = self._recipe(Effort(20, 100, 20, "float32")).stages
+        last = stages[-1]
+        precision = timer.choose_precision(last)
+        guesses = {_key(stage): timer(stage) for stage in stages}
+        epochs = sum(stage.epochs for stage in stages)
+        step = sum(stage.epochs * guesses[_key(stage)] for stage in stages) / epochs
+        validation = timer(last) / last.batch_size / 3 * len(self.validation)  # a step is about three forward passes
+        seconds = left()
+        assert seconds is not None
+        effort = plan_effort(seconds, step, validation if self.place.judged else 0.0, precision)
+        if not self.place.judged:
+            effort = Effort(effort.epochs, effort.steps, effort.epochs, precision)
+        guesses["validation"] = validation
+        return {"seconds": seconds, "effort": asdict(effort), "guesses": guesses, "counted": False}
+
+    def run(self, settled: dict[str, Any], version: str) -> Trained:
+        """Train as settled, or go on with the training whose checkpoint is in the folder."""
+        effort, guesses, seconds = Effort(**settled["effort"]), settled["guesses"], settled["seconds"]
+        config = self._recipe(effort, version)
+        pace = None
+        if seconds is not None:
+            pace = Timed(seconds, config.stages, lambda stage: guesses[_key(stage)], guesses["validation"])
+        validations = sum(stage.epochs for stage in config.stages) // effort.validate_every
+        trainer = Trainer(
+            config,
+            self.training,
+            self.validation,
+            self.folder,
+            self.setup.device,
+            workers=0,
+            on_epoch=lambda row: self._tell(trainer, row),
+            pace=pace,
+            rehearsal=self._rehearsal(),
+            patience=max(FEWEST_PATIENCE, round(PATIENCE_SHARE * validations)) if self.place.judged else 0,
+            settle=self._settle,
+            check=self.check,
+            processes=self.processes,
+        )
+        if (self.folder / CHECKPOINT).exists():
+            trainer.resume()
+            if not settled["counted"]:
+                self.teller.resumed(sum(row["seconds"] for row in trainer.rows))
+                self.teller.say(f"Continuing after epoch {trainer.epoch} of {config.epochs}.")
+        elif (start := self._start()) is not None:
+            trainer.start_with(start)
+        weights = trainer.run()
+        self._leave_out(trainer.unreadable)
+        config, weights = compacted(config, weights, self.training)
+        return Trained(config, weights, trainer.rows, trainer.unreadable)
+
+    def _leave_out(self, names: Collection[str]) -> None:
+        """Go on without the prepared forms of these training cases."""
+        items = self.training.items
+        self.training.items = [item for n, item in enumerate(items) if self.training.case(n).name not in names]
+
+    def _recipe(self, effort: Effort, version: str = "1.0.0") -> TrainingConfig:
+        setup = self.setup
+        return write_recipe(setup.request, setup.source, setup.plan, version, setup.licence, effort)
+
+    def _settle(self, network: nn.Module) -> None:
+        """Set what is pruned: the share that the budget names, or else nothing that holds a structure."""
+        if not isinstance(network, APFormer) or network.query_gate is None:
+            return
+        budget = self.setup.request.budget
+        keep = None if budget is None else Budget.parse(budget).keep
+        if keep is not None:
+            keep_share(network, self.training, keep)
+        elif budget is None:
+            keep_foreground(network, self.training, FOREGROUND_KEPT)
+
+    def _settled(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The selected weights with the threshold that suits them."""
+        network = build_network(self.setup.source_network, self.arguments)
+        network.load_state_dict(weights)
+        self._settle(network.eval())
+        return network.state_dict()
+
+    def _start(self) -> dict[str, Tensor] | None:
+        """Weights to begin with; None leaves them to chance, which the seed decides."""
+        if self.setup.base is None:
+            return None
+        return grown_weights(self.setup.base, self.arguments, self.setup.plan.base_channels, self.setup.request.seed)
+
+    def _rehearsal(self) -> Rehearsal | None:
+        setup = self.setup
+        if setup.base is None or not setup.request.rehearsal:
+            return None
+        base = setup.base.build_network().to(setup.device)
+        return Rehearsal(base, setup.plan.base_channels, setup.plan.unlabelled)
+
+    def _tell(self, trainer: Trainer, row: Row) -> None:
+        place = {"fold": self.place.fold, "folds": self.place.folds, "of": trainer.config.epochs}
+        told = {**row, **place, "phase": PHASE_NAMES[row["gates"]], "overlays": []}
+        if not self.place.judged:
+            told.pop("dice", None)  # of cases that it was trained on: no figure to show
+        elif "dice" in row and (sum("dice" in each for each in trainer.rows) - 1) % OVERLAY_EVERY == 0:
+            told["overlays"] = self._overlays(trainer.ema.module, row)
+        self.teller.epoch(told)
+        done = (self.place.fold - 1 + trainer.epoch / trainer.config.epochs) / self.place.folds
+        self.teller.training(f"training, {told['phase']}: epoch {row['epoch']} of {trainer.config.epochs}", done)
+
+    @torch.inference_mode()
+    def _overlays(self, network: nn.Module, row: Row) -> list[str]:
+        """PNGs of the same validation slices each time, as the network sees them now."""
+        network.eval()
+        paths = []
+        self.shown = self.shown or _slices_to_show(self.validation)
+        for number, (item, k) in enumerate(self.shown, 1):
+            image, label = self.validation.item(item)
+            shape = tuple(label.shape[1:])
+            patch = [max(a, b) for a, b in zip(shape, self.validation.preprocessing.patch_size, strict=True)]
+            logits = network(fit(image, patch)[None].to(self.setup.device))[0].float().cpu()
+            found = fit(logits.argmax(0)[None].float(), shape)[0]
+            flat = found if found.ndim == 2 else found[k]
+            picture = image if image.ndim == 3 else image[:, k]
+            truth = label[0] if label.ndim == 3 else label[0, k]
+            path = self.folder / f"epoch-{row['epoch']:03d}-{number}.png"
+            mean = sum(row["dice"].values()) / len(row["dice"])
+            title = f"{self.validation.case(item).name}, epoch {row['epoch']}, Dice {mean:.3f}"
+            shown = [_upright(array, self.validation.preprocessing) for array in (picture, truth, flat)]
+            draw_overlay(shown[0], shown[1], shown[2].astype(np.uint8), self.setup.plan.labels, path, title)
+            paths.append(str(path))
+        return paths
+
+
+def _slices_to_show(cases: PreparedCases) -> list[tuple[int, int]]:
+    """(item, slice of a volume) of the `OVERLAYS` slices of different cases that hold most of the labels."""
+    best: dict[str, tuple[int, int, int]] = {}  # case -> (voxels, item, slice)
+    for item in range(0, len(cases), max(1, len(cases) // SEARCHED_ITEMS)):
+        label = cases.item(item)[1][0] > 0
+        areas = label.flatten(1).sum(1) if label.ndim == 3 else label.sum()[None]
+        k = int(areas.argmax())
+        name = cases.case(item).name
+        best[name] = max(best.get(name, (0, 0, 0)), (int(areas[k]), item, k))
+    return [(item, k) for _, item, k in sorted(best.values(), reverse=True)[:OVERLAYS]]
+
+
+def _upright(array: Tensor, preprocessing: Preprocessing) -> np.ndarray:
+    """(..., rows, columns) as pictures are looked at: towards the patient's left and back."""
+    flips = [axis for axis, letter in ((-1, "R"), (-2, "A")) if letter in preprocessing.orientation[:2]]
+    return np.flip(array.numpy(), tuple(flips)) if preprocessing.orientation != ACQUIRED else array.numpy()
+
+
+def _key(stage: Any) -> str:
+    """Names a stage's cost: guesses are kept as JSON."""
+    return f"{stage.gates} " + "x".join(map(str, (stage.batch_size, *stage.size)))
+
+
+def prepare_cases(
+    setup: Setup, cases: Sequence[Case], folder: Path, skipped: dict[str, str], check: Callable[[], None]
+) -> PreparedCases:
+    """The cases in prepared form, without those in `skipped`; what cannot be read either is left out and named there.
+
+    Raises:
+        InputError: none can be read.
+    """
+    wanted = [case for case in cases if case.name not in skipped]
+    prepared = PreparedCases(wanted, folder, setup.source.preprocessing, setup.reader)
+
+    def skip(case: Case, error: InputError) -> None:
+        skipped[case.name] = error.what
+
+    prepared.build(progress=lambda done, total: check(), skip=skip)
+    if not prepared.items:
+        name, reason = next((case.name, skipped[case.name]) for case in cases if case.name in skipped)
+        raise InputError(
+            f"None of the {len(cases)} cases can be read; {name}: {reason}",
+            "There is nothing to train on, or nothing to judge by.",
+            "Check the data set with `apformer dataset check`.",
+        )
+    return prepared

@@ -1,0 +1,200 @@
+"""A whole fine-tuning: the base is measured first, the model learns, and takes over only when it is better."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from apformer.bundles import Bundle, ModelLibrary
+from apformer.datasets import SiteDataset
+from apformer.errors import BundleError
+from apformer.inference import Segmenter
+
+pytest.importorskip("monai", reason="training needs MONAI (the extra 'train')")
+
+from apformer.finetuning import finetune
+from apformer.finetuning.rounds import FEWEST_PATIENCE
+from finetune_samples import a_ball, a_base, a_request, a_site
+
+ENOUGH = 90  # epochs after which a small network tells balls from noise; half of them are not enough for it
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> ModelLibrary:
+    return ModelLibrary([tmp_path / "models"])
+
+
+@pytest.fixture
+def base(library: ModelLibrary) -> Bundle:
+    return a_base(library)
+
+
+def told(events: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [event for event in events if event["event"] == kind]
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, list[dict[str, Any]], ModelLibrary, Path]:
+    """A model of Ball and Hole that was trained from scratch: (outcome, events, library, site)."""
+    folder = tmp_path_factory.mktemp("learned")
+    library = ModelLibrary([folder / "models"])
+    site = a_site(folder / "site")
+    events: list[dict[str, Any]] = []
+    request = a_request(site, base=None, name="balls", epochs=ENOUGH)
+    outcome = finetune(request, library=library, on_event=events.append)
+    return outcome, events, library, site.root
+
+
+def test_a_model_from_scratch_learns_and_segments_new_images(learned: Any) -> None:
+    outcome, _, library, _ = learned
+    assert outcome.adopted
+    dice = {name: entry["mean_dice"] for name, entry in outcome.summary["after"]["labels"].items()}
+    assert dice["Ball"] > 0.6 and dice["Hole"] > 0.6
+    image, truth = a_ball(99)
+    found = Segmenter(library.find("balls"), "cpu").segment(image).labels.array
+    overlap = 2 * np.count_nonzero((found == 1) & (truth.array == 1))
+    assert overlap / (np.count_nonzero(found == 1) + np.count_nonzero(truth.array == 1)) > 0.5
+
+
+def test_events_tell_what_a_host_shows(learned: Any) -> None:
+    _, events, _, site = learned
+    json.dumps(events)  # plain data
+    fractions = [event["fraction"] for event in told(events, "progress")]
+    assert fractions[-1] == 1.0
+    assert fractions == sorted(fractions)
+    epochs = told(events, "epoch")
+    assert [event["epoch"] for event in epochs] == list(range(1, len(epochs) + 1))
+    shown = next(event for event in epochs if event["overlays"])
+    assert set(shown["dice"]) == {"Ball", "Hole"}
+    assert shown["losses"]["total"] > 0
+    assert len(shown["overlays"]) == 2
+    kept = site / "trainings" / "balls-1.0.0" / "training"
+    assert sorted(kept.glob("epoch-*.png")), "pictures of the training stay with its report"
+
+
+def test_the_report_holds_what_was_done_and_the_page_needs_nothing_else(learned: Any) -> None:
+    outcome, _, _, site = learned
+    report = json.loads(outcome.report.read_text(encoding="utf-8"))
+    assert report["version"] == outcome.bundle.version == "1.0.0"
+    assert report["data"]["folds"] == 1
+    assert not set(report["data"]["training_cases"]) & set(report["data"]["validation_cases"])
+    assert report["curves"][-1]["dice"]
+    assert report["settings"]["recipe"]["stages"][0]["learning_rate"] > 0
+    assert set(report["after"]["cases"]) == set(report["data"]["validation_cases"])
+    for picture in report["pictures"]["worst"]:
+        assert (outcome.report.parent / picture["file"]).stat().st_size > 500
+    page = outcome.page.read_text(encoding="utf-8")
+    assert "http://" not in page and "https://" not in page
+    left = {path.name for path in outcome.report.parent.rglob("*")}
+    assert not {"checkpoint.pt", "plan.json", "draft"} & left, "what only an unfinished training needs is gone"
+    assert str(site) not in json.dumps(report["settings"]), "reports name no folders of this computer"
+
+
+def test_a_better_version_takes_over_and_one_step_goes_back(learned: Any) -> None:
+    _, _, library, site = learned
+    dataset = SiteDataset.open(site)
+    weak = finetune(a_request(dataset, base=None, name="weak", epochs=20), library=library).bundle
+    events: list[dict[str, Any]] = []
+    request = a_request(dataset, base="weak", name="weak", epochs=ENOUGH, rehearsal=False)
+    outcome = finetune(request, library=library, on_event=events.append)
+    first_epoch = next(n for n, event in enumerate(events) if event["event"] == "epoch")
+    measured = told(events, "measured")
+    assert [event["which"] for event in measured] == ["before", "after"]
+    assert events.index(measured[0]) < first_epoch, "the base is measured before anything is trained"
+    before, after = (outcome.summary[which]["labels"]["Ball"]["mean_dice"] for which in ("before", "after"))
+    assert after > before + 0.05
+    assert outcome.adopted
+    assert library.find("weak").version == outcome.bundle.version == "1.1.0"
+    assert outcome.bundle.metadata["parent_version"] == "weak 1.0.0"
+    assert library.rollback("weak").checksum == weak.checksum
+    assert library.find("weak@1.1.0").checksum == outcome.bundle.checksum, "no version is lost"
+
+
+def test_what_is_not_better_is_kept_but_not_adopted(tmp_path: Path, library: ModelLibrary, base: Bundle) -> None:
+    site = a_site(tmp_path / "site")
+    outcome = finetune(a_request(site, name="ball", epochs=2), library=library)
+    assert not outcome.adopted
+    assert "no clear gain" in outcome.verdict
+    assert library.find("ball").checksum == base.checksum
+    assert library.find("ball@1.1.0").version == "1.1.0"
+    forced = finetune(a_request(site, name="ball", epochs=2, adopt="always"), library=library)
+    assert forced.adopted
+    assert library.find("ball").version == forced.bundle.version == "1.2.0"
+
+
+def test_a_first_version_that_is_no_better_than_its_base_waits_to_be_activated(
+    tmp_path: Path, library: ModelLibrary, base: Bundle
+) -> None:
+    finetune(a_request(a_site(tmp_path / "site"), name="other"), library=library)
+    with pytest.raises(BundleError, match="No version of other is active"):
+        library.find("other")
+
+
+def test_with_few_patients_every_one_is_judged_once_by_a_model_that_never_saw_it(
+    tmp_path: Path, library: ModelLibrary, base: Bundle
+) -> None:
+    site = a_site(tmp_path / "site", patients=4)
+    events: list[dict[str, Any]] = []
+    outcome = finetune(a_request(site), library=library, on_event=events.append)
+    data = outcome.summary["data"]
+    assert data["folds"] == 3
+    assert sorted(outcome.summary["after"]["cases"]) == [case.name for case in site.cases()]
+    assert {(event["fold"], event["folds"]) for event in told(events, "epoch")} == {(n, 4) for n in (1, 2, 3, 4)}
+    final = [event for event in told(events, "epoch") if event["fold"] == 4]
+    assert all(event["dice"] is None for event in final), "on cases that it was trained on there is nothing to tell"
+
+
+def test_a_budget_prunes_the_new_version(tmp_path: Path, library: ModelLibrary, base: Bundle) -> None:
+    site = a_site(tmp_path / "site")
+    events: list[dict[str, Any]] = []
+    request = a_request(site, name="light", epochs=10, budget="keep=0.5", adopt="always")
+    outcome = finetune(request, library=library, on_event=events.append)
+    phases = [event["phase"] for event in told(events, "epoch")]
+    assert list(dict.fromkeys(phases)) == ["adapt", "tighten", "hold", "harden"]
+    assert outcome.bundle.network_arguments["prune_queries"] is True
+    after = outcome.summary["after"]
+    assert after["gmac"] <= after["gmac_dense"]
+    assert outcome.summary["before"]["kept_tokens_mean"] is None
+    assert 0 <= after["kept_tokens_mean"] <= 1
+    again = finetune(a_request(site, base="light", name="light", epochs=4), library=library)
+    assert again.bundle.network_arguments["prune_queries"] is True, "gates that the base has stay"
+
+
+def test_labels_that_the_site_does_not_have_are_kept_from_the_base(learned: Any, tmp_path: Path) -> None:
+    _, _, library, _ = learned
+    site = a_site(tmp_path / "site", labels="2=Hole", only=2)
+    outcome = finetune(a_request(site, base="balls", name="balls", epochs=4), library=library)
+    assert [label.name for label in outcome.bundle.labels] == ["Ball", "Hole"]
+    assert list(outcome.summary["after"]["labels"]) == ["Hole"], "nothing at the site can judge the ball"
+    image, truth = a_ball(50)
+    found = Segmenter(outcome.bundle, "cpu").segment(image).labels.array
+    both = np.count_nonzero((found == 1) & (truth.array == 1))
+    assert both > 0.4 * np.count_nonzero(truth.array == 1), "the ball is not forgotten"
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path: Path, library: ModelLibrary, base: Bundle) -> None:
+    site = a_site(tmp_path / "site")
+    request = a_request(site, adopt="never")
+    first, second = (finetune(replace(request, name=name), library=library).bundle for name in ("a", "b"))
+    other = finetune(replace(request, name="c", seed=1), library=library).bundle
+    weights = [bundle.build_network().state_dict()["head.weight"] for bundle in (first, second, other)]
+    assert weights[0].equal(weights[1])
+    assert not weights[0].equal(weights[2])
+
+
+def test_a_training_that_no_longer_improves_ends_early(tmp_path: Path, library: ModelLibrary, base: Bundle) -> None:
+    request = a_request(a_site(tmp_path / "site"), epochs=4 * FEWEST_PATIENCE)
+    events: list[dict[str, Any]] = []
+    outcome = finetune(request, library=library, on_event=events.append)
+    epochs = told(events, "epoch")
+    stopped = [event["epoch"] for event in epochs if event.get("stopped_early")]
+    if stopped:
+        assert len(epochs) == stopped[-1] < request.epochs
+    else:
+        scores = [sum(event["dice"].values()) for event in epochs if event["dice"]]
+        assert max(scores[-FEWEST_PATIENCE:]) > max(scores[:-FEWEST_PATIENCE])
+    assert outcome.summary["time"]["used_s"] > 0

@@ -1,0 +1,455 @@
+"""A fine-tuning survives cancelling, kills, full disks, damaged files and wrong clocks; what is resumed ends the same."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from apformer import files
+from apformer.bundles import ModelLibrary
+from apformer.datasets import SiteDataset
+from apformer.errors import ConfigError, OutputError
+
+pytest.importorskip("monai", reason="training needs MONAI (the extra 'train')")
+
+from apformer.finetuning import Outcome, events, finetune, schedule
+from apformer.finetuning.folder import TRAININGS
+from apformer.training import loop
+from apformer.training.checkpoint import CHECKPOINT, load_checkpoint
+from crash_samples import TINY, Stopped, Stopper, assert_same_weights, plain_pictures, plan_of, train_on
+from dataset_samples import assert_sound
+from finetune_samples import a_ball, a_base, a_request, a_site
+from version_samples import copier
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+ENGINE = Path(__file__).resolve().parents[2] / "APFormerSlicer"
+KILLS = int(os.environ.get("APFORMER_KILLS", "100"))
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "a single split": {"epochs": 3},
+    "cross-validation": {"epochs": 2},
+    "a budget": {"epochs": 4, "budget": "keep=0.5"},
+}
+# Where each is stopped, one after the other: (what was told, number of the check after it); see `Stopper`.
+MOMENTS = {
+    "a single split": [
+        ("checking the data set", 3),  # while files are read
+        ("measuring ball", 1),
+        ("measuring ball 1.0.0: case 2", 1),  # all are measured, and nothing is noted yet
+        ("preparing", 2),
+        ("preparing", 10),  # in the first epoch
+        ("1: epoch", 2),
+        ("epoch 2 of 3", 5),  # while the last epoch is validated
+        ("measuring the new model", 1),
+        ("drawing", 1),
+    ],
+    "cross-validation": [
+        ("1: epoch", 1),
+        ("measuring the new model: case 1", 1),  # between two trainings, or just before
+        ("2: epoch", 1),
+        ("3: measuring the new model", 1),
+        ("4: epoch", 2),
+        ("drawing", 1),
+    ],
+    "a budget": [("tighten: epoch", 2), ("hold: epoch", 1), ("measuring the new model", 1), ("drawing", 1)],
+}
+
+
+@pytest.fixture(autouse=True)
+def pictures_are_not_drawn() -> Iterator[None]:
+    with plain_pictures():
+        yield
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A data set, the library, and an uninterrupted training of it, called "whole"."""
+
+    site: SiteDataset
+    library: ModelLibrary
+    settings: dict[str, Any]
+    whole: Outcome
+
+    def train(self, name: str, stopper: Stopper | None = None, **more: Any) -> Outcome:
+        stopper = stopper or Stopper()
+        request = a_request(self.site, name=name, **{**self.settings, **more})
+        return finetune(request, library=self.library, on_event=stopper, check=stopper.check)
+
+    def stop(self, name: str, stopper: Stopper, **more: Any) -> None:
+        with pytest.raises(Stopped):
+            self.train(name, stopper, **more)
+
+    def folder(self, name: str) -> Path:
+        return self.site.root / TRAININGS / name
+
+
+@pytest.fixture(scope="module", params=list(VARIANTS))
+def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Trained]:
+    return request.param, a_trained(tmp_path_factory.mktemp("variant"), request.param)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return a_trained(tmp_path_factory.mktemp("trained"), "a single split")
+
+
+def a_trained(folder: Path, name: str) -> Trained:
+    library = ModelLibrary([folder / "models"])
+    a_base(library, **TINY)
+    site = a_site(folder / "site", patients=4 if name == "cross-validation" else 8)
+    settings = VARIANTS[name]
+    with plain_pictures():
+        return Trained(site, library, settings, finetune(a_request(site, name="whole", **settings), library=library))
+
+
+# ------------------------------------------------------------------------------------------------ stopped
+
+
+def test_a_training_stopped_at_any_moment_and_resumed_ends_with_the_very_same_weights(
+    variant: tuple[str, Trained],
+) -> None:
+    which, trained = variant
+    for number, (moment, calls) in enumerate(MOMENTS[which]):
+        stopper = Stopper(moment, calls)
+        trained.stop("stopped", stopper, resume=plan_of(trained.site, "stopped").exists())
+        assert trained.library.inactive() == ["whole"], f"no version before the end, {number}"
+    outcome = trained.train("stopped", resume=True)
+    assert_same_weights(outcome.bundle, trained.whole.bundle)
+    assert outcome.summary["after"]["labels"] == trained.whole.summary["after"]["labels"]
+    report, whole = (json.loads(each.report.read_text()) for each in (outcome, trained.whole))
+    times = {"seconds", "train_seconds"}
+    curves, expected = (
+        [{k: v for k, v in row.items() if k not in times} for row in r["curves"]] for r in (report, whole)
+    )
+    assert curves == expected
+    assert [part["name"] for part in report["time"]["phases"]] == [part["name"] for part in whole["time"]["phases"]]
+
+
+def test_a_training_goes_on_with_the_base_and_the_cases_it_began_with(tmp_path: Path) -> None:
+    trained = a_trained(tmp_path, "a single split")
+    trained.stop("mine", Stopper("1: epoch"))
+    base = trained.library.find("ball")
+    trained.library.add_version(copier(base.directory, "ball", "1.1.0"))
+    trained.library.activate("ball", "1.1.0")
+    image, truth = a_ball(8)
+    trained.site.add_label("Third", 3)
+    trained.site.add(image, truth.with_array(3 * (truth.array > 0).astype("uint8")), patient="came later")
+    outcome = trained.train("mine", resume=True)
+    assert outcome.summary["base"] == {"name": "ball", "version": "1.0.0"}
+    data = outcome.summary["data"]
+    assert len(data["training_cases"] + data["validation_cases"]) == 8
+    assert_same_weights(outcome.bundle, trained.whole.bundle)
+
+
+def corrects(site: SiteDataset) -> None:
+    case = site.cases()[0]
+    _, truth = a_ball(1)
+    site.correct(case.name, case_grid(case).with_array(truth.array))
+
+
+def case_grid(case: Any) -> Any:
+    return files.read_volume(case.image_path)
+
+
+def redraws(site: SiteDataset) -> None:
+    """Add patients until a new split takes others of the first ones for validation."""
+    first = {case.patient for case in site.cases()}
+    split = site.split
+    assert split is not None
+    for seed in range(100, 200):
+        site.add(*a_ball(seed), patient=f"patient {seed}")
+        if first & set(site.planned_split(redraw=True).folds[1]) != first & set(split.folds[1]):
+            break
+    site.freeze_split(redraw=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "what"),
+    [
+        (corrects, {}, "case-0001 was removed, reopened or corrected"),
+        (lambda site: site.remove("case-0002"), {}, "case-0002 was removed"),
+        (lambda site: site.rename_label("Hole", "Cavity"), {}, "labels"),
+        (redraws, {}, "divided anew"),
+        (None, {"seed": 6}, "seed = 5000"),
+        (None, {"budget": "keep=0.5"}, "budget = None"),
+        (None, {"epochs": 4}, "epochs = 3"),
+        (None, {"base": None}, "ball 1.0.0"),
+        (None, {"labels": ("Ball",)}, "labels"),
+    ],
+)
+def test_a_training_is_not_continued_with_anything_else_than_it_began_with(
+    tmp_path: Path, stopped: Trained, change: Callable[[SiteDataset], Any] | None, settings: dict[str, Any], what: str
+) -> None:
+    shutil.copytree(stopped.site.root, tmp_path / "site")
+    site = SiteDataset.open(tmp_path / "site")
+    if change:
+        change(site)
+    plan = plan_of(site, "stopped").read_bytes()
+    with pytest.raises(ConfigError, match=what) as caught:
+        replace(stopped, site=site).train("stopped", resume=True, **settings)
+    assert str(plan_of(site, "stopped").parent) in caught.value.remedy
+    assert plan_of(site, "stopped").read_bytes() == plan, "it can still be continued as it was"
+
+
+# ------------------------------------------------------------------------------------------------ killed
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked from one that has loaded torch")
+@pytest.mark.parametrize(("patients", "share"), [(8, 0.6), (4, 0.4)])
+def test_kills_at_random_moments_lose_no_case_and_no_version(tmp_path: Path, patients: int, share: float) -> None:
+    library = ModelLibrary([tmp_path / "models"])
+    a_base(library, **TINY)
+    site = a_site(tmp_path / "site", patients)
+    whole = finetune(a_request(site, name="whole"), library=library).bundle
+    killing = [sys.executable, Path(__file__).with_name("crash_samples.py"), site.root, tmp_path / "models", "killed"]
+    ran = subprocess.run(
+        [*map(str, killing), str(round(KILLS * share))],
+        env={**os.environ, "PYTHONPATH": str(ENGINE), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    train_on(site, library, "killed", lambda event: None)  # nothing that was killed is in the way
+    versions = [entry for entry in library.history("killed") if entry.bundle is not None]
+    assert {entry.version for entry in versions} >= set(json.loads(ran.stdout))
+    for entry in library.history("killed"):
+        assert entry.bundle is not None, entry.problem
+        assert_same_weights(entry.bundle, whole)
+    left = [path for path in (site.root / TRAININGS).rglob("*") if path.name.startswith(".")]
+    assert left == [], "nothing half written is left"
+    assert not plan_of(site, "killed").parent.exists()
+    assert_sound(site)
+
+
+# ------------------------------------------------------------------------------------------------ full disks
+
+
+@contextmanager
+def full_disk(kind: str, checkpoint: Path) -> Iterator[None]:
+    """No checkpoint can be written whole: the disk takes half of one, or says that it is full when all was written."""
+    if kind == "half":
+        half, limits = checkpoint.stat().st_size // 2, resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (half, limits[1]))
+        yield
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", no_space)
+        yield
+
+
+def no_space(descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("kind", ["half", "fsync"])
+def test_a_disk_that_is_full_at_a_checkpoint_keeps_the_one_before(trained: Trained, kind: str) -> None:
+    if kind == "half" and resource is None:
+        pytest.skip("this system cannot limit the size of files")
+    name, full = f"full-{kind}", ExitStack()
+    checkpoint = trained.folder(name) / "training" / CHECKPOINT
+
+    def listen(event: dict[str, Any]) -> None:
+        if event["event"] == "epoch" and event["epoch"] == 1:
+            full.enter_context(full_disk(kind, checkpoint))
+
+    with full, pytest.raises(OutputError, match=CHECKPOINT if kind == "fsync" else "checkpoint") as caught:
+        finetune(a_request(trained.site, name=name, **trained.settings), library=trained.library, on_event=listen)
+    assert "space" in caught.value.remedy or "room" in caught.value.remedy
+    assert load_checkpoint(checkpoint.parent)["epoch"] == 1
+    assert sorted(path.name for path in checkpoint.parent.iterdir() if path.name.startswith(".")) == []
+    assert trained.library.inactive().count(name) == 0
+    assert_same_weights(trained.train(name, resume=True).bundle, trained.whole.bundle)
+
+
+def test_a_disk_that_is_full_when_the_version_is_written_costs_nothing_but_the_writing(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "full-at-the-end"
+
+    def listen(event: dict[str, Any]) -> None:
+        if event.get("message") == "writing the new version":
+            monkeypatch.setattr(os, "fsync", no_space)
+
+    with pytest.raises(OutputError, match="No space left"):
+        finetune(a_request(trained.site, name=name, **trained.settings), library=trained.library, on_event=listen)
+    monkeypatch.undo()
+    assert not (trained.library.user_root / ".versions" / name / "1.0.0").exists()
+    stopper = Stopper()
+    assert_same_weights(trained.train(name, stopper, resume=True).bundle, trained.whole.bundle)
+    assert [event for event in stopper.told if event["event"] == "epoch"] == [], "nothing is trained again"
+
+
+# ------------------------------------------------------------------------------------------------ damaged files
+
+
+@pytest.fixture(scope="module")
+def stopped(trained: Trained) -> Trained:
+    """The same with a second training, "stopped", that was stopped after its first epoch; it is only copied."""
+    with plain_pictures():
+        trained.stop("stopped", Stopper("1: epoch"))
+    return trained
+
+
+def copied(stopped: Trained, folder: Path) -> Trained:
+    shutil.copytree(stopped.site.root, folder / "site")
+    return replace(
+        stopped,
+        site=SiteDataset.open(folder / "site"),
+        library=ModelLibrary([folder / "models", *stopped.library.roots]),
+    )
+
+
+def flipped(content: bytes) -> bytes:
+    """One bit of a weight is another one."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda content: b"",
+    "truncated": lambda content: content[: len(content) // 2],
+    "one bit": flipped,
+    "something else": lambda content: b"not a checkpoint",
+}
+
+
+def test_a_damaged_checkpoint_is_named_and_once_deleted_only_its_training_begins_again(
+    tmp_path: Path, stopped: Trained
+) -> None:
+    here = copied(stopped, tmp_path)
+    checkpoint = here.folder("stopped") / "training" / CHECKPOINT
+    whole, plan = checkpoint.read_bytes(), plan_of(here.site, "stopped").read_bytes()
+    for damage in DAMAGES.values():
+        checkpoint.write_bytes(damage(whole))
+        with pytest.raises(OutputError, match="cannot be read") as caught:
+            here.train("stopped", resume=True)
+        assert str(checkpoint) in caught.value.what and "delete it" in caught.value.remedy
+    assert plan_of(here.site, "stopped").read_bytes() == plan
+    checkpoint.unlink()
+    assert_same_weights(here.train("stopped", resume=True).bundle, stopped.whole.bundle)
+
+
+def test_a_damaged_plan_is_named_and_the_training_can_be_given_up(tmp_path: Path, stopped: Trained) -> None:
+    here = copied(stopped, tmp_path)
+    plan = plan_of(here.site, "stopped")
+    whole = json.loads(plan.read_text())
+    for damaged in ("", plan.read_text()[:200], "[]", json.dumps({**whole, "schema": 9}), json.dumps({"schema": 1})):
+        plan.write_text(damaged)
+        with pytest.raises(ConfigError, match="cannot be read") as caught:
+            here.train("stopped", resume=True)
+        assert str(plan) in caught.value.what and f"delete {plan.parent}" in caught.value.remedy
+        with pytest.raises(ConfigError, match="not finished"):
+            here.train("stopped")
+    shutil.rmtree(plan.parent)
+    here.stop("stopped", Stopper("1: epoch"))
+    assert plan.exists()
+
+
+def test_a_training_whose_plan_was_deleted_is_set_aside_not_overwritten(tmp_path: Path, stopped: Trained) -> None:
+    here = copied(stopped, tmp_path)
+    plan_of(here.site, "stopped").unlink()
+    here.stop("stopped", Stopper("1: preparing"))
+    assert (here.folder("stopped-unfinished") / "training" / CHECKPOINT).exists()
+    assert not (here.folder("stopped") / "training" / CHECKPOINT).exists()
+
+
+def test_what_a_kill_left_after_the_end_is_tidied_by_the_next_training(tmp_path: Path, stopped: Trained) -> None:
+    here = copied(stopped, tmp_path)
+    plan_of(here.site, "stopped").unlink()
+    (here.folder("stopped") / "report.json").write_text('{"version": "7.0.0"}')
+    here.stop("stopped", Stopper("1: preparing"))
+    kept = {path.name for path in here.folder("stopped-7.0.0").rglob("*") if path.is_file()}
+    assert kept == {"report.json", "log.jsonl", "epoch-001-1.png", "epoch-001-2.png"}
+
+
+# ------------------------------------------------------------------------------------------------ time
+
+
+class Clock:
+    """A clock that goes on by a second whenever it is asked, or the training checks whether to stop."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in (events, loop, schedule):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock, perf_counter=clock))
+    return clock
+
+
+def run_by(clock: Clock, trained: Trained, name: str, stopper: Stopper, **more: Any) -> dict[str, Any]:
+    """Train with a clock that also goes on at every check; the report's times, when it is not stopped."""
+
+    def check() -> None:
+        clock()
+        stopper.check()
+
+    request = a_request(trained.site, name=name, **{**trained.settings, **more})
+    outcome = finetune(request, library=trained.library, on_event=stopper, check=check)
+    return outcome.summary["time"]
+
+
+def test_seconds_of_all_processes_are_counted_once(trained: Trained, clock: Clock) -> None:
+    whole = run_by(clock, trained, "timed-whole", Stopper())
+    began = clock.now
+    for number, (moment, calls) in enumerate(
+        (("preparing", 12), ("1: epoch", 1), ("measuring the new", 1), ("drawing", 1))
+    ):
+        with pytest.raises(Stopped):
+            run_by(clock, trained, "timed", Stopper(moment, calls), resume=number > 0)
+    parts = run_by(clock, trained, "timed", Stopper(), resume=True)
+    passed = clock.now - began
+    assert [part["name"] for part in parts["phases"]] == [part["name"] for part in whole["phases"]]
+    assert all(part["seconds"] > 0 for part in parts["phases"])
+    assert sum(part["seconds"] for part in parts["phases"]) <= parts["used_s"] <= passed
+    training = {each["name"]: each["seconds"] for each in whole["phases"]}["training"]
+    assert parts["used_s"] > 0.9 * whole["used_s"]
+    resumed = {each["name"]: each["seconds"] for each in parts["phases"]}["training"]
+    assert training * 0.8 < resumed < 2 * training, "epochs of killed processes count, and none twice"
+
+
+def test_a_training_with_a_time_that_is_resumed_gets_no_more_time_than_was_left(trained: Trained, clock: Clock) -> None:
+    asked = {"epochs": None, "seconds": 1200.0}
+    whole = run_by(clock, trained, "given", Stopper(), **asked)
+    for number, moment in enumerate(("1: epoch", "epoch 3 of", "epoch 5 of")):
+        with pytest.raises(Stopped):
+            run_by(clock, trained, "given-again", Stopper(moment, 2), resume=number > 0, **asked)
+    parts = run_by(clock, trained, "given-again", Stopper(), resume=True, **asked)
+    assert whole["used_s"] <= 1200
+    assert 0.9 * whole["used_s"] < parts["used_s"] < 1.1 * 1200
+
+
+def test_a_clock_that_jumps_changes_nothing(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    jumps, now = random.Random(0), time.time
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: now() + jumps.uniform(-1e8, 1e8))
+        trained.stop("jumps", Stopper("1: epoch"))
+        outcome = trained.train("jumps", resume=True)
+    assert_same_weights(outcome.bundle, trained.whole.bundle)
+    assert 0 < outcome.summary["time"]["used_s"] < 1e4
+    assert all(part["seconds"] >= 0 for part in outcome.summary["time"]["phases"])

@@ -1,0 +1,248 @@
+"""Parts of fine-tuning, each alone: rehearsal, pace, the rule, the design of a new model, corrected voxels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from apformer.datasets import SiteDataset, identity
+from apformer.datasets.table import make_table
+from apformer.errors import ConfigError
+from apformer.finetuning.design import design
+from apformer.finetuning.schedule import plan_effort
+from apformer.finetuning.verdict import judge
+from apformer.volume import Volume
+from torch import Tensor, nn
+
+pytest.importorskip("monai", reason="training needs MONAI (the extra 'train')")
+
+from apformer.finetuning.cases import SiteReader, as_case
+from apformer.finetuning.labels import plan_labels
+from apformer.finetuning.request import Request
+from apformer.training.cases import PreparedCases
+from apformer.training.config import LossWeights, Stage
+from apformer.training.losses import CORRECTED_WEIGHT, APFormerLoss
+from apformer.training.pace import Timed, validates
+from apformer.training.rehearsal import Rehearsal
+from finetune_samples import a_site
+
+identity._SCRYPT["n"] = 2
+
+
+# ------------------------------------------------------------------------------------------------ rehearsal
+
+
+class Says(nn.Module):
+    """A base that answers with fixed probabilities (channels, n), whatever it is shown."""
+
+    def __init__(self, probabilities: list[list[float]]) -> None:
+        super().__init__()
+        self.logits = torch.tensor(probabilities).log()[None]
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.logits.expand(image.shape[0], -1, -1)
+
+
+NOTHING = torch.zeros(1, 1, 3)
+
+
+def logits_of(*rows: list[float]) -> Tensor:
+    return torch.tensor(rows)[None].log()
+
+
+def test_a_student_that_agrees_with_the_base_loses_least() -> None:
+    teacher = Rehearsal(Says([[0.9, 0.2, 0.6], [0.1, 0.8, 0.4]]), {1: 1})
+    said, labels = teacher.ask(NOTHING), torch.tensor([[[0, 1, 0]]])
+    same = teacher.loss(logits_of([0.9, 0.2, 0.6], [0.1, 0.8, 0.4]), said, labels)
+    other = teacher.loss(logits_of([0.6, 0.6, 0.6], [0.4, 0.4, 0.4]), said, labels)
+    assert float(same) < float(other)
+
+
+def test_voxels_where_the_base_is_wrong_are_not_rehearsed() -> None:
+    teacher = Rehearsal(Says([[0.9, 0.2, 0.1], [0.1, 0.8, 0.9]]), {1: 1})
+    labels = torch.tensor([[[0, 1, 0]]])  # the third voxel: the base says 1, a person says background
+    student = logits_of([0.9, 0.2, 0.5], [0.1, 0.8, 0.5]).requires_grad_()
+    teacher.loss(student, teacher.ask(NOTHING), labels).backward()
+    assert student.grad is not None
+    assert student.grad[..., 2].abs().max() == 0
+    assert student.grad[..., :2].abs().max() > 0
+
+
+def test_a_new_structure_where_the_base_says_background_costs_nothing() -> None:
+    teacher = Rehearsal(Says([[1 - 1e-6] * 3, [1e-6] * 3]), {1: 1})
+    labels = torch.tensor([[[2, 2, 0]]])
+    found_new = logits_of([1e-6, 1e-6, 1 - 2e-6], [1e-6, 1e-6, 1e-6], [1 - 2e-6, 1 - 2e-6, 1e-6])
+    assert float(teacher.loss(found_new, teacher.ask(NOTHING), labels)) < 1e-3
+
+
+def test_structures_that_nobody_labelled_are_taken_from_the_base() -> None:
+    teacher = Rehearsal(Says([[0.1, 0.1, 0.9], [0.9, 0.9, 0.1]]), {1: 2}, unlabelled={2})
+    labels = torch.tensor([[[0, 1, 0]]])  # the second voxel is labelled, as something else
+    assert teacher.complete(labels, teacher.ask(NOTHING)).tolist() == [[[2, 1, 0]]]
+
+
+def test_dropped_labels_of_the_base_count_as_background() -> None:
+    teacher = Rehearsal(Says([[0.2] * 3, [0.3] * 3, [0.5] * 3]), {1: 1})
+    torch.testing.assert_close(teacher.ask(NOTHING)[0, :, 0], torch.tensor([0.7, 0.3]))
+
+
+# ------------------------------------------------------------------------------------------------ corrected voxels
+
+
+def test_corrected_voxels_weigh_more_in_the_cross_entropy() -> None:
+    loss = APFormerLoss(LossWeights())
+    logits = torch.zeros(1, 2, 1, 2)
+    logits[0, 1, 0, 1] = 3.0  # the second pixel is found to be foreground, with confidence
+    labels = torch.tensor([[[[1, 0]]]])
+    left, right = torch.tensor([[[[1, 0]]]]), torch.tensor([[[[0, 1]]]])
+    entropy = torch.nn.functional.cross_entropy(logits, labels[:, 0], reduction="none").flatten()
+    difference = loss._segmentation(logits, labels, right) - loss._segmentation(logits, labels, left)
+    total = CORRECTED_WEIGHT + 1
+    expected = (CORRECTED_WEIGHT - 1) * (entropy[1] - entropy[0]) / total
+    assert float(difference) == pytest.approx(float(expected), rel=1e-5)
+    assert float(difference) > 0, "the wrong pixel costs more when a person has corrected it"
+
+
+def test_corrections_are_what_differs_from_the_proposal_of_a_model(tmp_path: Path) -> None:
+    dataset = SiteDataset.create(tmp_path / "site", make_table(["Ball"]))
+    image = Volume(np.random.default_rng(0).normal(size=(4, 4, 4)).astype(np.float32), np.eye(4), "MR")
+    proposal = np.zeros((4, 4, 4), np.uint8)
+    proposal[1, 1, 1:3] = 1
+    corrected = proposal.copy()
+    corrected[1, 1, 3] = 1
+    case, _ = dataset.add(
+        image, image.with_array(proposal), patient="a", proposed_by="ball 1.0.0", status="in progress"
+    )
+    case = dataset.correct(case.name, image.with_array(corrected), status="completed")
+    plan = plan_labels(dataset.labels, {1}, None, Request(dataset.root, "new", None))
+    reader = SiteReader.of([case], plan)
+    read = reader(as_case(case))
+    assert np.argwhere(read.corrected).tolist() == [[1, 1, 3]]
+    flat = design([case], [1]).preprocessing
+    prepared = PreparedCases([as_case(case)], tmp_path / "prepared", flat, reader)
+    prepared.build()
+    labels = prepared.item(1)[1]
+    assert labels.shape == (2, 4, 4)
+    assert labels[1].nonzero().tolist() == [[1, 3]]
+
+
+# ------------------------------------------------------------------------------------------------ time
+
+
+STAGES = (
+    Stage(6, (8, 8), 4, 1e-3, validate_every=2),
+    Stage(4, (8, 8), 4, 1e-3, validate_every=2, gates="hard"),
+)
+
+
+def played(pace: Timed, seconds_per_step: dict[str, float], validation: float) -> tuple[float, list[dict[str, Any]]]:
+    """A training of `STAGES` on a machine of that speed: seconds in all, log rows."""
+    owners = [stage for stage in STAGES for _ in range(stage.epochs)]
+    rows: list[dict[str, Any]] = []
+    for epoch, stage in enumerate(owners):
+        steps = pace.steps(epoch, stage, rows)
+        train = steps * seconds_per_step[stage.gates]
+        row = {"epoch": epoch + 1, "steps": steps, "train_seconds": train, "seconds": train}
+        if validates(epoch, owners):
+            row |= {"dice": {}, "seconds": train + validation}
+        rows.append(row)
+    return sum(row["seconds"] for row in rows), rows
+
+
+@pytest.mark.parametrize("speed", [0.5, 1.0, 2.0, 4.0])
+def test_a_time_is_kept_whatever_the_machine_turns_out_to_do(speed: float) -> None:
+    pace = Timed(100.0, STAGES, lambda stage: 0.1, 1.0)
+    total, rows = played(pace, {"closed": 0.1 * speed, "hard": 0.05 * speed}, 1.0 * speed)
+    assert total == pytest.approx(100.0, rel=0.1)
+    assert all(row["steps"] >= 1 for row in rows)
+
+
+def test_time_that_an_early_stop_saved_is_not_spent_elsewhere() -> None:
+    pace = Timed(100.0, STAGES, lambda stage: 0.1, 0.0)
+    rows = [{"epoch": 1, "steps": 100, "train_seconds": 10.0, "seconds": 10.0}]
+    assert pace.steps(9, STAGES[1], rows) <= 1.25 * 100
+
+
+def test_a_time_that_holds_no_training_is_refused_with_what_is_missing() -> None:
+    with pytest.raises(ConfigError, match="holds 4 steps") as caught:
+        plan_effort(10.0, step_s=2.0, validation_s=1.0, precision="float32")
+    assert "at least 45 s more" in caught.value.remedy
+
+
+def test_validations_take_their_share_of_the_time_and_no_more() -> None:
+    effort = plan_effort(600.0, step_s=0.5, validation_s=20.0, precision="float32")
+    assert effort.epochs / effort.validate_every * 20.0 <= 0.15 * 600
+    assert 12 <= effort.epochs <= 60
+
+
+# ------------------------------------------------------------------------------------------------ the rule
+
+
+def figures(gmac: float = 10.0, **dice: float | None) -> dict[str, Any]:
+    return {"labels": {name: {"mean_dice": value} for name, value in dice.items()}, "gmac": gmac}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "better"),
+    [
+        (figures(A=0.90), figures(A=0.91), True),
+        (figures(A=0.90), figures(A=0.901), False),
+        (figures(A=0.90), figures(A=0.897, gmac=5.0), True),
+        (figures(A=0.90), figures(A=0.89, gmac=5.0), False),
+        (figures(A=0.90, B=0.50), figures(A=0.87, B=0.60), False),
+        (figures(A=0.90, B=None), figures(A=0.90, B=0.70), True),
+        (figures(A=0.90, B=None), figures(A=0.85, B=0.70), False),
+        (None, figures(A=0.7), True),
+        (None, figures(A=0.0), False),
+    ],
+)
+def test_the_rule_adopts_what_is_better_and_nothing_else(before: Any, after: Any, better: bool) -> None:
+    adopted, why = judge(before, after)
+    assert adopted is better
+    assert why.endswith(".")
+
+
+def test_a_label_that_fell_is_named() -> None:
+    assert "B fell from 0.800 to 0.700" in judge(figures(A=0.5, B=0.8), figures(A=0.9, B=0.7))[1]
+
+
+# ------------------------------------------------------------------------------------------------ a new model
+
+
+def test_nearly_cubic_voxels_get_a_network_of_volumes(tmp_path: Path) -> None:
+    found = design(a_site(tmp_path / "site", 3).cases(), [1, 2])
+    assert found.preprocessing.spatial_dims == 3
+    assert found.preprocessing.patch_size == (16, 16, 16)
+    assert found.preprocessing.spacing_mm == (1.0, 1.0, 1.0)
+    assert found.modality == "MR"
+
+
+def a_case(folder: Path, shape: tuple[int, ...], spacing: tuple[float, float, float], modality: str) -> list[Any]:
+    dataset = SiteDataset.create(folder, make_table(["Organ"]))
+    voxels = np.random.default_rng(0).integers(-1000, 1000, shape).astype(np.int16)
+    labels = np.zeros(shape[-3:], np.uint8)
+    labels[0, 2:6, 2:6] = 1
+    if modality == "CT":
+        voxels[labels == 1] = np.linspace(0, 100, 16).astype(np.int16)
+    image = Volume(voxels, np.diag([*spacing, 1.0]), modality)
+    dataset.add(image, Volume(labels, image.ijk_to_ras), patient="a")
+    return dataset.cases()
+
+
+def test_thick_slices_get_a_network_of_slices_at_a_size_it_can_take(tmp_path: Path) -> None:
+    found = design(a_case(tmp_path / "site", (6, 400, 300), (1.0, 1.0, 8.0), "MR"), [1]).preprocessing
+    assert found.spatial_dims == 2
+    assert found.orientation == "acquired"
+    assert found.patch_size == (256, 192)
+    assert found.spacing_mm == pytest.approx((1.5625, 1.5625))
+
+
+def test_a_ct_window_lies_around_what_is_learned(tmp_path: Path) -> None:
+    found = design(a_case(tmp_path / "site", (6, 32, 32), (1.0, 1.0, 8.0), "CT"), [1]).preprocessing
+    assert found.orientation == "LPS"
+    assert found.intensity["kind"] == "window"
+    assert -15 < found.intensity["lower"] < 5
+    assert 95 < found.intensity["upper"] < 115
