@@ -9,6 +9,8 @@ from ..errors import UsageError
 from . import options as option
 from .console import Console
 
+STUDIES = ("site-shift", "new-structure", "scratch", "learning-curve", "forgetting")
+
 
 def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
     parser = commands.add_parser("benchmark", help="seconds and memory on this machine")
@@ -16,6 +18,8 @@ def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
     _add_segment(kinds, shared)
     _add_pruning(kinds, shared)
     _add_pareto(kinds, shared)
+    _add_plugin(kinds, shared)
+    _add_finetune(kinds, shared)
 
 
 def _add_segment(kinds: Any, shared: argparse.ArgumentParser) -> None:
@@ -47,6 +51,55 @@ def _add_pareto(kinds: Any, shared: argparse.ArgumentParser) -> None:
     pareto.add_argument("--images", type=option.positive, metavar="N", help="at most so many validation images")
     option.add_device(pareto)
     pareto.set_defaults(run=run_pareto)
+
+
+def _add_plugin(kinds: Any, shared: argparse.ArgumentParser) -> None:
+    plugin = kinds.add_parser("plugin", parents=[shared], help="MONAI's UNETR trained, pruned by the plug-in, restored")
+    plugin.add_argument("dataset", type=option.path, metavar="DATASET", help="folder with images and label maps")
+    plugin.add_argument(
+        "--config",
+        required=True,
+        type=option.path,
+        metavar="FILE",
+        help="TOML file, see Configs/; its network and schedule are not used",
+    )
+    plugin.add_argument("--keep", type=_share, default=0.3, metavar="SHARE", help="of the tokens; default: 0.3")
+    plugin.add_argument("--minutes", type=_minutes, metavar="M", help="of training, instead of the usual epochs")
+    plugin.add_argument("--threads", type=option.positive, metavar="N", help="threads to compute with")
+    plugin.add_argument("-o", "--output", type=option.path, metavar="DIR", help="keep the record and the weights here")
+    plugin.set_defaults(run=run_plugin)
+
+
+def _add_finetune(kinds: Any, shared: argparse.ArgumentParser) -> None:
+    finetune = kinds.add_parser("finetune", parents=[shared], help="what fine-tuning brings, on patients kept apart")
+    finetune.add_argument("dataset", type=option.path, metavar="DATASET", help="the study's data set, Decathlon layout")
+    finetune.add_argument("--study", required=True, choices=STUDIES, help="see docs/fine-tuning.md")
+    finetune.add_argument(
+        "-o", "--output", required=True, type=option.path, metavar="FILE", help="results, as JSON; continued when there"
+    )
+    finetune.add_argument("--minutes", type=_minutes, metavar="M", help="per training, instead of the study's own")
+    finetune.add_argument("--old", type=option.path, metavar="DATASET", help="the base's own data: what was forgotten")
+    finetune.add_argument("--threads", type=option.positive, metavar="N", help="threads to compute with")
+    finetune.set_defaults(run=run_finetune)
+
+
+def _share(text: str) -> float:
+    return _number(text, 1.0, "a share above 0 and up to 1")
+
+
+def _minutes(text: str) -> float:
+    return _number(text, 10_000.0, "a number of minutes")
+
+
+def _number(text: str, most: float, wanted: str) -> float:
+    """A number above 0 and up to `most`."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+    return value
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
@@ -98,4 +151,47 @@ def run_pareto(options: argparse.Namespace, console: Console) -> int:
     if options.plot is not None:
         pareto.draw(report, options.plot)
     console.result(report, pareto.render(report))
+    return 0
+
+
+def run_plugin(options: argparse.Namespace, console: Console) -> int:
+    from .outputs import check_writable
+
+    if options.output is not None:
+        check_writable(options.output / "record.json")
+    import torch
+
+    from ..benchmarks import plugin
+    from ..training.config import read_config
+
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    report = plugin.run(
+        options.dataset,
+        read_config(options.config),
+        keep=options.keep,
+        minutes=options.minutes,
+        output=options.output,
+        say=console.say,
+    )
+    console.result(report, plugin.render(report))
+    return 0
+
+
+def run_finetune(options: argparse.Namespace, console: Console) -> int:
+    from .outputs import check_writable
+
+    check_writable(options.output)
+    from ..benchmarks import finetuning
+
+    report = finetuning.run(
+        options.study,
+        options.dataset,
+        options.output,
+        minutes=options.minutes,
+        old=options.old,
+        threads=options.threads,
+        say=console.say,
+    )
+    console.result(report, finetuning.render(report))
     return 0

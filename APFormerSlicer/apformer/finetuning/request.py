@@ -31,7 +31,7 @@ class Request:
         labels: names in the site's label table that are trained; empty: all that occur in completed cases.
         mapping: the site's name of a label -> the base's name for the same structure; equal names need none.
         replace: whether labels of the base that are not trained are dropped; otherwise the new model keeps them.
-        budget: "keep=0.3" or "speed=2x"; None leaves a pruned base as it is pruned, and others dense.
+        budget: "keep=0.3" or "speed=2x"; None gives a dense model, also from a pruned base.
         seconds: wall-clock time for everything, measurements included; not used when `epochs` is given.
         epochs: passes over the training cases: a fixed amount of work, repeatable to the bit on one machine.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps"; threads: CPU threads, None leaves it to torch.

@@ -35,7 +35,7 @@ from .setup import Setup
 
 PATIENCE_SHARE = 0.4  # of a training's validations without a better one end a phase
 FEWEST_PATIENCE = 5
-FOREGROUND_KEPT = 0.998  # of the tokens that hold foreground, when no budget says how many may be kept
+FOREGROUND_KEPT = 0.998  # of the tokens that hold foreground, whatever the budget
 OVERLAYS = 2
 OVERLAY_EVERY = 2  # validations
 SEARCHED_ITEMS = 400  # among which the slices to show are chosen
@@ -86,11 +86,11 @@ class Round:
         self.arguments = network_arguments(setup.source, setup.plan, setup.request.budget)
         self.shown: list[tuple[int, int]] = []
 
-    def plan(self, left: Callable[[], float | None]) -> dict[str, Any]:
+    def plan(self, left: Callable[[float], float | None]) -> dict[str, Any]:
         """How much is trained, and what it was judged by, as plain data for `run`.
 
         Args:
-            left: tells the seconds that are left, asked after steps have been timed; None for a number of epochs.
+            left: tells the seconds that are left, given those of a validation; asked after steps have been timed.
 
         Raises:
             ConfigError: too little time.
@@ -112,7 +112,7 @@ class Round:
         epochs = sum(stage.epochs for stage in stages)
         step = sum(stage.epochs * guesses[_key(stage)] for stage in stages) / epochs
         validation = timer(last) / last.batch_size / 3 * len(self.validation)  # a step is about three forward passes
-        seconds = left()
+        seconds = left(validation)
         assert seconds is not None
         effort = plan_effort(seconds, step, validation if self.place.judged else 0.0, precision)
         if not self.place.judged:
@@ -165,15 +165,14 @@ class Round:
         return write_recipe(setup.request, setup.source, setup.plan, version, setup.licence, effort)
 
     def _settle(self, network: nn.Module) -> None:
-        """Set what is pruned: the share that the budget names, or else nothing that holds a structure."""
-        if not isinstance(network, APFormer) or network.query_gate is None:
-            return
+        """Set what is pruned to the share that the budget names, but never below what holds the structures."""
         budget = self.setup.request.budget
-        keep = None if budget is None else Budget.parse(budget).keep
+        if budget is None or not isinstance(network, APFormer):
+            return
+        keep = Budget.parse(budget).keep
         if keep is not None:
             keep_share(network, self.training, keep)
-        elif budget is None:
-            keep_foreground(network, self.training, FOREGROUND_KEPT)
+        keep_foreground(network, self.training, FOREGROUND_KEPT)
 
     def _settled(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """The selected weights with the threshold that suits them."""

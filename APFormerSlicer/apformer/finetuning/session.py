@@ -22,7 +22,7 @@ from .cases import as_case
 from .events import Listener, Teller
 from .folder import TRAININGS, TrainingFolder, training_folder, unfinished
 from .measure import Scores, cost_of, measure, summary
-from .outcome import Findings, Outcome, write_version
+from .outcome import WORST_CASES, Findings, Outcome, write_version
 from .recipe import PHASE_NAMES
 from .request import Request
 from .rounds import Place, Round, Trained, prepare_cases
@@ -206,7 +206,7 @@ class _Session:
         one = self._one(setup, folder.path, place)
         settled = folder.plan["rounds"].get(place.name)
         if settled is None:
-            settled = one.plan(lambda: self._time_for(setup, folder, rounds_left))
+            settled = one.plan(lambda validation: self._time_for(setup, folder, rounds_left, validation))
             self._settle_round(folder, place, settled)
         told = {"place": asdict(place), "settled": settled, "version": version, "skipped": self.skipped}
         self.processes.from_first(told)
@@ -231,16 +231,23 @@ class _Session:
     def _settle_round(self, folder: TrainingFolder, place: Place, settled: dict[str, Any]) -> None:
         folder.settle(rounds={**folder.plan["rounds"], place.name: settled}, skipped=self.skipped)
 
-    def _time_for(self, setup: Setup, folder: TrainingFolder, rounds_left: int) -> float | None:
-        """Seconds of the next training: an even share of what is left after all measuring and writing."""
+    def _time_for(self, setup: Setup, folder: TrainingFolder, rounds_left: int, validation: float) -> float | None:
+        """Seconds of the next training: an even share of what is left after all measuring, drawing and writing.
+
+        Args:
+            validation: a guess of the seconds in which the new network sees the validation cases of this round.
+        """
         if self.seconds is None:
             return None
         before = (folder.plan.get("before") or {}).get("base")
-        cases = len(self._validation_cases(setup))
-        per_case = before["ms_per_case"] / 1000 if before and before["ms_per_case"] else 1.0
-        measuring = MEASURING_MARGIN * cases * per_case * (rounds_left / max(1, len(_places(setup))))
+        places = _places(setup)
+        old_case = before["ms_per_case"] / 1000 if before and before["ms_per_case"] else 0.0
+        new_case = max(old_case, validation / max(1, len(setup.divided(0)[1])))
+        measuring = len(self._validation_cases(setup)) * new_case * rounds_left / len(places)
+        drawing = WORST_CASES * (old_case + new_case)
         closing = CLOSING_SECONDS + CLOSING_SHARE * self.seconds
-        return (self.seconds - self.teller.used - measuring - closing) / rounds_left
+        left = self.seconds - self.teller.used - MEASURING_MARGIN * (measuring + drawing) - closing
+        return left / rounds_left
 
     def _draft(self, trained: Trained, home: Path) -> Bundle:
         return write_bundle(trained.config, trained.weights, home / "draft")
@@ -266,7 +273,8 @@ class _Session:
         Of a part that a killed process had begun, what is used further counts.
         """
         used = self.teller.used
-        self.phases.append({"name": name, "seconds": round(used - self.told, 1)})
+        before = self.phases.pop()["seconds"] if self.phases and self.phases[-1]["name"] == name else 0.0
+        self.phases.append({"name": name, "seconds": round(before + used - self.told, 1)})
         self.told = used
         folder.settle(used=used, phases=self.phases, skipped=self.skipped, **settled)
 

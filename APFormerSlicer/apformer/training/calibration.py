@@ -22,12 +22,12 @@ IMAGES = 96  # over which a threshold is set, evenly over the cases
 
 @torch.no_grad()
 def keep_foreground(network: APFormer, cases: PreparedCases, recall: float) -> None:
-    """Set the threshold so that `recall` of the tokens that hold foreground are kept, even without the safety ring."""
+    """Lower the threshold, if need be, until `recall` of the tokens that hold foreground are kept without the ring."""
     margins, cells = _look(network, cases)
     found = torch.cat([margin[cell > 0] for margin, cell in zip(margins, cells, strict=True)])
     assert network.query_gate is not None
     if found.numel():
-        network.query_gate.threshold.fill_(float(found.quantile(1 - recall)) - 1e-4)
+        network.query_gate.threshold.clamp_(max=float(found.quantile(1 - recall)) - 1e-4)
 
 
 @torch.no_grad()

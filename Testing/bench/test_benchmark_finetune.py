@@ -1,0 +1,66 @@
+"""The fine-tuning studies: patients who judge are in no site, results are kept and continued."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from apformer.errors import ConfigError
+
+pytest.importorskip("monai", reason="training needs MONAI (the extra 'train')")
+
+from apformer.benchmarks import finetuning
+from apformer.commands.benchmark import STUDIES
+from apformer.datasets.imports import Pair, Source
+
+
+def a_source(patients: int) -> Source:
+    pairs = [
+        Pair(f"patient{number:03d}_frame0{frame}", (Path("image"),), Path("labels"))
+        for number in range(patients)
+        for frame in (1, 2)
+    ]
+    return Source(tuple(pairs), {3: "Left ventricle"})
+
+
+def test_the_command_offers_every_study() -> None:
+    assert tuple(finetuning.STUDIES) == STUDIES
+
+
+def test_patients_are_ordered_alike_whatever_the_files_order_and_stay_whole() -> None:
+    study = finetuning.STUDIES["site-shift"]
+    source = a_source(40)
+    turned = Source(source.pairs[::-1], source.names)
+    patients = finetuning._patients(source, study)
+    assert list(patients) == list(finetuning._patients(turned, study))
+    assert all(len(pairs) == 2 for pairs in patients.values())
+    assert list(patients) != sorted(patients), "neighbours in a list often come from one scanner"
+
+
+def test_every_study_leaves_enough_patients_to_judge() -> None:
+    for study in finetuning.STUDIES.values():
+        assert study.others >= 20
+        assert all(run.patients == 0 or run.patients >= 3 for run in study.runs)
+        assert len({run.name for run in study.runs}) == len(study.runs)
+
+
+def test_results_of_other_settings_are_not_continued(tmp_path: Path) -> None:
+    study = finetuning.STUDIES["site-shift"]
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps({"study": "site-shift", "minutes": 1.0, "others": study.others, "runs": {}}))
+    with pytest.raises(ConfigError, match="other settings"):
+        finetuning._read(results, "site-shift", study)
+
+
+def test_a_data_set_of_another_study_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not look like"):
+        finetuning._patients(a_source(3), finetuning.STUDIES["scratch"])
+
+
+def test_the_table_shows_what_is_known_and_a_dash_for_the_rest() -> None:
+    known = {"mean_dice": 0.9, "pooled_dice": 0.92, "hd95_mm": None}
+    entry = {"others": {"labels": {"Left ventricle cavity": known}}}
+    text = finetuning.render({"study": "site-shift", "others": 20, "minutes": 15.0, "runs": {"base": entry}})
+    assert "0.900" in text and "0.920" in text
+    assert text.splitlines()[-1].count("-") == 3
