@@ -31,6 +31,34 @@ def copier(source: Path, name: str, version: str, **metadata: object) -> Callabl
     return lambda folder: copy_as(source, folder, name, version, **metadata)
 
 
+def add_versions(library: ModelLibrary, source: Path, name: str, *versions: str, adopt: bool = False) -> None:
+    """Add copies as versions of `name`; with `adopt`, activate each at once."""
+    for version in versions:
+        library.add_version(copier(source, name, version))
+        if adopt:
+            library.activate(name, version)
+
+
+def versions_of(library: ModelLibrary, name: str) -> list[str | None]:
+    """What the history lists."""
+    return [entry.version for entry in library.history(name)]
+
+
+def record_of(library: ModelLibrary, name: str) -> Path:
+    """The file that says which version is active."""
+    return library.user_root / ".versions" / name / "active.json"
+
+
+def folder_of(library: ModelLibrary, name: str, version: str) -> Path:
+    """Where a trained version is."""
+    return library.user_root / ".versions" / name / version
+
+
+def damage(directory: Path) -> None:
+    """Make a bundle unsound."""
+    (directory / METADATA).write_text("{}")
+
+
 def add_next(library: ModelLibrary, source: Path, name: str = NAME) -> str:
     """Add one more version, whose number is chosen while it is written."""
     return library.add_version(lambda folder: copy_as(source, folder, name, library.next_version(name))).version

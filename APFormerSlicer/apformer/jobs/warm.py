@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import BundleError
 
 if TYPE_CHECKING:
+    from ..bundles import ModelLibrary
     from ..inference import Segmenter
 
 
@@ -38,18 +40,28 @@ class Warm:
         place = str(choose_device(device))  # an absent device is told before weights are read
         library = ModelLibrary()
         kept = self._segmenter
-        if kept is not None and self._device == place and _is_unchanged(kept, _folder_of(library.roots, model)):
+        if kept is not None and self._device == place and _is_unchanged(kept, _folder_of(library, model)):
             return kept
         bundle = library.find(model)
         self._segmenter = kept = None  # before the next one is loaded: two may not fit
         self._segmenter, self._device = Segmenter(bundle, place), place
         return self._segmenter
 
+    def release(self) -> None:
+        """Give back the memory of the model that is kept, on the GPU too: another kind of job needs all there is."""
+        import torch
 
-def _folder_of(roots: tuple[Path, ...], model: str) -> Path:
-    """Where `ModelLibrary.find` looks first that exists; a wrong guess only costs a reload."""
-    named = next((root / model for root in roots if (root / model).is_dir()), None)
-    return Path(model).expanduser().absolute() if named is None else named
+        self._segmenter = None
+        gc.collect()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+        elif self._device == "mps":
+            torch.mps.empty_cache()
+
+
+def _folder_of(library: ModelLibrary, model: str) -> Path:
+    """The folder that `ModelLibrary.find` loads; raises as it does when no version is active."""
+    return library.directory(model) or Path(model).expanduser().absolute()
 
 
 def _is_unchanged(segmenter: Segmenter, folder: Path) -> bool:
