@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from . import __version__
 from .commands import COMMANDS
 from .commands.console import Console, as_user_error
+from .commands.finetune import leads
 from .errors import APFormerError, UsageError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -51,9 +52,11 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. `--help` and `--version` leave through SystemExit(0)."""
     words = _joined(sys.argv[1:] if arguments is None else arguments)
-    console = Console(as_json="--json" in words, quiet="--quiet" in words, debug="--debug" in words)
+    speaks = leads()  # torchrun starts the same command several times; of the others, only errors are heard
+    as_json, quiet = speaks and "--json" in words, not speaks or "--quiet" in words
+    console = Console(as_json=as_json, quiet=quiet, debug="--debug" in words)
     try:
-        with _clean_stdout(console):
+        with _clean_stdout(as_json or not speaks):
             options = build_parser().parse_args(words)
             return int(options.run(options, console))
     except KeyboardInterrupt:
@@ -82,6 +85,6 @@ def _joined(words: Sequence[str]) -> list[str]:
     return joined
 
 
-def _clean_stdout(console: Console) -> contextlib.AbstractContextManager[object]:
-    """With --json, whatever a library prints goes to stderr; the console keeps the real stdout for its one object."""
-    return contextlib.redirect_stdout(sys.stderr) if console.as_json else contextlib.nullcontext()
+def _clean_stdout(clean: bool) -> contextlib.AbstractContextManager[object]:
+    """Whatever a library prints goes to stderr; the console keeps the real stdout for its one JSON object."""
+    return contextlib.redirect_stdout(sys.stderr) if clean else contextlib.nullcontext()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from apformer.benchmarks import segment as benchmark_module
-from apformer.bundles import load_bundle
+from apformer.bundles import ModelLibrary, load_bundle
 from apformer.errors import APFormerError, BundleError, DeviceError, OutputError
 from apformer.files import read_volume
 from apformer.inference import Segmenter
@@ -334,16 +334,6 @@ def test_a_larger_volume_needs_more_memory_and_more_time_is_expected(volumes_mod
     assert (small.counts["tiles"], large.counts["tiles"]) == (1, 64)
 
 
-def test_preflight_for_fine_tuning_counts_the_steps_that_fit(tmp_path: Path, volumes_model: Path) -> None:
-    asked = {"for": "finetune", "dataset": str(tmp_path), "base": str(volumes_model), "seconds": 900, "device": "cpu"}
-    result = run_here("preflight", **asked)
-    assert result["ok"] is True
-    assert 0 < result["counts"]["steps_at_least"] <= result["counts"]["steps_at_most"]
-    assert result["seconds"][0] == 900 and result["needed_bytes"]["device"] > 0
-    refused = run_here("preflight", **{**asked, "dataset": str(tmp_path / "none")})
-    assert refused["ok"] is False and "data set" in refused["reason"]["remedy"]
-
-
 def test_preflight_can_be_cancelled_while_it_tries(tmp_path: Path, model: Path) -> None:
     def cancel(job: Job, event: Event) -> None:
         if event.data["message"] == "trying a piece of the image":
@@ -366,3 +356,19 @@ def test_live_tensors_are_counted_once_and_only_as_long_as_they_live() -> None:
         del view
         assert tensors.live_bytes == 0
     assert tensors.peak_bytes == 8000
+
+
+def test_a_version_that_was_activated_serves_the_next_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APFORMER_MODELS", str(tmp_path))
+    library = ModelLibrary()
+    versions = [
+        library.add_version(lambda folder, number=number: save_sample(folder, name="ours", version=number))
+        for number in ("1.0.0", "1.1.0")
+    ]
+    library.activate("ours", "1.0.0")
+    warm = Warm()
+    first = warm.segmenter("ours", "cpu")
+    assert warm.segmenter("ours", "cpu") is first
+    library.activate("ours", "1.1.0")
+    second = warm.segmenter("ours", "cpu")
+    assert [first.bundle.checksum, second.bundle.checksum] == [bundle.checksum for bundle in versions]

@@ -8,7 +8,8 @@
     {"event": "result", "id": "7", "data": {...}}
 
 Every job ends with exactly one `result`, `error` or `cancelled`. Hosts in Python use `JobClient` or `AsyncJobClient`;
-a host with its own process class (Qt's QProcess) uses `Conversation`, which only turns bytes into events.
+a host with its own process class (Qt's QProcess) uses `Conversation`, which only turns bytes into events. Jobs wait for
+each other, and a fine-tuning takes minutes to hours: a host gives it a client, and thus a worker, of its own.
 """
 
 from .aio import AsyncJobClient

@@ -86,11 +86,16 @@ class Job:
         if self._cancelled.is_set():
             raise Cancelled
 
-    def progress(self, fraction: float, message: str = "") -> None:
-        """Tell how far the job is (0 to 1) and what it does; raises Cancelled, like `check`."""
+    def progress(self, fraction: float, message: str = "", eta_s: float | None = None) -> None:
+        """Tell how far the job is (0 to 1) and what it does; raises Cancelled, like `check`.
+
+        Args:
+            eta_s: seconds left, where the job knows; otherwise they follow from its pace.
+        """
         self.check()
         fraction = min(1.0, max(0.0, float(fraction)))
-        eta_s, now = self._pace.eta_s(fraction), self._clock()
+        pace_s, now = self._pace.eta_s(fraction), self._clock()
+        eta_s = pace_s if eta_s is None else eta_s
         told_at, step = self._told
         if message == step and fraction < 1.0 and now - told_at < _QUIET_SECONDS:
             return

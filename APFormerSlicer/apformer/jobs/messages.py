@@ -181,9 +181,9 @@ class Fields:
             raise self._refused(name, f"one of {', '.join(choices)}")
         return value
 
-    def flag(self, name: str) -> bool:
-        """True or false; false where it is left out."""
-        value = self._values.get(name) if self.has(name) else False
+    def flag(self, name: str, default: bool = False) -> bool:
+        """True or false; `default` where it is left out."""
+        value = self._values.get(name) if self.has(name) else default
         if not isinstance(value, bool):
             raise self._refused(name, "true or false")
         return value
@@ -195,6 +195,27 @@ class Fields:
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
             raise self._refused(name, f"a number from {low:g} to {high:g}")
         return value
+
+    def whole(self, name: str, low: int, high: int) -> int:
+        """A whole number from `low` to `high`."""
+        value = self.number(name, low, high)
+        if value != int(value):
+            raise self._refused(name, f"a whole number from {low} to {high}")
+        return int(value)
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A list of texts that are not empty; without any where it is left out."""
+        values = self._values.get(name) if self.has(name) else []
+        if not isinstance(values, list) or not all(isinstance(value, str) and value for value in values):
+            raise self._refused(name, "a list of texts that are not empty")
+        return tuple(values)
+
+    def texts_by_name(self, name: str) -> dict[str, str]:
+        """An object whose values are texts that are not empty; an empty one where it is left out."""
+        values = self._values.get(name) if self.has(name) else {}
+        if not isinstance(values, dict) or not all(isinstance(value, str) and value for value in values.values()):
+            raise self._refused(name, "an object of texts that are not empty")
+        return dict(values)
 
     def section(self, name: str) -> Fields:
         """An object within the request."""

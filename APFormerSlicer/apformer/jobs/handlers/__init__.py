@@ -8,7 +8,7 @@ from typing import Any
 
 from ..job import Job
 from ..messages import Fields
-from . import benchmark, evaluate, preflight, segment
+from . import benchmark, evaluate, finetune, preflight, segment
 
 
 @dataclass(frozen=True)
@@ -28,5 +28,6 @@ HANDLERS: Mapping[str, Handler] = {
     "segment": Handler(segment.parse, segment.run),
     "evaluate": Handler(evaluate.parse, evaluate.run),
     "benchmark": Handler(benchmark.parse, benchmark.run),
+    "finetune": Handler(finetune.parse, finetune.run),
     "preflight": Handler(preflight.parse, preflight.run),
 }

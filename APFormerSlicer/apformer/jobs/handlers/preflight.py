@@ -1,23 +1,22 @@
 """`preflight`: whether a job can run here, where, how long it takes, and why not.
 
-Fields: for ("segment" or "finetune"), then those of that job: image or array, model, device, roi; or dataset (folder),
-base (model), seconds, device. What makes the job impossible is a result too, with "ok": false.
+Fields: for ("segment" or "finetune"), then those of that job. What makes the job impossible is a result too, with
+"ok": false; so are problems of a data set, all of which "problems" lists.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import APFormerError, InputError
+from ...errors import APFormerError
+from ..exits import explain_error
 from ..image import Image
 from ..messages import Fields
+from . import finetune
 
 if TYPE_CHECKING:
     from ..job import Job
-
-_LONGEST_SECONDS = 30 * 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -32,26 +31,22 @@ class Segment:
 
 @dataclass(frozen=True)
 class Finetune:
-    """A fine-tuning that is not asked for yet. `seconds`: the time it is given."""
+    """A `finetune` request that is not made yet: keyword arguments of `finetuning.Request`."""
 
-    dataset: Path
-    base: str
-    seconds: float
-    device: str
+    request: dict[str, Any]
 
 
 def parse(fields: Fields) -> Segment | Finetune:
+    if fields.choice("for", ("segment", "finetune")) == "finetune":
+        return Finetune(finetune.parse(fields))
+    if fields.has("outputs"):  # a host may send the very fields of the job
+        fields.section("outputs")
     device = fields.text("device", "auto")
-    if fields.choice("for", ("segment", "finetune")) == "segment":
-        if fields.has("outputs"):  # a host may send the very fields of the job
-            fields.section("outputs")
-        return Segment(Image.parse(fields), fields.text("model"), device, fields.optional_text("roi"))
-    seconds = fields.number("seconds", 1, _LONGEST_SECONDS)
-    return Finetune(fields.path("dataset"), fields.text("base"), seconds, device)
+    return Segment(Image.parse(fields), fields.text("model"), device, fields.optional_text("roi"))
 
 
 def run(job: Job) -> dict[str, Any]:
-    from ..preflight import refusal
+    from ..verdict import refusal
 
     try:
         if isinstance(job.arguments, Segment):
@@ -59,6 +54,8 @@ def run(job: Job) -> dict[str, Any]:
         return _finetune(job, job.arguments)
     except APFormerError as error:
         return refusal(error)
+    except ImportError as error:  # MONAI is needed for training only
+        return refusal(explain_error(error, None))
 
 
 def _segment(job: Job, asked: Segment) -> dict[str, Any]:
@@ -71,16 +68,22 @@ def _segment(job: Job, asked: Segment) -> dict[str, Any]:
 
 
 def _finetune(job: Job, asked: Finetune) -> dict[str, Any]:
-    from ...bundles import ModelLibrary
+    from ...commands.finetune_check import check_request
+    from ...finetuning import Request
     from ...inference import choose_device
-    from ..preflight import estimate_finetune
 
-    if not asked.dataset.is_dir():
-        raise InputError(
-            f"{asked.dataset} is not a folder.", "There are no cases to learn from.", "Check the path of the data set."
-        )
-    device = choose_device(asked.device)
-    job.progress(0.0, "loading the model")
-    bundle = ModelLibrary().find(asked.base)
-    job.progress(0.3, "trying a training step")
-    return estimate_finetune(bundle, device, asked.seconds, check=job.check).as_data()
+    request = Request(**asked.request)
+    device = choose_device(request.device)
+    job.progress(0.0, "looking at the data set")
+    checked = check_request(request)
+    problems = [problem.as_dict() for problem in checked.problems]
+    try:
+        checked.refuse_blocked()
+        job.progress(0.3, "trying a training step")
+        from ..preflight_finetune import estimate_finetune
+
+        return estimate_finetune(checked, device, check=job.check).as_data()
+    except APFormerError as error:
+        from ..verdict import refusal
+
+        return refusal(error, problems=problems)
