@@ -8,8 +8,10 @@ from torch import nn
 
 from ..errors import ConfigError
 from .apformer import APFormer
+from .mobile_utr import MobileUtr
+from .sparse_unetr import SparseUnetr
 
-_REGISTRY: dict[str, type[nn.Module]] = {"apformer": APFormer}
+_REGISTRY: dict[str, type[nn.Module]] = {"apformer": APFormer, "mobile_utr": MobileUtr, "sparse_unetr": SparseUnetr}
 NETWORK_NAMES = tuple(_REGISTRY)
 
 

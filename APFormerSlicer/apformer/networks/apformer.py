@@ -53,8 +53,8 @@ class APFormerConfig:
         norm: "batch" (published) or "instance".
         prune_head: predict, per token, whether its cell holds any foreground (258 parameters).
         prune_queries: skip tokens that the prune head finds no foreground in (one learnable threshold).
-        prune_keys: drop keys that no kept query depends on (head_dim + 1 parameters); one flag for all layers or one per
-            layer.
+        prune_keys: drop keys that no kept query depends on (head_dim + 1 parameters); one flag for all layers, or one
+            per layer.
         safety_ring: tokens kept around those that `prune_queries` keeps.
         layer_shapes: (heads, key_dim, value_dim, ffn_dim) of every layer, for networks from which dead heads and
             channels were removed; by default all layers are (heads, head_dim, head_dim, ffn_dim). Scores are scaled
