@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 import torch
 from apformer.errors import PruningError
 from apformer.pruning import count_macs
-from apformer.pruning.plugin import prune_attention
+from apformer.pruning.plugin import HEAD_WIDTH, PruneHead, prune_attention
 from apformer.training.config import LossWeights
 from apformer.training.losses import APFormerLoss
 from hypothesis import given, settings
@@ -69,6 +71,8 @@ def test_gates_that_keep_every_token_and_dependency_change_nothing(name: str):
 @pytest.mark.parametrize("prune_keys", [True, False])
 def test_soft_and_hard_agree_for_images_with_none_few_some_and_all_tokens_kept(name: str, prune_keys: bool):
     pruned, image = pruned_at(name, [0.0, 0.2, 0.6, 1.0], prune_keys)
+    for gate in pruned.dependency:
+        nn.init.constant_(gate.gate, 3.0)  # high thresholds, so that keys are dropped however the gates were drawn
     soft, of_soft = with_auxiliaries(pruned, image, "soft")
     hard, of_hard = with_auxiliaries(pruned, image, "hard")
     assert_close(hard, soft)
@@ -156,43 +160,6 @@ def test_a_cls_token_stays_a_key_when_no_query_depends_on_it():
     assert float(with_auxiliaries(pruned, image, "hard")[1].transformer_macs) == expected
 
 
-@each_network
-def test_blocks_that_are_to_stay_whole_do(name: str):
-    """The others prune; what the head reads and the tokens that are passed on are those behind the whole blocks."""
-    image = an_image(name, 2)
-    network = a_network(name)
-    blocks = [m for m in network.modules() if isinstance(m, TransformerBlock | nn.TransformerEncoderLayer)]
-    read: list[Tensor] = []
-    outputs: dict[int, Tensor] = {}
-    with torch.no_grad():
-        plain = network(image)
-    pruned = prune_attention(network, sample=image, whole_blocks=2)
-    assert len(pruned.costs) == len(blocks) - 2 == len(pruned.dependency)
-    nn.init.constant_(pruned.query_gate.threshold, 1e4)  # nothing is kept
-    pruned.prune_head.register_forward_pre_hook(lambda _, args: read.append(args[0]))
-    for number, block in enumerate(blocks):
-        block.register_forward_hook(lambda _, args, output, number=number: outputs.__setitem__(number, output))
-    found, auxiliaries = with_auxiliaries(pruned, image, "hard")
-    batch_second = "batch second" in name
-    entered = outputs[1].transpose(0, 1) if batch_second else outputs[1]
-    assert torch.equal(read[0], entered[:, pruned.grid.leading :])
-    if not pruned.grid.leading:
-        assert float(auxiliaries.transformer_macs.sum()) == 0
-        assert all(torch.equal(outputs[number], outputs[1]) for number in range(2, len(blocks)))
-    if "ViT" in name:
-        assert torch.equal(found[1][1], plain[1][1])  # what the whole blocks gave
-    with torch.no_grad():
-        assert_same(pruned.restore()(image), plain)
-
-
-@pytest.mark.parametrize("count", [-1, 3])
-def test_at_least_one_block_must_be_left_to_prune(count: int):
-    network, image = a_network("ViT"), an_image("ViT")
-    with pytest.raises(PruningError, match=f"whole_blocks is {count}, and the network has 3"):
-        prune_attention(network, sample=image, whole_blocks=count)
-    prune_attention(network, sample=image)  # the refusal left nothing behind
-
-
 # What the losses get
 
 
@@ -217,10 +184,27 @@ def test_prune_logits_lie_where_their_patch_lies():
     image = torch.zeros(1, 1, 24, 16)
     image[0, 0, 8:12, 4:8] = 1.0  # row 2, column 1 of 6 x 4 patches
     pruned = prune_attention(a_network("encoder, post-norm"), sample=image)
-    _, auxiliaries = with_auxiliaries(pruned, image, "hard")
-    logits = auxiliaries.prune_logits[0, 1]
-    different = (logits - logits[0, 0]).abs() > 1e-5
-    assert different.nonzero().tolist() == [[2, 1]]
+    empty, patch = (with_auxiliaries(pruned, each, "hard")[1].prune_logits for each in (torch.zeros_like(image), image))
+    different = (patch - empty)[0, 1].abs() > 1e-5
+    assert different.nonzero().tolist() == [[row, column] for row in (1, 2, 3) for column in (0, 1, 2)]
+
+
+@pytest.mark.parametrize("grid", [(3, 2), (2, 3, 2)])
+def test_the_prune_head_reads_tokens_row_by_row_and_their_neighbours(grid: tuple[int, ...]):
+    torch.manual_seed(0)
+    head = PruneHead(5, len(grid))
+    tokens = torch.randn(2, math.prod(grid), 5)
+    with torch.no_grad():
+        found = head(tokens, grid)
+        hidden = head.hidden(tokens).reshape(2, *grid, HEAD_WIDTH)
+        place = (1,) * len(grid)
+        expected = head.around.bias.expand(2, 2).clone()
+        for offset in itertools.product((-1, 0, 1), repeat=len(grid)):
+            there = tuple(p + o for p, o in zip(place, offset, strict=True))
+            if all(0 <= t < n for t, n in zip(there, grid, strict=True)):
+                weight = head.around.weight[(slice(None), slice(None), *(o + 1 for o in offset))]
+                expected += hidden[(slice(None), *there)] @ weight.T
+    torch.testing.assert_close(found[(slice(None), slice(None), *place)], expected)
 
 
 @each_network
