@@ -17,6 +17,7 @@ from apformer.errors import BundleError, ConfigError
 from apformer.networks.apformer import APFormer
 from apformer.pruning.attention import ragged_layer
 from apformer.pruning.gates import dilate
+from apformer.pruning.threshold import find_threshold
 from PIL import Image
 
 SMALL: dict[str, Any] = {
@@ -311,7 +312,7 @@ def test_the_threshold_for_a_share_keeps_that_share_on_average_ring_included():
     generator = torch.Generator().manual_seed(0)
     margins = [torch.randn(1, 20, 20, generator=generator) for _ in range(5)]
     for share in (0.7, 0.3, 0.0):
-        threshold = pareto.find_threshold(margins, share, ring=1)
+        threshold = find_threshold(margins, share, ring=1)
         kept = np.mean([float(dilate((margin > threshold).float(), 1).mean()) for margin in margins])
         assert share - 0.01 <= kept <= share or kept == pytest.approx(share)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from apformer import files
 from apformer.bundles import ModelLibrary, bundled_models
 from apformer.inference import Segmenter
+from apformer.metrics import evaluate
 
 LARGE_ML = 1.0
 LIVER = 5  # its value in TotalSegmentator's labels
@@ -41,7 +43,11 @@ def test_a_torso_keeps_its_liver_and_most_slices_are_pruned_whole(data_root: Pat
     result = segmenter.segment(volume, kept_tokens=True)
     reference_ml = float((reference.array == LIVER).sum()) * volume.voxel_volume_ml
     assert reference_ml > LARGE_ML
-    assert result.volumes_ml["Liver"] == pytest.approx(reference_ml, rel=0.25)
+    assert result.volumes_ml["Liver"] == pytest.approx(reference_ml, rel=0.05)
+    liver = evaluate(result.labels, reference.with_array((reference.array == LIVER).astype(np.uint8)), {1: "Liver"})
+    score = liver.labels[1]
+    assert score.dice is not None and score.dice > 0.94  # 0.948 of the dense model that it was made from
+    assert score.hd95_mm is not None and score.hd95_mm < 10.0  # a false piece beside the liver makes 36
     assert result.kept_tokens is not None
     assert result.kept_tokens.array.mean() < 0.5
     slices = max(volume.spatial_shape)
@@ -53,6 +59,7 @@ def test_the_bundled_models_say_what_pruning_cost_them() -> None:
         bundle = ModelLibrary(bundled_models()).find(entry.name)
         metrics = bundle.metadata["metrics"]
         for name, label in metrics["labels"].items():
-            assert label["pooled_dice"] >= metrics["base"][name]["pooled_dice"] - 0.005, (entry.name, name)
-        assert metrics["pruning"]["speedup_cpu"] > 1
+            for kind in ("mean_dice", "pooled_dice"):
+                assert label[kind] >= metrics["base"][name][kind] - 0.005, (entry.name, name, kind)
+        assert metrics["pruning"]["speedup_cpu"] > (1.5 if bundle.preprocessing.spatial_dims == 2 else 1.0)
         assert metrics["pruning"]["kept_tokens"]["max"] < 1

@@ -8,19 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from ..bundles import ModelLibrary
 from ..networks.apformer import APFormer
 from ..pruning import count_macs
 from ..pruning.budget import dense_macs
-from ..pruning.gates import dilate
+from ..pruning.threshold import find_threshold, recorded_margins
 from .machine import describe_machine
 from .pruned_bundle import Overlap, held_out_images, pruned_network, run_image
 
 SHARES = (0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05, 0.0)  # of the tokens, on average over the images
-BISECTIONS = 30
 Say = Callable[[str], None]
 
 
@@ -54,7 +50,9 @@ def run(
     shape = (1, bundle.channels, *bundle.preprocessing.patch_size)
     with held_out_images(bundle, dataset, most_images) as images:
         prepared, chosen = images.prepared, images.chosen
-        margins = [_margins(network, bundle, prepared.item(index)[0], device) for index in chosen]
+        with recorded_margins(network.query_gate) as margins:
+            for index in chosen:
+                run_image(network, bundle, prepared.item(index)[0], "pruned", device)
         tokens = margins[0].numel()
         points: list[dict[str, Any]] = [{"name": "dense", "threshold": None}]
         points.append({"name": "as shipped", "threshold": network.query_gate.threshold.item()})
@@ -89,31 +87,6 @@ def run(
         "images": len(chosen),
         "points": points,
     }
-
-
-@torch.no_grad()
-def _margins(network: APFormer, bundle: Any, image: Tensor, device: str) -> Tensor:
-    """Foreground logit minus background logit per token, (1, *grid), on the CPU."""
-    found: list[Tensor] = []
-    gate = network.query_gate
-    assert gate is not None
-    handle = gate.register_forward_pre_hook(lambda module, inputs: found.append(inputs[0].float().cpu()))
-    try:
-        run_image(network, bundle, image, "pruned", device)
-    finally:
-        handle.remove()
-    return found[0][:, 1] - found[0][:, 0]
-
-
-def find_threshold(margins: Sequence[Tensor], share: float, ring: int) -> float:
-    """The threshold at which `share` of all tokens are kept on average, the safety ring included, by bisection."""
-    low = min(float(margin.min()) for margin in margins) - 1.0
-    high = max(float(margin.max()) for margin in margins) + 1.0
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        kept = statistics.fmean(float(dilate((margin > middle).float(), ring).mean()) for margin in margins)
-        low, high = (middle, high) if kept > share else (low, middle)
-    return high
 
 
 @contextmanager

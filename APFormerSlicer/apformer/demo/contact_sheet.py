@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BACKGROUND, TEXT, FAINT, ATLAS = "#101216", "#f2f2f2", "#9aa0a8", "#ffffff"
+BACKGROUND, TEXT, FAINT, ATLAS, LOOKED = "#101216", "#f2f2f2", "#9aa0a8", "#ffffff", "#7ee081"
 SIZE = (17.0, 7.7)  # inches
 FIELD_MM = 60.0  # side of the square that a tile shows
 POSITIONS = (0.25, 0.5, 0.75)  # slices, as fractions of the structure's extent along the plane's normal
@@ -27,12 +27,14 @@ Frame = tuple[float, float, float, float]  # left, right, bottom, top of what a 
 
 @dataclass(frozen=True)
 class Panel:
-    """One side: its name, its ROI, label map and atlas mask on the template's grid (k, j, i), and a line about it."""
+    """One side: its name, its ROI, on the template's grid (k, j, i) label map, atlas mask and the cells of the tokens
+    that were kept, and a line about it."""
 
     side: str
     roi: Roi
     labels: np.ndarray
     atlas: np.ndarray
+    looked: np.ndarray
     caption: str
 
 
@@ -64,6 +66,7 @@ class View:
     image: np.ndarray
     labels: np.ndarray
     atlas: np.ndarray
+    looked: np.ndarray
     box: np.ndarray
     spacing_kji: tuple[float, float, float]
 
@@ -95,12 +98,12 @@ def draw(path: Path, template: Volume, bundle: Bundle, panels: Sequence[Panel]) 
 def _view(template: Volume, panel: Panel) -> View:
     box = np.zeros(template.spatial_shape, np.uint8)
     box[panel.roi.slices_kji] = 1
-    image, labels, atlas, roi = (
+    image, labels, atlas, looked, roi = (
         np.asarray(template.with_array(array).oriented("RAS").array)
-        for array in (template.array, panel.labels, panel.atlas.astype(np.uint8), box)
+        for array in (template.array, panel.labels, panel.atlas.astype(np.uint8), panel.looked.astype(np.uint8), box)
     )
     si, sj, sk = template.oriented("RAS").spacing_ijk
-    return View(image, labels, atlas, roi, (sk, sj, si))
+    return View(image, labels, atlas, looked, roi, (sk, sj, si))
 
 
 def _draw_titles(figure: Figure, bundle: Bundle) -> None:
@@ -114,12 +117,13 @@ def _draw_titles(figure: Figure, bundle: Bundle) -> None:
 
 
 def _draw_overviews(figure: Figure, views: Sequence[View], bundle: Bundle) -> None:
-    """Whole brain, coronal and axial, with both results and both ROIs."""
+    """Whole brain, coronal and axial, with both results, both ROIs, and in them the tokens that were kept."""
     first = views[0]
     whole = View(
         first.image,
         np.maximum.reduce([view.labels for view in views]),
         np.maximum.reduce([view.atlas for view in views]),
+        np.maximum.reduce([view.looked for view in views]),
         np.maximum.reduce([view.box for view in views]),
         first.spacing_kji,
     )
@@ -128,6 +132,7 @@ def _draw_overviews(figure: Figure, views: Sequence[View], bundle: Bundle) -> No
         index = _slices(whole, plane)[1]
         _draw_tile(axes, whole, plane, index, bundle, _brain_frame(whole, plane), width=1.0)
         _outline(axes, plane.cut(whole.box, index), 1, FAINT, 1.2, "dashed")
+        _outline(axes, plane.cut(whole.looked, index), 1, LOOKED, 1.0, "solid")
 
 
 def _draw_side(figure: Figure, panel: Panel, view: View, bundle: Bundle, left: float) -> None:
@@ -241,6 +246,7 @@ def _draw_legend(figure: Figure, bundle: Bundle) -> None:
     handles += [
         Line2D([], [], color=ATLAS, linewidth=1.5, linestyle=dotted, label="Harvard-Oxford atlas (another protocol)"),
         Line2D([], [], color=FAINT, linewidth=1.5, linestyle="dashed", label="region of interest"),
+        Line2D([], [], color=LOOKED, linewidth=1.5, label="tokens kept"),
     ]
     figure.legend(
         handles=handles,

@@ -97,15 +97,16 @@ def run_demo(model: str, device: str, folder: Path, say: Callable[[str], None]) 
 
 def _find(side: Side, segmenter: Segmenter, template: Volume, atlas: np.ndarray, say: Callable[[str], None]) -> Finding:
     say(f"segmenting the {side.name} hippocampus")
-    result = segmenter.segment(template, roi=side.roi(template))
+    result = segmenter.segment(template, roi=side.roi(template), kept_tokens=True)
     whole = result.labels.array > 0
     return Finding(side, result, dice(whole, atlas), float(atlas.sum()) * template.voxel_volume_ml)
 
 
 def _panel(found: Finding, template: Volume, atlas: Mapping[str, np.ndarray]) -> Panel:
     caption = f"{found.whole_ml:.2f} mL, Dice with the atlas {found.atlas_dice:.2f}"
-    name = found.side.name
-    return Panel(name, found.side.roi(template), found.result.labels.array, atlas[name], caption)
+    name, result = found.side.name, found.result
+    assert result.kept_tokens is not None  # it was asked for
+    return Panel(name, found.side.roi(template), result.labels.array, atlas[name], result.kept_tokens.array, caption)
 
 
 def _write_segmentation(path: Path, bundle: Bundle, template: Volume, findings: Sequence[Finding]) -> None:
