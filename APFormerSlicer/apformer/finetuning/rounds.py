@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,7 @@ class Round:
         self.teller, self.check, self.processes = teller, check, processes
         self.arguments = network_arguments(setup.source, setup.plan, setup.request.budget)
         self.shown: list[tuple[int, int]] = []
+        self.unreadable: dict[str, str] = {}
 
     def plan(self, left: Callable[[float], float | None]) -> dict[str, Any]:
         """How much is trained, and what it was judged by, as plain data for `run`.
@@ -143,6 +145,7 @@ class Round:
             check=self.check,
             processes=self.processes,
         )
+        self.unreadable = trainer.unreadable
         if (self.folder / CHECKPOINT).exists():
             trainer.resume()
             if not settled["counted"]:
@@ -151,14 +154,14 @@ class Round:
         elif (start := self._start()) is not None:
             trainer.start_with(start)
         weights = trainer.run()
-        self._leave_out(trainer.unreadable)
-        config, weights = compacted(config, weights, self.training)
+        config, weights = compacted(config, weights, self._readable())
         return Trained(config, weights, trainer.rows, trainer.unreadable)
 
-    def _leave_out(self, names: Collection[str]) -> None:
-        """Go on without the prepared forms of these training cases."""
-        items = self.training.items
-        self.training.items = [item for n, item in enumerate(items) if self.training.case(n).name not in names]
+    def _readable(self) -> PreparedCases:
+        """The training cases, without those that have become unreadable."""
+        cases = copy.copy(self.training)
+        cases.items = [item for n, item in enumerate(cases.items) if cases.case(n).name not in self.unreadable]
+        return cases
 
     def _recipe(self, effort: Effort, version: str = "1.0.0") -> TrainingConfig:
         setup = self.setup
@@ -171,8 +174,8 @@ class Round:
             return
         keep = Budget.parse(budget).keep
         if keep is not None:
-            keep_share(network, self.training, keep)
-        keep_foreground(network, self.training, FOREGROUND_KEPT)
+            keep_share(network, self._readable(), keep)
+        keep_foreground(network, self._readable(), FOREGROUND_KEPT)
 
     def _settled(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """The selected weights with the threshold that suits them."""

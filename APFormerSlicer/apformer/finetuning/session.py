@@ -135,6 +135,7 @@ class _Session:
         after = summary(f"{self.request.name} {version}", scores, setup.plan.judged, cost)
         self.teller.measured("after", after["labels"])
         self._phase(folder, "measure the new model")
+        before = _limited(before, folder.plan["scores"], scores, setup.plan.judged)
         better, why = judge(before["rival"] or before["base"], after)
         found = Findings(
             before=before["base"],
@@ -157,6 +158,7 @@ class _Session:
         if "before" in folder.plan:
             return folder.plan["before"]
         figures: dict[str, Any] = {"base": None, "rival": None}
+        measured: dict[str, Scores] = {}
         for which, bundle in (("base", setup.base), ("rival", setup.rival)):
             if bundle is None:
                 continue
@@ -168,10 +170,10 @@ class _Session:
             images = self._prepared(setup, folder.path, _places(setup)[0])[1]
             same = bundle.preprocessing == setup.source.preprocessing
             cost = cost_of(bundle, images, self.check) if same else {"gmac": None}
-            figures[which] = summary(name, scores, setup.plan.judged, cost)
+            figures[which], measured[which] = summary(name, scores, setup.plan.judged, cost), scores
             if which == "base":
                 self.teller.measured("before", figures[which]["labels"])
-        self._phase(folder, "measure the base", before=figures)
+        self._phase(folder, "measure the base", before=figures, scores=measured)
         return figures
 
     def _measure(
@@ -301,6 +303,17 @@ def _places(setup: Setup) -> list[Place]:
     folds = setup.split.rounds
     judged = [Place(f"fold-{number}", number, folds + 1) for number in range(1, folds + 1)]
     return [*judged, Place("final", folds + 1, folds + 1, judged=False)]
+
+
+def _limited(
+    figures: dict[str, Any], scores: dict[str, Scores], after: Scores, judged: dict[int, str]
+) -> dict[str, Any]:
+    """`figures` of the base and the rival for the cases that the new model was measured on: a file can go meanwhile."""
+    limited = dict(figures)
+    for which, old in scores.items():
+        both = {case: score for case, score in old.items() if case in after}
+        limited[which] = {**figures[which], **summary(figures[which]["model"], both, judged, {})}
+    return limited
 
 
 def _digest(setup: Setup) -> str:

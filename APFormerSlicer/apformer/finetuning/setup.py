@@ -106,10 +106,10 @@ def set_up(
     occurring = {value for site in sites for value in _counts(site)}
     plan = plan_labels(dataset.labels, occurring, base, request)
     source: Bundle | Design = base or design(sites, list(plan.site_values))
-    _refuse_unfit(source, sites, "Choose a base for such images, or keep these cases in a data set of their own.")
+    refuse_unfit(source, sites, "Choose a base for such images, or keep these cases in a data set of their own.")
     rival = _rival(request.name, base, library)
     if rival is not None and began is None:
-        _refuse_unfit(rival, sites, "Write the new model under another name.")
+        refuse_unfit(rival, sites, "Write the new model under another name.")
     device = processes.device(choose_device(request.device))
     setup = Setup(
         request=request,
@@ -163,7 +163,7 @@ def _base_of(base: Bundle | None) -> dict[str, str] | None:
     return None if base is None else {"name": base.name, "version": base.version, "checksum": base.checksum}
 
 
-def _refuse_unfit(model: Bundle | Design, sites: Sequence[SiteCase], remedy: str) -> None:
+def refuse_unfit(model: Bundle | Design, sites: Sequence[SiteCase], remedy: str) -> None:
     """Raises ConfigError when the model cannot segment all of these cases: it has to, to be measured."""
     name = f"{model.name} {model.version}" if isinstance(model, Bundle) else "the network that suits most cases"
     odd = [site for site in sites if site.image.channels != model.channels]

@@ -329,5 +329,5 @@ class Trainer:
         self.gates.load_state_dict(state["gates"])
         self.epoch, self.step = state["epoch"], state["step"]
         self.rows = json.loads(state["rows"])
-        self.unreadable = state.get("unreadable", {})
+        self.unreadable.update(state.get("unreadable", {}))
         self.best = (state["best_dice"], state["best"])
