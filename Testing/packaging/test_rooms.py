@@ -38,6 +38,11 @@ def empty_rooms(tmp_path: Path) -> Path:
         (engine / room / "__init__.py").touch()
     for file in ("__init__.py", "errors.py", "volume.py", "metrics.py", "cli.py"):
         (engine / file).touch()
+    library = tmp_path / "sources" / "APFormerSlicerLib"
+    for room in ("scene", "workflow"):
+        (library / room).mkdir(parents=True)
+        (library / room / "__init__.py").touch()
+    (library / "__init__.py").touch()
     return tmp_path
 
 

@@ -172,7 +172,7 @@ class PreparedCases:
         for index, case in enumerate(self.cases):
             label_path = self._paths(case)[1]
             try:
-                if not label_path.exists():
+                if not all(path.exists() for path in self._paths(case)):
                     self._store(case)
                 depth = np.load(label_path, mmap_mode="r").shape[1]
             except InputError as error:
