@@ -34,7 +34,8 @@ def test_kills_at_random_moments_and_at_every_step_lose_no_version_and_leave_the
         env={**os.environ, "PYTHONPATH": str(ENGINE), "OMP_NUM_THREADS": "1"},
         check=True,
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
     )
     versions, steps = (int(line.split()[0]) for line in told.stdout.splitlines())
     assert versions > 0 and steps > 20  # some versions were finished before a kill; writers change that much at least

@@ -28,7 +28,9 @@ def test_help_imports_none_of_the_heavy_libraries() -> None:
         "print([m for m in ('torch', 'SimpleITK', 'numpy', 'matplotlib', 'rich') if m in sys.modules])"
     )
     environ = {**os.environ, "PYTHONPATH": str(PACKAGES)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environ, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", errors="replace", env=environ, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
@@ -37,7 +39,8 @@ def test_the_package_runs_as_a_module() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "apformer", "models", "show", "no-such-model", "--json"],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         env=environ,
         check=False,
     )

@@ -33,7 +33,8 @@ def test_kills_at_random_moments_lose_no_case_and_leave_no_index_that_points_to_
         env={**os.environ, "PYTHONPATH": str(ENGINE)},
         check=True,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
     )
     assert int(told.stdout) > 0  # some changes were finished before the kill
     dataset = SiteDataset.open(dataset.root, wait_s=0.0)  # whoever was killed holds nothing any more

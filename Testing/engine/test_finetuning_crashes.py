@@ -224,7 +224,8 @@ def test_kills_at_random_moments_lose_no_case_and_no_version(tmp_path: Path, pat
         [*map(str, killing), str(round(KILLS * share))],
         env={**os.environ, "PYTHONPATH": str(ENGINE), "OMP_NUM_THREADS": "1"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
     )
     assert ran.returncode == 0, ran.stderr
     train_on(site, library, "killed", lambda event: None)  # nothing that was killed is in the way

@@ -60,7 +60,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
         [sys.executable, *map(str, (SCRIPT, site.root, library.user_root, folder)), *SCENARIOS],
         env=ENVIRONMENT,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
     )
     assert said.returncode == 0, said.stderr
     return Ran(site, library, folder, json.loads(said.stdout.splitlines()[-1]))
@@ -138,7 +139,8 @@ def test_torchrun_ends_all_processes_when_one_stops(tmp_path: Path) -> None:
         ],
         env=ENVIRONMENT,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         timeout=600,
     )
     assert said.returncode != 0

@@ -23,7 +23,8 @@ def modules_loaded_by(statement: str) -> set[str]:
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": str(SOURCES)},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         check=False,
     )
     assert done.returncode == 0, done.stderr

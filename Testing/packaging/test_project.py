@@ -69,7 +69,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     shutil.copytree(ROOT / "APFormerSlicer", copy / "APFormerSlicer", ignore=ignored)
     offline = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet"]
     command = [sys.executable, "-m", "pip", "wheel", *offline, "--wheel-dir", str(copy / "dist"), str(copy)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
     assert done.returncode == 0, done.stderr
     return zipfile.ZipFile(next((copy / "dist").glob("*.whl")))
 
@@ -96,7 +96,8 @@ def test_the_installed_engine_finds_its_rooms_without_the_sources(wheel: zipfile
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         check=True,
     )
     assert Path(done.stdout.strip()).is_relative_to(tmp_path)

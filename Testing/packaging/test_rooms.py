@@ -22,8 +22,8 @@ def lint(config: Path, sources: Path) -> subprocess.CompletedProcess[str]:
         cwd=config.parent,
         env={**os.environ, "PYTHONPATH": str(sources)},
         capture_output=True,
-        text=True,
         encoding="utf-8",
+        errors="replace",
         check=False,
     )
 

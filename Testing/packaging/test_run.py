@@ -371,7 +371,8 @@ def start(launcher: Path, *words: str, **environ: str) -> subprocess.CompletedPr
     return subprocess.run(
         [sys.executable, str(launcher), *words],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         check=False,
         env={**os.environ, "APFORMER_TORCH": "cpu", **environ},
     )

@@ -44,7 +44,11 @@ def _cpu_name() -> str:
         name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     elif sys.platform == "darwin":
         asked = subprocess.run(
-            ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False
+            ["sysctl", "-n", "machdep.cpu.brand_string"],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
         )
         name = asked.stdout.strip()
     return name or platform.processor() or platform.machine()

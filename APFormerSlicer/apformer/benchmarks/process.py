@@ -52,8 +52,8 @@ def run_apart(target: str, arguments: Mapping[str, Any]) -> Apart:
         input=json.dumps({"target": target, "arguments": dict(arguments)}),
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
-        text=True,
         encoding="utf-8",
+        errors="replace",
     )
     if done.returncode != 0:
         raise APFormerError(

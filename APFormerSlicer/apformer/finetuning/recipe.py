@@ -161,6 +161,8 @@ def _augmentation(source: Bundle | Design) -> Augmentation:
         return replace(common, noise_std=0.06, intensity_scale=0.12, intensity_shift=0.08)
     common = replace(common, intensity_scale=0.25, intensity_shift=0.3)
     if settings.spatial_dims == 2 and settings.orientation == "acquired":  # rows and columns vary between scanners
+        # So does the size: interpolated images often state another spacing than they have.
+        common = replace(common, zoom_p=0.8, zoom=(0.6, 2.0))
         square = settings.patch_size[0] == settings.patch_size[1]  # a quarter turn keeps the patch's shape
         common = replace(common, flip_axes=(0, 1), flip_p=0.3, rotate_degrees=30.0, elastic_p=0.15)
         common = replace(common, rotate90_p=0.3 if square else 0.0)

@@ -1,0 +1,56 @@
+"""What a user does: segment, review, collect, fine-tune, adopt, roll back. Any host can drive it; there is no Qt here.
+
+A host makes a `Workflow` on its scene with a `Worker`, connects to plain Python signals, and shows what it is told. All
+calls and all signals are on the main thread. What cannot be done raises an error with what, meaning and remedy; `check`
+functions answer (ok, reason) instead.
+"""
+
+from .batch import Batch, every_frame
+from .cards import Card
+from .collecting import Added, CaseRow
+from .comparison import Comparison, LabelRow
+from .headless import HeadlessWorker
+from .hosts import Worker
+from .inputs import Choice, regions, segmentable
+from .logic import Workflow
+from .places import Place
+from .reviewing import SegmentRow
+from .runs import Run
+from .segmenting import Estimate, Segmented
+from .signals import Signal
+from .state import State
+from .suggestion import Suggestion, best
+from .training import Trained, Training
+from .tuning import Choices
+from .versions import VersionRow
+from .wording import sentence
+
+__all__ = [
+    "Added",
+    "Batch",
+    "Card",
+    "CaseRow",
+    "Choice",
+    "Choices",
+    "Comparison",
+    "Estimate",
+    "HeadlessWorker",
+    "LabelRow",
+    "Place",
+    "Run",
+    "SegmentRow",
+    "Segmented",
+    "Signal",
+    "State",
+    "Suggestion",
+    "Trained",
+    "Training",
+    "VersionRow",
+    "Worker",
+    "Workflow",
+    "best",
+    "every_frame",
+    "regions",
+    "segmentable",
+    "sentence",
+]

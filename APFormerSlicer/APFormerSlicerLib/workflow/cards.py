@@ -1,0 +1,157 @@
+"""What a list of models shows of each, read from its description alone.
+
+Weights are neither read nor checked here: that takes seconds and torch, and the worker does it before a model is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from apformer.bundles import Label, Preprocessing
+from apformer.bundles.bundle import MOST_CHANNELS, check_name, check_version
+from apformer.bundles.catalogue import headline_metrics
+from apformer.bundles.fields import Fields, parse_json
+from apformer.bundles.labels import HIGHEST_LABEL, check_labels
+from apformer.bundles.manifest import METADATA, WEIGHTS, read_manifest
+from apformer.bundles.versions import TRAINED
+from apformer.errors import BundleError
+
+from .wording import sentence
+
+
+@dataclass(frozen=True)
+class Card:
+    """One version of a model, as a list shows it.
+
+    Attributes:
+        reference: what `ModelLibrary.find` takes for it.
+        directory: where it lies, which a `segment` request names.
+        origin: "bundled", "imported" or "trained" (the site's own).
+        modality: "CT", "MR" or "RGB".
+        field_of_view_mm: extent of the training images; None when they were whole images.
+        cases: how many it was measured on, and the mean Dice of each label there; 0 and empty when it was not.
+        date, parent: when it was made, ISO 8601, and from which version; None when that is not known.
+        picture: validation cases as the model segments them, a PNG file; None when it has none.
+        size_bytes: of the weights.
+        problem: why it cannot be used; then only the name and the directory mean anything.
+    """
+
+    name: str
+    reference: str
+    directory: Path
+    origin: str
+    version: str = ""
+    description: str = ""
+    modality: str = ""
+    channels: int = 0
+    spatial_dims: int = 0
+    labels: tuple[Label, ...] = ()
+    field_of_view_mm: tuple[float, ...] | None = None
+    licence: str = ""
+    intended_use: str = ""
+    cases: int = 0
+    dice: Mapping[str, float] = field(default_factory=dict)
+    date: str | None = None
+    parent: str | None = None
+    picture: Path | None = None
+    size_bytes: int = 0
+    problem: str | None = None
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the site trained it."""
+        return self.origin == TRAINED
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return tuple(label.name for label in self.labels)
+
+    @property
+    def mean_dice(self) -> float | None:
+        """Over the labels; None when it was not measured."""
+        return sum(self.dice.values()) / len(self.dice) if self.dice else None
+
+    @property
+    def title(self) -> str:
+        """ "liver-ct 1.1.0", with what a user must know at once."""
+        marks = [mark for mark, holds in (("our own", self.is_own), ("cannot be used", self.problem)) if holds]
+        return " ".join(filter(None, (self.name, self.version))) + (f" ({', '.join(marks)})" if marks else "")
+
+    @property
+    def line(self) -> str:
+        """ "CT, slices: Liver. Dice 0.89 in 138 cases. CC-BY-SA 4.0." """
+        if self.problem is not None:
+            return self.problem
+        kind = "slices" if self.spatial_dims == 2 else "volumes"
+        dice = self.mean_dice
+        where = f" in {self.cases} cases" if self.cases else ""
+        measured = "Not measured." if dice is None else f"Dice {dice:.2f}{where}."
+        return f"{self.modality}, {kind}: {', '.join(self.label_names)}. {measured} {self.licence}"
+
+
+def read_card(directory: Path, reference: str, origin: str) -> Card:
+    """The card of the model in `directory`; with `problem` set when its description cannot be relied on."""
+    name = reference.partition("@")[0]
+    try:
+        fields = Fields(parse_json(read_manifest(directory).read(METADATA), METADATA), METADATA)
+        return _described(fields, directory, reference, origin)
+    except BundleError as error:
+        return Card(name, reference, directory, origin, problem=sentence(error))
+
+
+def _described(fields: Fields, directory: Path, reference: str, origin: str) -> Card:
+    settings = Preprocessing.from_dict(fields.value("preprocessing"))
+    metrics: dict[str, Any] = fields.section("metrics").data
+    listed = enumerate(fields.items("labels", HIGHEST_LABEL))
+    labels = [Label.from_fields(Fields(item, f"{METADATA}, labels[{place}]")) for place, item in listed]
+    dice = {name: found["mean_dice"] for name, found in headline_metrics(metrics).items() if "mean_dice" in found}
+    use, parent, date = (fields.data.get("intended_use"), fields.data.get("parent_version"), _date(fields))
+    return Card(
+        name=check_name(fields.text("name", 64)),
+        reference=reference,
+        directory=directory,
+        origin=origin,
+        version=check_version(fields.text("version", 64)),
+        description=fields.text("description"),
+        modality=fields.text("modality"),
+        channels=fields.integer("channels", 1, MOST_CHANNELS),
+        spatial_dims=settings.spatial_dims,
+        labels=check_labels(labels),
+        field_of_view_mm=settings.field_of_view_mm,
+        licence=fields.text("data_licence"),
+        intended_use=use if isinstance(use, str) else "",
+        cases=_count(metrics.get("cases")),
+        dice=dice,
+        date=date,
+        parent=parent if isinstance(parent, str) else None,
+        picture=_picture(directory),
+        size_bytes=_size(directory / WEIGHTS),
+    )
+
+
+def _picture(directory: Path) -> Path | None:
+    """Of the validation cases, or of the one with the median Dice, as a fine-tuning draws it."""
+    found = (directory / "docs" / name for name in _PICTURES)
+    return next((path for path in found if path.is_file()), None)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # told by the worker, which reads it
+        return 0
+
+
+def _date(fields: Fields) -> str | None:
+    date = fields.section("training").data.get("date")
+    return date if isinstance(date, str) else None
+
+
+def _count(cases: object) -> int:
+    """Bundles tell a number, or name the cases."""
+    if isinstance(cases, list):
+        return len(cases)
+    return cases if isinstance(cases, int) and not isinstance(cases, bool) else 0

@@ -1,0 +1,127 @@
+"""All of the workflow on one scene, for a host's panels and for scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from apformer.bundles import ModelLibrary
+from apformer.errors import InputError
+
+from ..scene import to_volume
+from ..scene.edits import SegmentEditor
+from .batch import Batch
+from .collecting import Collecting
+from .hosts import Worker
+from .inputs import Choice, segmentable
+from .models import Models
+from .proposals import Proposals
+from .reviewing import Reviewing
+from .runs import Run
+from .scene_watch import SceneWatch
+from .segmenting import Segmented, Segmenting
+from .state import State
+from .suggestion import Suggestion, suggest
+from .tuning import Tuning
+from .versions import Versions
+
+
+class Workflow:
+    """What a user does, step by step; each attribute is one step. Everything is called on the main thread.
+
+        workflow = Workflow(scene, worker)
+        workflow.state.volume, workflow.state.model = node, "liver-ct"
+        run = workflow.segment()
+
+    Args:
+        scene: vtkMRMLScene. Its state node is shared with every other `Workflow` on it.
+        worker: segments; see `hosts.Worker`.
+        library: the models; by default the user's and those that come with the program.
+        trainer: a worker for fine-tuning, so that one can segment meanwhile; by default `worker`.
+        editor: what makes results undoable; see `scene.edits`.
+    """
+
+    def __init__(
+        self,
+        scene: Any,
+        worker: Worker,
+        library: ModelLibrary | None = None,
+        trainer: Worker | None = None,
+        editor: SegmentEditor | None = None,
+    ) -> None:
+        self.scene = scene
+        self.library = library or ModelLibrary()
+        self.watch = SceneWatch(scene)
+        self.state = State(self.watch)
+        self.models = Models(self.library)
+        proposals = Proposals(self.watch)
+        self.segmenting = Segmenting(self.watch, worker, self.models, proposals, editor)
+        self.reviewing = Reviewing(scene)
+        self.collecting = Collecting(scene, self.state, proposals)
+        self.versions = Versions(self.library, self.models)
+        self.tuning = Tuning(trainer or worker, self.state, self.collecting, self.models, self.versions)
+        self.segmenting.segmented.connect(self._choose_result)
+
+    def volumes(self) -> list[Any]:
+        """The volume nodes that can be chosen."""
+        return segmentable(self.scene)
+
+    def suggestions(self) -> list[Suggestion]:
+        """The models that can segment the chosen volume, best first; none where nothing can.
+
+        Raises:
+            InputError: no volume is chosen, or it cannot be read.
+        """
+        node = self.state.volume
+        return suggest(self.models.cards(), to_volume(node), node.GetName())
+
+    def choice(self, volume_node: Any = None, **changes: Any) -> Choice:
+        """What the state says is to be segmented; of another volume, into a segmentation of its own."""
+        state = self.state
+        chosen = volume_node is None or volume_node is state.volume
+        settings: dict[str, Any] = {
+            "volume_node": state.volume if chosen else volume_node,
+            "model": state.model,
+            "roi_node": state.roi if chosen else None,
+            "segmentation_node": self._segmentation_of(state.volume) if chosen else None,
+            "device": state.device,
+            "maps": tuple(state.maps),
+        }
+        return Choice(**{**settings, **changes})
+
+    def segment(self, volume_node: Any = None, **changes: Any) -> Run:
+        """Segment what is chosen, or another volume likewise; the run, whose outcome is `Segmented`.
+
+        Raises:
+            APFormerError: it cannot be; see `Segmenting.start`.
+        """
+        return self.segmenting.start(self.choice(volume_node, **changes))
+
+    def batch(self, volume_nodes: Sequence[Any], **changes: Any) -> Batch:
+        """A batch of volumes with the chosen model; not started yet.
+
+        Raises:
+            InputError: there is no volume.
+        """
+        if not volume_nodes:
+            raise InputError("No volume is chosen.", "There is nothing to segment.", "Choose one volume or more.")
+        return Batch(self.segmenting, [self.choice(node, **changes) for node in volume_nodes])
+
+    def close(self) -> None:
+        """Give up what is running and listen to the scene no more. The workers are the host's to end."""
+        self.segmenting.stop()
+        self.tuning.stop()
+        self.state.stop()
+        self.watch.stop()
+
+    def _segmentation_of(self, volume_node: Any) -> Any:
+        """The chosen segmentation, unless it was drawn on another volume."""
+        node = self.state.segmentation
+        if node is None or volume_node is None:
+            return None
+        drawn_on = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+        return node if drawn_on in (None, volume_node) else None
+
+    def _choose_result(self, choice: Choice, done: Segmented) -> None:
+        if choice.volume_node is self.state.volume:
+            self.state.segmentation = done.written.segmentation_node

@@ -1,0 +1,101 @@
+"""The models that a user can choose from: listed, searched, found again by their reference."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from apformer.bundles import ModelLibrary
+from apformer.bundles.catalogue import VERSIONS_FOLDER
+from apformer.bundles.versions import BUNDLED, IMPORTED_MODEL, ORIGINS, Versions, split_reference, version_key
+from apformer.errors import BundleError
+
+from .cards import Card, read_card
+from .wording import sentence
+
+
+class Models:
+    """Cards of the models in a library. Nothing is changed, and nothing kept: each call looks at the disk."""
+
+    def __init__(self, library: ModelLibrary) -> None:
+        self.library = library
+
+    def cards(self) -> list[Card]:
+        """What each name stands for, the site's own first, then by name; models that cannot be used last."""
+        cards = [card for card in map(self._active, self._names()) if card is not None]
+        return sorted(cards, key=lambda card: (card.problem is not None, not card.is_own, card.name))
+
+    def search(self, text: str) -> list[Card]:
+        """Cards in whose name, labels, modality or description all words of `text` occur; all for no words."""
+        words = text.casefold().split()
+        return [card for card in self.cards() if all(word in _searchable(card) for word in words)]
+
+    def find(self, reference: str) -> Card:
+        """The card of NAME or NAME@VERSION.
+
+        Raises:
+            BundleError: none was chosen, there is none, or it cannot be used.
+        """
+        if not reference:
+            raise BundleError("No model is chosen.", "There is nothing to segment with.", "Choose a model.")
+        directory = self.library.directory(reference)
+        if directory is None:
+            raise BundleError(
+                f"The model {reference[:80]} is not installed any more.",
+                "It was removed, or the scene comes from another computer.",
+                "Choose another model, or import it again.",
+            )
+        card = read_card(directory, reference, self._origin(reference.partition("@")[0], directory.name, directory))
+        if card.problem is not None:
+            raise BundleError(card.problem, "", "Choose another model.")
+        return card
+
+    def versions(self, name: str) -> list[Card]:
+        """All versions of a model, lowest first; each reference names exactly one."""
+        kept = self._kept(name)
+        cards = [read_card(kept.directory(n), f"{name}@{n}", kept.origin(n)) for n in kept.numbers()]
+        for root in self.library.roots:
+            if split_reference(name) is not None and (root / name).is_dir():
+                origin = IMPORTED_MODEL if root == self.library.user_root else BUNDLED
+                cards.append(read_card(root / name, f"{name}@{origin}", origin))
+        return sorted(cards, key=lambda card: (version_key(card.version or "0.0.0-0"), ORIGINS.index(card.origin)))
+
+    def active_directory(self, name: str) -> str | None:
+        """Where the active version lies; None when none is, or it cannot be told."""
+        with suppress(BundleError):
+            directory = self.library.directory(name)
+            return None if directory is None else str(directory)
+        return None
+
+    def _active(self, name: str) -> Card | None:
+        """The card of NAME; None when no version of it is active."""
+        kept = self._kept(name)
+        try:
+            directory = self.library.directory(name)
+        except BundleError as error:
+            if name in self.library.inactive():
+                return None
+            return Card(name, name, kept.folder, ORIGINS[-1], problem=sentence(error))
+        return None if directory is None else read_card(directory, name, self._origin(name, directory.name, directory))
+
+    def _origin(self, name: str, number: str, directory: object) -> str:
+        kept = self._kept(name)
+        if directory == kept.directory(number):
+            return kept.origin(number)
+        return IMPORTED_MODEL if directory == self.library.user_root / name else BUNDLED
+
+    def _kept(self, name: str) -> Versions:
+        return Versions(self.library.user_root / VERSIONS_FOLDER, name)
+
+    def _names(self) -> list[str]:
+        """Every name that has a folder, in a root or for its versions."""
+        names = set()
+        for root in (*self.library.roots, self.library.user_root / VERSIONS_FOLDER):
+            with suppress(OSError):  # a root that is missing or unreadable holds no models for this user
+                names |= {path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")}
+        return sorted(names)
+
+
+def _searchable(card: Card) -> str:
+    texts = [card.name, card.description, card.modality, *card.label_names]
+    texts += [label.type.meaning for label in card.labels]
+    return " ".join(texts).casefold()

@@ -1,0 +1,136 @@
+"""One job of the worker, as a host shows it: how far it is, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from apformer.errors import APFormerError
+from apformer.jobs import Event, JobError
+from apformer.jobs.exits import explain_error
+from apformer.jobs.messages import CANCELLED, ERROR, LOG, METRICS, PROGRESS, RESULT
+
+from .hosts import Worker
+from .signals import Signal
+
+WAITING, RUNNING, DONE, FAILED, STOPPED = "waiting", "running", "done", "failed", "cancelled"
+
+
+class Run:
+    """A job from its request to its end.
+
+    Attributes:
+        title: what it is, for people, such as "CT with liver-ct".
+        status: "waiting", "running", then "done", "failed" or "cancelled".
+        fraction, message, eta_s: how far it is; eta_s is None while that is not known.
+        outcome: what a finished one gave; its kind depends on the job.
+        error: why it failed, or why it was abandoned.
+        lines: what it said to the user.
+        changed: after every event. ended: once. metrics: measured values, as they come.
+    """
+
+    def __init__(self, worker: Worker, job: str, title: str, finish: Callable[[dict[str, Any]], Any]) -> None:
+        """
+        Args:
+            finish: makes the outcome of the result's data; what it raises is why the run failed.
+        """
+        self.job, self.title = job, title
+        self.status, self.fraction, self.message = WAITING, 0.0, ""
+        self.eta_s: float | None = None
+        self.outcome: Any = None
+        self.error: APFormerError | None = None
+        self.lines: list[str] = []
+        self.cancelling = False
+        self.changed: Signal[Run] = Signal()
+        self.ended: Signal[Run] = Signal()
+        self.metrics: Signal[dict[str, Any]] = Signal()
+        self._worker, self._finish = worker, finish
+        self._id: str | None = None
+        self._folder: Path | None = None
+        self._job_over = False
+
+    @property
+    def over(self) -> bool:
+        return self.status in (DONE, FAILED, STOPPED)
+
+    def start(self, fields: Mapping[str, Any], folder: Path | None = None) -> None:
+        """Send the request. `folder` holds its arrays, and is removed when the job is over or cannot start.
+
+        Raises:
+            JobError: no worker can be started.
+        """
+        self._folder = folder
+        try:
+            job_id = self._worker.submit(self.job, fields, self._hear)
+        except BaseException:
+            self._clean_up()
+            raise
+        self._id = job_id
+        if self._job_over:  # a worker may tell all before it returns
+            self._worker.forget(job_id)
+
+    def cancel(self) -> None:
+        """Ask for its end, which comes as an event; a result that is on its way is not used."""
+        if self.over or self._id is None:
+            return
+        self.cancelling = True
+        self._worker.cancel(self._id)
+        self.changed.emit(self)
+
+    def abandon(self, why: APFormerError) -> None:
+        """End it here and now, whatever the worker still does: what it works for is gone."""
+        if self.over:
+            return
+        self.cancelling = True
+        if self._id is not None:
+            self._worker.cancel(self._id)
+        self._end(STOPPED, why)
+
+    def _hear(self, event: Event) -> None:
+        if event.ends:
+            try:
+                if not self.over:
+                    self._conclude(event)
+            finally:
+                self._clean_up()
+        elif not self.over:
+            self._follow(event)
+
+    def _follow(self, event: Event) -> None:
+        if event.kind == PROGRESS:
+            self.status = RUNNING
+            self.fraction = float(event.data.get("fraction") or 0.0)
+            self.message, self.eta_s = str(event.data.get("message", "")), event.data.get("eta_s")
+        elif event.kind == LOG:
+            self.lines.append(str(event.data.get("message", "")))
+        elif event.kind == METRICS:
+            self.metrics.emit(event.data)
+        self.changed.emit(self)
+
+    def _conclude(self, event: Event) -> None:
+        if event.kind == ERROR and not self.cancelling:
+            self._end(FAILED, JobError.from_data(event.data))
+        elif event.kind == CANCELLED or self.cancelling:
+            self._end(STOPPED)
+        elif event.kind == RESULT:
+            try:
+                self.outcome = self._finish(event.data)
+            except Exception as error:  # noqa: BLE001  whatever went wrong, the host is told and can go on
+                self._end(FAILED, error if isinstance(error, APFormerError) else explain_error(error, None))
+            else:
+                self.fraction = 1.0
+                self._end(DONE)
+
+    def _end(self, status: str, error: APFormerError | None = None) -> None:
+        self.status, self.error, self.eta_s = status, error, None
+        self.changed.emit(self)
+        self.ended.emit(self)
+
+    def _clean_up(self) -> None:
+        self._job_over = True
+        if self._folder is not None:
+            self._worker.discard(self._folder)
+            self._folder = None
+        if self._id is not None:
+            self._worker.forget(self._id)

@@ -1,0 +1,97 @@
+"""A fine-tuning while it runs: rows for curves, figures as they are measured, pictures, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .comparison import Comparison, compare, label_rows
+from .runs import Run
+from .signals import Signal
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a finished fine-tuning left.
+
+    Attributes:
+        reference: the new version, NAME@VERSION. adopted: whether it is the active one. verdict: why, in words.
+        report, page: the files that tell all.
+    """
+
+    reference: str
+    adopted: bool
+    verdict: str
+    comparison: Comparison
+    warnings: tuple[str, ...]
+    report: Path
+    page: Path
+
+    @staticmethod
+    def from_data(data: Mapping[str, Any]) -> Trained:
+        return Trained(
+            f"{data['name']}@{data['version']}",
+            bool(data["adopted"]),
+            str(data["verdict"]),
+            compare(data),
+            tuple(data.get("warnings", ())),
+            Path(data["report"]),
+            Path(data["page"]),
+        )
+
+
+class Training:
+    """One fine-tuning.
+
+    Attributes:
+        run: its job: progress, lines, the end, and as its outcome `Trained`.
+        rows: the "epoch" events, one per epoch, in their order.
+        measured: "before" and "after" -> label -> (mean Dice, HD95, its unit), as soon as they are known.
+        overlays: the newest pictures of validation cases, PNG files.
+        changed: after everything that is new.
+    """
+
+    def __init__(self, run: Run, name: str) -> None:
+        self.run, self.name = run, name
+        self.rows: list[dict[str, Any]] = []
+        self.measured: dict[str, dict[str, tuple[float | None, float | None, str]]] = {}
+        self.overlays: list[Path] = []
+        self.changed: Signal[Training] = Signal()
+        run.metrics.connect(self._learn)
+        run.changed.connect(lambda _: self.changed.emit(self))
+
+    @property
+    def trained(self) -> Trained | None:
+        """What came of it; None before its end, or when it failed or was cancelled."""
+        return self.run.outcome
+
+    @property
+    def step(self) -> str:
+        """ "fold 2 of 3, tighten, epoch 3 of 20": where it is; empty before the first epoch."""
+        if not self.rows:
+            return ""
+        row = self.rows[-1]
+        fold = f"fold {row.get('fold')} of {row.get('folds')}, " if (row.get("folds") or 1) > 1 else ""
+        return f"{fold}{row.get('phase', '')}, epoch {row.get('epoch')} of {row.get('of')}"
+
+    def curves(self) -> dict[str, list[tuple[int, float]]]:
+        """Name -> (number of the row, value): the losses, "Dice of LABEL", "share of tokens kept"."""
+        curves: dict[str, list[tuple[int, float]]] = {}
+        for number, row in enumerate(self.rows, 1):
+            values = {f"loss: {name}": value for name, value in (row.get("losses") or {}).items()}
+            values |= {f"Dice of {name}": value for name, value in (row.get("dice") or {}).items()}
+            values["share of tokens kept"] = row.get("kept")
+            for name, value in values.items():
+                if isinstance(value, int | float):  # a value that is not finite comes as None
+                    curves.setdefault(name, []).append((number, float(value)))
+        return curves
+
+    def _learn(self, event: dict[str, Any]) -> None:
+        if event.get("event") == "epoch":
+            self.rows.append(event)
+            if event.get("overlays"):
+                self.overlays = [Path(path) for path in event["overlays"]]
+        elif event.get("event") == "measured":
+            self.measured[str(event.get("which"))] = label_rows(event.get("labels") or {})

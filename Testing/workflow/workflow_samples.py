@@ -1,0 +1,161 @@
+"""What the workflow tests work on: a worker that plays events, small models, and what a worker writes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from apformer.bundles import ModelLibrary, Preprocessing
+from apformer.jobs import Event, JobError
+from apformer.networks import build_network
+from APFormerSlicerLib.scene import Frames
+from bundle_samples import ARGUMENTS, LABELS, save_sample
+
+SLICES = Preprocessing(
+    spatial_dims=2,
+    orientation="acquired",
+    spacing_mm=None,
+    patch_size=(16, 16),
+    intensity={"kind": "percentile", "lower": 0.5, "upper": 99.5},
+)
+
+
+@dataclass
+class Asked:
+    """A request that a `PlayedWorker` was sent, and what a test lets happen to it."""
+
+    id: str
+    job: str
+    fields: dict[str, Any]
+    listener: Callable[[Event], None]
+
+    def tell(self, kind: str, **data: Any) -> None:
+        self.listener(Event(kind, self.id, data))
+
+    def progress(self, fraction: float, message: str = "segmenting", eta_s: float | None = 3.0) -> None:
+        self.tell("progress", fraction=fraction, message=message, eta_s=eta_s)
+
+    def finish(self, array: np.ndarray, maps: Mapping[str, np.ndarray] | None = None, **data: Any) -> None:
+        """Write the files of a result as the worker does, and tell it."""
+        paths = {name: Path(path) for name, path in self.fields["outputs"].items()}
+        np.save(paths["labels"], array.astype(np.uint8))
+        for name, values in (maps or {}).items():
+            np.save(paths[name], values.astype(np.float32))
+        made_by = {"model": "slices", "model_version": "1.0.0", "model_checksum": "ab" * 32, "program": "test",
+                   "device": "cpu", "date": "2026-01-02T03:04:05+01:00"}  # fmt: skip
+        paths["labels"].with_suffix(".json").write_text(json.dumps({"provenance": made_by | data.pop("made_by", {})}))
+        told = {"labels": [label.as_dict() for label in LABELS], "device": "cpu", "seconds": 1.5, "warnings": [],
+                "volumes_ml": {"anterior": 0.25}, "paths": {name: str(path) for name, path in paths.items()
+                                                           if path.exists()}}  # fmt: skip
+        self.tell("result", **{**told, **data})
+
+    def fail(self, error: JobError) -> None:
+        self.tell("error", **error.as_data())
+
+
+@dataclass
+class PlayedWorker:
+    """A `Worker` without a process. `refuse`: what `submit` raises."""
+
+    root: Path
+    asked: list[Asked] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
+    refuse: JobError | None = None
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def submit(self, job: str, fields: Mapping[str, Any], listener: Callable[[Event], None]) -> str:
+        if self.refuse is not None:
+            raise self.refuse
+        json.dumps(fields)  # it has to fit on a line
+        self.asked.append(Asked(str(len(self.asked) + 1), job, dict(fields), listener))
+        return self.asked[-1].id
+
+    def cancel(self, job_id: str) -> None:
+        self.cancelled.append(job_id)
+
+    def forget(self, job_id: str) -> None:
+        self.forgotten.append(job_id)
+
+    def folder(self) -> Path:
+        folder = self.root / f"job {next(self.numbers)}"
+        folder.mkdir()
+        return folder
+
+    def discard(self, folder: Path) -> None:
+        shutil.rmtree(folder)
+
+    @property
+    def last(self) -> Asked:
+        return self.asked[-1]
+
+    @property
+    def folders(self) -> list[Path]:
+        """Of jobs, those that are still there."""
+        return list(self.root.iterdir())
+
+
+def save_models(root: Path) -> None:
+    """slices (2D, MR), volumes (3D, MR, crops), photos (2D, RGB) with two labels each; liver-ct (2D, CT)."""
+    flat = {**ARGUMENTS, "spatial_dims": 2, "image_size": [16, 16]}
+    colour = {**flat, "in_channels": 3}
+    measured = {"cases": 12, "labels": {"anterior": {"mean_dice": 0.9}, "posterior": {"mean_dice": 0.8}}}
+    save_sample(root / "volumes", name="volumes")
+    for name, arguments, modality in (("slices", flat, "MR"), ("photos", colour, "RGB"), ("liver-ct", flat, "CT")):
+        save_sample(
+            root / name,
+            name=name,
+            description=f"A model for {modality}",
+            modality=modality,
+            channels=arguments["in_channels"],
+            preprocessing=SLICES,
+            network_arguments=arguments,
+            state_dict=build_network("apformer", arguments).state_dict(),
+            metrics=measured,
+        )
+
+
+def add_version(library: ModelLibrary, name: str) -> str:
+    """One more version of `name`, as a training adds it: not active."""
+    source = library.find(name).directory
+
+    def write(folder: Path) -> None:
+        from version_samples import copy_as
+
+        copy_as(source, folder, name, library.next_version(name))
+
+    return library.add_version(write).version
+
+
+def a_block(shape_kji: tuple[int, ...], value: int = 1) -> np.ndarray:
+    """A label map with one block of 8 voxels."""
+    array = np.zeros(shape_kji, np.uint8)
+    array[1:3, 2:4, 2:4] = value
+    return array
+
+
+def make_sequence(scene: Any, logic: Any, volumes: list[np.ndarray]) -> Frames:
+    """A browser over images (k, j, i), whose proxy is named Cine."""
+    import vtk
+    from vtk.util.numpy_support import numpy_to_vtk
+
+    browser = scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "Browser")
+    sequence = scene.AddNewNodeByClass("vtkMRMLSequenceNode", "Cine")
+    for number, array in enumerate(volumes):
+        image = vtk.vtkImageData()
+        image.SetDimensions(*reversed(array.shape))
+        image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(array).ravel(), deep=True))
+        node = scene.CreateNodeByClass("vtkMRMLScalarVolumeNode")
+        node.UnRegister(None)
+        node.SetAndObserveImageData(image)
+        sequence.SetDataNodeAtValue(node, str(number))
+    browser.AddSynchronizedSequenceNodeID(sequence.GetID())
+    browser.SetSelectedItemNumber(0)
+    logic.UpdateProxyNodesFromSequences(browser)
+    return Frames(browser, sequence, browser.GetProxyNode(sequence))
