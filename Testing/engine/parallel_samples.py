@@ -129,7 +129,7 @@ def fork_all(work: Callable[[int], None]) -> list[str | None]:
         timer.start()
     errors: list[str | None] = []
     for (child, reading), timer in zip(children, ends, strict=True):
-        with os.fdopen(reading) as pipe:
+        with os.fdopen(reading, encoding="utf-8", errors="replace") as pipe:
             said = pipe.read()
         killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
         timer.cancel()
