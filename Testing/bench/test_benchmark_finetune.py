@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ pytest.importorskip("monai", reason="training needs MONAI (the extra 'train')")
 from apformer.benchmarks import finetuning
 from apformer.commands.benchmark import STUDIES
 from apformer.datasets.imports import Pair, Source
+
+
+HIPPOCAMPUS = {1: "Anterior hippocampus", 2: "Posterior hippocampus"}
 
 
 def a_source(patients: int) -> Source:
@@ -53,8 +57,13 @@ def test_results_of_other_settings_are_not_continued(tmp_path: Path) -> None:
         finetuning._read(results, "site-shift", study)
 
 
-def test_a_data_set_of_another_study_is_told(tmp_path: Path) -> None:
+def test_a_data_set_of_another_study_is_told() -> None:
     with pytest.raises(ConfigError, match="does not look like"):
+        finetuning._patients(replace(a_source(3), names=HIPPOCAMPUS), finetuning.STUDIES["scratch"])
+
+
+def test_a_data_set_without_the_studys_labels_is_told() -> None:
+    with pytest.raises(ConfigError, match="no label Anterior hippocampus, Posterior hippocampus"):
         finetuning._patients(a_source(3), finetuning.STUDIES["scratch"])
 
 

@@ -69,7 +69,7 @@ ACDC = r"^(?P<patient>patient\d+)"
 LEFT = {"Left ventricle": "Left ventricle cavity"}
 HEART = {**LEFT, "Right ventricle": "Right ventricle", "Myocardium": "Myocardium"}
 BASE = "left-ventricle-cine-mr"
-HIPPOCAMPUS = {"Anterior": "Anterior hippocampus", "Posterior": "Posterior hippocampus"}
+HIPPOCAMPUS = {name: name for name in ("Anterior hippocampus", "Posterior hippocampus")}
 
 STUDIES: dict[str, Study] = {
     "site-shift": Study(
@@ -145,6 +145,13 @@ def run(
 
 def _patients(source: Source, study: Study) -> dict[str, list[Pair]]:
     """Patient -> cases, in an order that depends on nothing but the names: the first `others` judge."""
+    missing = {name for one in study.runs for name in one.labels} - set((source.names or {}).values())
+    if missing:
+        raise ConfigError(
+            f"The data set has no label {', '.join(sorted(missing))}.",
+            "The study is about that.",
+            "Point to the data set that the study names; see `apformer benchmark finetune --help`.",
+        )
     found: dict[str, list[Pair]] = {}
     for pair in source.pairs:
         match = re.search(study.patient, pair.stem)
