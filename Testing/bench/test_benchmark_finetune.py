@@ -15,7 +15,6 @@ from apformer.benchmarks import finetuning
 from apformer.commands.benchmark import STUDIES
 from apformer.datasets.imports import Pair, Source
 
-
 HIPPOCAMPUS = {1: "Anterior hippocampus", 2: "Posterior hippocampus"}
 
 

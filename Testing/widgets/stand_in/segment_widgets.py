@@ -1,0 +1,299 @@
+"""The Segment Editor and the segments table, on real nodes and Slicer's own undo (vtkSlicerSegmentEditorLogic)."""
+
+# ruff: noqa: N801, N815 -- the names are those of Slicer and CTK
+
+from __future__ import annotations
+
+from typing import Any
+
+import slicer
+import vtk
+from PySide6 import QtCore, QtWidgets
+from PySide6.QtCore import Signal
+
+from .node_widgets import SceneWidget, qMRMLNodeComboBox
+from .pythonqt import own, plain, played
+
+_EFFECTS = ("Threshold", "Paint", "Draw", "Erase", "Level tracing", "Grow from seeds", "Fill between slices", "Margin",
+            "Hollow", "Smoothing", "Scissors", "Islands", "Logical operators", "Mask volume")  # fmt: skip
+
+
+@played
+class qMRMLSegmentsTableView(SceneWidget):
+    """The segments of a segmentation, one per row, with their colour and status."""
+
+    selectionChanged = Signal(object, object)
+    segmentAboutToBeModified = Signal(str)
+    SIGNATURES = {  # noqa: RUF012
+        "selectionChanged(QItemSelection,QItemSelection)": "selectionChanged",
+        "segmentAboutToBeModified(QString)": "segmentAboutToBeModified",
+    }
+    selectionMode = plain(int, "selectionMode", 3)
+    headerVisible = plain(bool, "headerVisible", True)
+    visibilityColumnVisible, colorColumnVisible = (
+        plain(bool, f"{n}ColumnVisible", True) for n in ("visibility", "color")
+    )
+    opacityColumnVisible, statusColumnVisible = (plain(bool, f"{n}ColumnVisible", True) for n in ("opacity", "status"))
+    layerColumnVisible = plain(bool, "layerColumnVisible", False)
+    readOnly, filterBarVisible = plain(bool, "readOnly", False), plain(bool, "filterBarVisible", False)
+    textFilter = plain(str, "textFilter", "")
+    jumpToSelectedSegmentEnabled = plain(bool, "jumpToSelectedSegmentEnabled", False)
+    segmentCount = QtCore.Property(int, lambda self: len(_ids(self.segmentationNode())))
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        table = QtWidgets.QListWidget(self)
+        layout = QtWidgets.QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(table)
+        own(self, _table=table, _segmentation=None)
+        table.itemSelectionChanged.connect(lambda: self.selectionChanged.emit(None, None))
+
+    def segmentationNode(self) -> Any:
+        return self.__dict__["_segmentation"]
+
+    def setSegmentationNode(self, node: Any) -> None:
+        before = self.segmentationNode()
+        if before is not None:
+            self.stop_observing(before.GetSegmentation())
+        own(self, _segmentation=node)
+        if node is not None:
+            for event in ("SegmentAdded", "SegmentRemoved", "SegmentModified"):
+                self.observe(node.GetSegmentation(), getattr(slicer.vtkSegmentation, event), lambda *_: self._refill())
+        self._refill()
+
+    def selectedSegmentIDs(self) -> list[str]:
+        return [item.data(QtCore.Qt.ItemDataRole.UserRole) for item in self.__dict__["_table"].selectedItems()]
+
+    def setSelectedSegmentIDs(self, ids: list[str]) -> None:
+        table = self.__dict__["_table"]
+        for row in range(table.count):
+            item = table.item(row)
+            item.setSelected(item.data(QtCore.Qt.ItemDataRole.UserRole) in ids)
+
+    def clearSelection(self) -> None:
+        self.__dict__["_table"].clearSelection()
+
+    def displayedSegmentIDs(self) -> list[str]:
+        return _ids(self.segmentationNode())
+
+    def _refill(self) -> None:
+        table, selected = self.__dict__["_table"], self.selectedSegmentIDs()
+        table.clear()
+        for segment_id in _ids(self.segmentationNode()):
+            item = QtWidgets.QListWidgetItem(self.segmentationNode().GetSegmentation().GetSegment(segment_id).GetName())
+            item.setData(QtCore.Qt.ItemDataRole.UserRole, segment_id)
+            table.addItem(item)
+        self.setSelectedSegmentIDs(selected)
+
+
+@played
+class qMRMLSegmentEditorWidget(SceneWidget):
+    """The Segment Editor without its effects' painting: its nodes, its choice of a segment, its undo.
+
+    A test that corrects something calls saveStateForUndo and changes the segment, as an effect does.
+    """
+
+    currentSegmentIDChanged = Signal(str)
+    sourceVolumeNodeChanged, segmentationNodeChanged = Signal(object), Signal(object)
+    SIGNATURES = {  # noqa: RUF012
+        "currentSegmentIDChanged(QString)": "currentSegmentIDChanged",
+        "sourceVolumeNodeChanged(vtkMRMLVolumeNode*)": "sourceVolumeNodeChanged",
+        "segmentationNodeChanged(vtkMRMLSegmentationNode*)": "segmentationNodeChanged",
+    }
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        own(self, _logic=slicer.vtkSlicerSegmentEditorLogic(), _node=None, _effect=None, _viewed=False, _keys=False,
+            _order=list(_EFFECTS))  # fmt: skip
+        form = QtWidgets.QFormLayout(self)
+        form.setContentsMargins(0, 0, 0, 0)
+        labels = {"vtkMRMLSegmentationNode": "Segmentation:", "vtkMRMLVolumeNode": "Source volume:"}
+        selectors = [qMRMLNodeComboBox() for _ in labels]
+        for selector, (kind, text) in zip(selectors, labels.items(), strict=True):
+            selector.nodeTypes, selector.noneEnabled = [kind], True
+            form.addRow(text, selector)
+        table = qMRMLSegmentsTableView()
+        table.setMinimumHeight(90)
+        form.addRow(table)
+        form.addRow(QtWidgets.QLabel("  ".join(("✎", *_EFFECTS[:4], "…"))))
+        own(self, _selectors=selectors, _table=table)
+        segmentation, volume = selectors
+        segmentation.currentNodeChanged.connect(lambda *values: self._segmentation_chosen(*values))
+        volume.currentNodeChanged.connect(lambda *values: self._volume_chosen(*values))
+        table.selectionChanged.connect(lambda *values: self._segment_chosen(*values))
+
+    def _show_selectors(self) -> None:
+        segmentation, volume = self.__dict__["_selectors"]
+        segmentation.setVisible(self.segmentationNodeSelectorVisible)
+        volume.setVisible(self.sourceVolumeNodeSelectorVisible)
+
+    segmentationNodeSelectorVisible = plain(bool, "segmentationNodeSelectorVisible", True, _show_selectors)
+    sourceVolumeNodeSelectorVisible = plain(bool, "sourceVolumeNodeSelectorVisible", True, _show_selectors)
+    autoShowSourceVolumeNode = plain(bool, "autoShowSourceVolumeNode", True)
+    switchToSegmentationsButtonVisible = plain(bool, "switchToSegmentationsButtonVisible", True)
+    undoEnabled, readOnly = plain(bool, "undoEnabled", True), plain(bool, "readOnly", False)
+    maximumNumberOfUndoStates = QtCore.Property(
+        int,
+        lambda self: self.__dict__["_logic"].GetMaximumNumberOfUndoStates(),
+        lambda self, count: self.__dict__["_logic"].SetMaximumNumberOfUndoStates(count),
+    )
+    effectButtonStyle, effectColumnCount = plain(int, "effectButtonStyle", 0), plain(int, "effectColumnCount", 2)
+    unorderedEffectsVisible = plain(bool, "unorderedEffectsVisible", True)
+    defaultTerminologyEntry = plain(str, "defaultTerminologyEntry", "")
+    defaultTerminologyEntrySettingsKey = plain(str, "defaultTerminologyEntrySettingsKey", "")
+    jumpToSelectedSegmentEnabled = plain(bool, "jumpToSelectedSegmentEnabled", False)
+
+    def observe_scene(self, scene: Any) -> None:
+        self.__dict__["_logic"].SetMRMLScene(scene)
+        for widget in (*self.__dict__["_selectors"], self.__dict__["_table"]):
+            widget.setMRMLScene(scene)
+
+    def mrmlSegmentEditorNode(self) -> Any:
+        return self.__dict__["_node"]
+
+    def setMRMLSegmentEditorNode(self, node: Any) -> None:
+        before = self.__dict__["_node"]
+        if before is node:
+            return
+        if before is not None:
+            self.stop_observing(before)
+        own(self, _node=node)
+        self.__dict__["_logic"].SetSegmentEditorNode(node)
+        if node is not None:
+            self.observe(node, vtk.vtkCommand.ModifiedEvent, lambda *_: self.updateWidgetFromMRML())
+        self.updateWidgetFromMRML()
+
+    def updateWidgetFromMRML(self) -> None:
+        node = self.mrmlSegmentEditorNode()
+        segmentation, volume = self.__dict__["_selectors"]
+        table = self.__dict__["_table"]
+        segmentation.setCurrentNode(self.segmentationNode())
+        volume.setCurrentNode(self.sourceVolumeNode())
+        if table.segmentationNode() is not self.segmentationNode():
+            table.setSegmentationNode(self.segmentationNode())
+        self.setEnabled(node is not None)
+
+    def segmentationNode(self) -> Any:
+        return self._of_node("GetSegmentationNode")
+
+    def segmentationNodeID(self) -> str:
+        return self.segmentationNode().GetID() if self.segmentationNode() else ""
+
+    def sourceVolumeNode(self) -> Any:
+        return self._of_node("GetSourceVolumeNode")
+
+    def sourceVolumeNodeID(self) -> str:
+        return self.sourceVolumeNode().GetID() if self.sourceVolumeNode() else ""
+
+    def setSegmentationNode(self, node: Any) -> None:
+        if self.mrmlSegmentEditorNode() is None:  # as qMRMLSegmentEditorWidget says on its error stream
+            raise RuntimeError("Invalid segment editor parameter set node!")
+        if node is self.segmentationNode():
+            return
+        self.__dict__["_logic"].SetSegmentationNode(node)
+        ids = _ids(node)
+        self.mrmlSegmentEditorNode().SetSelectedSegmentID(ids[0] if ids else "")
+        if node is not None and self.sourceVolumeNode() is None:
+            self.setSourceVolumeNode(node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()))
+        self.updateWidgetFromMRML()
+        self.segmentationNodeChanged.emit(node)
+
+    def setSegmentationNodeID(self, node_id: str) -> None:
+        self.setSegmentationNode(self.mrmlScene().GetNodeByID(node_id))
+
+    def setSourceVolumeNode(self, node: Any) -> None:
+        if self.mrmlSegmentEditorNode() is None:
+            raise RuntimeError("Invalid segment editor parameter set node!")
+        if node is self.sourceVolumeNode():
+            return
+        self.__dict__["_logic"].SetSourceVolumeNode(node)
+        self.updateWidgetFromMRML()
+        self.sourceVolumeNodeChanged.emit(node)
+
+    def setSourceVolumeNodeID(self, node_id: str) -> None:
+        self.setSourceVolumeNode(self.mrmlScene().GetNodeByID(node_id))
+
+    def currentSegmentID(self) -> str:
+        node = self.mrmlSegmentEditorNode()
+        return (node.GetSelectedSegmentID() or "") if node is not None else ""
+
+    def setCurrentSegmentID(self, segment_id: str) -> None:
+        if segment_id != self.currentSegmentID():
+            self.mrmlSegmentEditorNode().SetSelectedSegmentID(segment_id)
+            self.currentSegmentIDChanged.emit(segment_id)
+
+    def saveStateForUndo(self) -> None:
+        if self.undoEnabled:
+            self.__dict__["_logic"].SaveStateForUndo()
+
+    def undo(self) -> None:
+        self.__dict__["_logic"].Undo()
+
+    def redo(self) -> None:
+        self.__dict__["_logic"].Redo()
+
+    def activeEffect(self) -> Any:
+        return self.__dict__["_effect"]
+
+    def setActiveEffect(self, effect: Any) -> None:
+        own(self, _effect=effect)
+
+    def setSegmentationNodeSelectorVisible(self, visible: bool) -> None:
+        self.segmentationNodeSelectorVisible = visible
+
+    def setSourceVolumeNodeSelectorVisible(self, visible: bool) -> None:
+        self.sourceVolumeNodeSelectorVisible = visible
+
+    def setSwitchToSegmentationsButtonVisible(self, visible: bool) -> None:
+        self.switchToSegmentationsButtonVisible = visible
+
+    def setMaximumNumberOfUndoStates(self, count: int) -> None:
+        self.maximumNumberOfUndoStates = count
+
+    def setActiveEffectByName(self, name: str) -> None:
+        own(self, _effect=name or None)
+
+    def availableEffectNames(self) -> list[str]:
+        return list(_EFFECTS)
+
+    def effectNameOrder(self) -> list[str]:
+        return list(self.__dict__["_order"])
+
+    def setEffectNameOrder(self, names: list[str]) -> None:
+        own(self, _order=list(names))
+
+    def setupViewObservations(self) -> None:
+        own(self, _viewed=True)
+
+    def removeViewObservations(self) -> None:
+        own(self, _viewed=False)
+
+    def installKeyboardShortcuts(self, _parent: Any = None) -> None:
+        own(self, _keys=True)
+
+    def uninstallKeyboardShortcuts(self) -> None:
+        own(self, _keys=False)
+
+    def _of_node(self, getter: str) -> Any:
+        node = self.mrmlSegmentEditorNode()
+        return getattr(node, getter)() if node is not None else None
+
+    def _segmentation_chosen(self, node: Any) -> None:
+        if self.mrmlSegmentEditorNode() is not None:
+            self.setSegmentationNode(node)
+
+    def _volume_chosen(self, node: Any) -> None:
+        if self.mrmlSegmentEditorNode() is not None:
+            self.setSourceVolumeNode(node)
+
+    def _segment_chosen(self, *_: Any) -> None:
+        ids = self.__dict__["_table"].selectedSegmentIDs()
+        if ids and self.mrmlSegmentEditorNode() is not None:
+            self.setCurrentSegmentID(ids[0])
+
+
+def _ids(segmentation_node: Any) -> list[str]:
+    if segmentation_node is None or segmentation_node.GetSegmentation() is None:
+        return []
+    return list(segmentation_node.GetSegmentation().GetSegmentIDs())
