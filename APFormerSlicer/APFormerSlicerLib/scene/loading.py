@@ -1,0 +1,51 @@
+"""A volume that was read by the engine, as a node of the scene."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+from apformer.volume import Volume
+from vtk.util.numpy_support import numpy_to_vtk
+
+from .geometry import vtk_matrix
+
+
+def new_volume_node(scene: Any, volume: Volume, name: str) -> Any:
+    """A vtkMRMLScalarVolumeNode, or vtkMRMLVectorVolumeNode for colours, with a copy of the voxels and their place.
+
+    The modality, where it is known, is told to the subject hierarchy, where `to_volume` finds it.
+    """
+    colour = volume.channels == 3
+    kind = "vtkMRMLVectorVolumeNode" if colour else "vtkMRMLScalarVolumeNode"
+    node = scene.AddNewNodeByClass(kind, scene.GenerateUniqueName(name))
+    node.SetAndObserveImageData(_image(volume))
+    node.SetIJKToRASMatrix(vtk_matrix(volume.ijk_to_ras))
+    if colour:
+        node.SetVoxelVectorType(node.VoxelVectorTypeColorRGB)
+    node.CreateDefaultDisplayNodes()
+    if volume.modality is not None and not colour:
+        _tell_modality(node, volume.modality)
+    return node
+
+
+def _image(volume: Volume) -> Any:
+    """A vtkImageData with a copy of the voxels; colours as components."""
+    k, j, i = volume.spatial_shape
+    image = vtk.vtkImageData()
+    image.SetDimensions(i, j, k)
+    array = volume.array if volume.array.ndim == 4 else volume.array[None]
+    scalars = np.ascontiguousarray(np.moveaxis(array, 0, -1).reshape(-1, array.shape[0]))
+    image.GetPointData().SetScalars(numpy_to_vtk(scalars, deep=True))
+    return image
+
+
+def _tell_modality(node: Any, modality: str) -> None:
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(node.GetScene())
+    item = hierarchy.GetItemByDataNode(node)
+    if item == hierarchy.GetInvalidItemID():  # without Slicer's Qt plugins, nodes get no items by themselves
+        item = hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
+    name = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
+    hierarchy.SetItemAttribute(item, name, modality)

@@ -1,0 +1,50 @@
+// What the page needs beside Vue: files to the server and back, and keys.
+(() => {
+  const set = (name, value) => window.trame.state.set(name, value);
+  const send = (files) => {
+    if (!files.length) return;
+    const form = new FormData();
+    for (const file of files) form.append("file", file, file.webkitRelativePath || file.name);
+    const request = new XMLHttpRequest();
+    request.upload.onprogress = (e) => set("upload_percent", Math.round((100 * e.loaded) / e.total));
+    request.onloadend = () => set("upload_percent", 0);
+    request.open("POST", "upload");
+    request.send(form);
+  };
+  const pick = (kind) => {
+    const input = document.createElement("input");
+    input.type = "file";
+    input.multiple = true;
+    input.webkitdirectory = kind === "folder";
+    input.onchange = () => send([...input.files]);
+    input.click();
+  };
+  const download = async (kind) => {
+    const answer = await fetch(`download/${kind}`);
+    if (!answer.ok) return; // the page's notices say why
+    const named = /filename\*=UTF-8''(.+)$/.exec(answer.headers.get("Content-Disposition") || "");
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(await answer.blob());
+    link.download = named ? decodeURIComponent(named[1]) : kind;
+    link.click();
+    URL.revokeObjectURL(link.href);
+  };
+  const register = () => {
+    if (!window.trame) return setTimeout(register, 20);
+    window.trame.utils.apformer = { pick, download };
+  };
+  register();
+  document.addEventListener("dragover", (e) => e.preventDefault());
+  document.addEventListener("drop", (e) => {
+    e.preventDefault();
+    send([...e.dataTransfer.files]);
+  });
+  const KEYS = /^([1-3]|[snaukpectir?]|Escape|ArrowUp|ArrowDown)$/;
+  document.addEventListener("keydown", (e) => {
+    if (e.target.closest("input, textarea, [role=slider], [role=listbox]") || e.altKey || e.metaKey) return;
+    const key = e.ctrlKey ? `Control+${e.key}` : e.key;
+    if (!KEYS.test(key) && !/^Control\+[zy]$/.test(key)) return;
+    e.preventDefault();
+    window.trame.trigger("key", [key]);
+  });
+})();

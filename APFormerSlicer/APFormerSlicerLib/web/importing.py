@@ -1,0 +1,169 @@
+"""Files that a user uploaded, and the demonstration's volume: read beside the event loop, then put on the scene."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from apformer.errors import InputError
+from apformer.volume import Volume
+
+from ..scene import read_segmentation
+from ..scene.loading import new_volume_node
+from .desk import Desk
+from .unpacking import unpack
+
+DEMO_MODEL = "hippocampus-mr"  # that of the command-line demonstration
+_SEGMENTATION = ".seg.nrrd"
+_FOR_DICOM = ("", ".dcm", ".ima")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is among uploaded files.
+
+    Attributes:
+        images: files that are images each. segmentations: .seg.nrrd files. dicom: a folder with DICOM files, or None.
+    """
+
+    images: tuple[Path, ...]
+    segmentations: tuple[Path, ...]
+    dicom: Path | None
+
+
+def look_at(folder: Path, files: Sequence[Path], most_bytes: int) -> Found:
+    """Unpack zip files, and tell images from DICOM slices.
+
+    Raises:
+        InputError: a zip file cannot be unpacked; nothing here can be read.
+    """
+    from apformer.files import IMAGE_SUFFIXES, suffix_of
+    from apformer.files.formats import looks_like_dicom
+
+    everything: list[Path] = []
+    for number, path in enumerate(files):
+        if path.suffix.lower() == ".zip":
+            everything += unpack(path, folder / f"unpacked-{number}", most_bytes)
+            path.unlink()
+        else:
+            everything.append(path)
+    segmentations = tuple(path for path in everything if suffix_of(path) == _SEGMENTATION)
+    images = tuple(path for path in everything if suffix_of(path) in IMAGE_SUFFIXES and path not in segmentations)
+    slices = [path for path in everything if path.suffix.lower() in _FOR_DICOM and path not in images]
+    dicom = folder if any(looks_like_dicom(path) for path in slices) else None
+    images = tuple(path for path in images if path.suffix.lower() != ".dcm")
+    if not (images or segmentations or dicom):
+        names = ", ".join(path.name for path in everything[:3]) or "nothing"
+        raise InputError(
+            f"There is no image among the uploaded files ({names}{', ...' if len(everything) > 3 else ''}).",
+            "NIfTI, NRRD, MHA and DICOM files, zip files of these, and .seg.nrrd segmentations can be read.",
+            "Choose such a file, or the folder with the DICOM slices.",
+        )
+    return Found(images, segmentations, dicom)
+
+
+async def import_files(desk: Desk, folder: Path, files: Sequence[Path]) -> list[Any]:
+    """The volume nodes of uploaded files; the last one is chosen and shown. Several DICOM series become a choice.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    found = await asyncio.to_thread(look_at, folder, files, desk.upload_bytes)
+    nodes = [await import_image(desk, path) for path in found.images]
+    if found.dicom is not None:
+        nodes += await _import_dicom(desk, found.dicom)
+    for path in found.segmentations:
+        _import_segmentation(desk, path)
+    return nodes
+
+
+async def import_image(desk: Desk, path: Path, series_uid: str | None = None, name: str | None = None) -> Any:
+    """The node of one image file, or of one DICOM series in a folder. Raises InputError."""
+    from apformer.files import read_volume
+
+    volume = await asyncio.to_thread(read_volume, path, series_uid=series_uid)
+    return place(desk, volume, name or _name_of(path))
+
+
+async def import_demo(desk: Desk) -> Any:
+    """The demonstration's volume, with a box around each hippocampus. Raises InputError when it is not installed."""
+    from apformer.demo.inputs import SIDES, read_template
+
+    volume = await asyncio.to_thread(read_template)
+    node = place(desk, volume, "Demo: T1 template")
+    desk.workflow.state.model = DEMO_MODEL
+    for side in SIDES:
+        box = _box(desk.scene, f"{side.name.capitalize()} hippocampus", side.centre_ras)
+        if side is SIDES[0]:
+            desk.workflow.state.roi = box
+    return node
+
+
+def place(desk: Desk, volume: Volume, name: str) -> Any:
+    """Put a volume on the scene, choose it and show it."""
+    node = new_volume_node(desk.scene, volume, name)
+    desk.sources[node.GetID()] = volume.source
+    desk.notices.warn(volume.notes)
+    choose(desk, node)
+    return node
+
+
+def choose(desk: Desk, node: Any) -> None:
+    """Make it the volume that everything is about."""
+    state = desk.workflow.state
+    state.volume, state.segmentation, state.roi = node, None, None
+    desk.views.show_volume(node)
+
+
+def _import_segmentation(desk: Desk, path: Path) -> None:
+    if desk.volume is None:
+        raise InputError(
+            f"{path.name} is a segmentation, and no image is chosen.",
+            "A segmentation is reviewed on the image that it was drawn on.",
+            "Upload the image first, then the segmentation.",
+        )
+    node = read_segmentation(path, desk.scene)
+    node.SetReferenceImageGeometryParameterFromVolumeNode(desk.volume)
+    desk.workflow.state.segmentation = node
+
+
+async def _import_dicom(desk: Desk, folder: Path) -> list[Any]:
+    from apformer.files import list_series
+
+    listed = await asyncio.to_thread(list_series, folder)
+    if len(listed) > 1:
+        desk.state.series = [
+            {"uid": series.uid, "title": series.description or series.uid, "line": f"{series.modality}, "
+             f"{series.slices} slices", "folder": str(folder)}
+            for series in listed
+        ]  # fmt: skip
+        desk.notices.tell(f"{len(listed)} DICOM series were found: choose the one to load.")
+        return []
+    title = (listed[0].description if listed else "") or "DICOM series"
+    return [await import_image(desk, folder, name=title)]
+
+
+def _box(scene: Any, name: str, centre_ras: tuple[float, float, float]) -> Any:
+    """A region of 40 x 56 x 40 mm, that of the command-line demonstration."""
+    node = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", scene.GenerateUniqueName(name))
+    node.SetCenter(*centre_ras)
+    node.SetSize(40.0, 56.0, 40.0)
+    node.CreateDefaultDisplayNodes()
+    node.SetLocked(True)  # it is chosen in a list; dragging would fight with painting
+    display = node.GetDisplayNode()
+    display.SetHandlesInteractive(False)
+    display.SetPropertiesLabelVisibility(False)
+    display.SetPointLabelsVisibility(False)
+    display.SetGlyphScale(0.0)
+    display.SetFillVisibility(False)
+    display.SetVisibility(False)
+    return node
+
+
+def _name_of(path: Path) -> str:
+    from apformer.files import suffix_of
+
+    return path.name.removesuffix(suffix_of(path)) or path.name

@@ -1,0 +1,85 @@
+"""The running job at the foot of the page, in every step: how far it is, and a way to cancel it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apformer.commands.durations import in_words
+from trame.widgets import html
+from trame.widgets import vuetify3 as v
+
+from ..workflow import Run
+from .desk import Desk
+from .parts import button
+
+
+class JobsBar:
+    """One job per kind: "segment" and "finetune"."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._runs: dict[str, Run] = {}
+        desk.state.job = None
+        desk.state.training_job = None
+        desk.action("cancel")(self.cancel)
+
+    def follow(self, run: Run, kind: str) -> None:
+        """Show the run until it is over; how it ended is told as a notice."""
+        self._runs[kind] = run
+        run.changed.connect(lambda _: self._show(kind))
+        run.ended.connect(lambda ended: self._tell_end(kind, ended))
+        self._show(kind)
+
+    def cancel(self, kind: str = "segment") -> None:
+        run = self._runs.get(kind)
+        if run is not None:
+            run.cancel()
+
+    def _show(self, kind: str) -> None:
+        run = self._runs[kind]
+        self._desk.state[_name(kind)] = None if run.over else _row(run, kind)
+
+    def _tell_end(self, kind: str, run: Run) -> None:
+        self._desk.state[_name(kind)] = None
+        if run.error is not None:
+            self._desk.notices.error(run.error)
+        elif run.status == "cancelled":
+            self._desk.notices.tell(f"Cancelled: {run.title}. Nothing was changed.")
+
+    def build(self) -> None:
+        for name in ("job", "training_job"):
+            with html.Div(v_if=name, classes="job"):
+                v.VProgressLinear(
+                    model_value=(f"{name}.percent",),
+                    indeterminate=(f"{name}.percent === 0",),
+                    height=3,
+                    color="primary",
+                )
+                with html.Div(classes="job-line"):
+                    html.Span(f"{{{{ {name}.title }}}}", classes="job-title")
+                    html.Span(f"{{{{ {name}.line }}}}", classes="job-message")
+                    button(
+                        f"{{{{ {name}.cancelling ? 'Cancelling' : 'Cancel' }}}}",
+                        f"trigger('cancel', [{name}.kind])",
+                        "mdi-stop",
+                        disabled=(f"{name}.cancelling",),
+                        classes="ma-0",
+                        size="x-small",
+                    )
+
+
+def _name(kind: str) -> str:
+    return "job" if kind == "segment" else "training_job"
+
+
+def _row(run: Run, kind: str) -> dict[str, Any]:
+    left = "" if not run.eta_s else f", about {in_words(run.eta_s)} left"
+    percent = round(100 * run.fraction)
+    amount = f", {percent} %" if percent else ""
+    return {
+        "kind": kind,
+        "title": run.title,
+        "percent": percent,
+        "line": f"{run.message or run.status}{amount}{left}",
+        "cancelling": run.cancelling,
+    }

@@ -1,0 +1,73 @@
+"""What the user must be told: errors as what happened, what it means and what to do; warnings; news."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from apformer.errors import APFormerError
+
+_MOST = 4  # shown at once; the oldest goes first
+
+
+class Notices:
+    """The list in the page's state, newest first."""
+
+    def __init__(self, state: Any) -> None:
+        self._state = state
+        self._numbers = itertools.count(1)
+        state.notices = []
+
+    def error(self, error: APFormerError, hidden: Path | None = None) -> None:
+        """Show an error; `hidden` is a folder of ours, whose path says nothing to the user."""
+        parts = (error.what, error.meaning, error.remedy)
+        self._add("error", *(part if hidden is None else part.replace(f"{hidden}{os.sep}", "") for part in parts))
+
+    def warn(self, texts: Iterable[str]) -> None:
+        for text in texts:
+            self._add("warning", text)
+
+    def tell(self, text: str) -> None:
+        self._add("info", text)
+
+    def dismiss(self, number: int) -> None:
+        self._state.notices = [notice for notice in self._state.notices if notice["id"] != number]
+
+    def clear(self, kind: str | None = None) -> None:
+        """Remove those of a kind, or all."""
+        self._state.notices = [notice for notice in self._state.notices if kind not in (None, notice["kind"])]
+
+    def guard(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, whose errors are shown instead of raised; it then gives None."""
+
+        @functools.wraps(function)
+        def guarded(*arguments: Any, **named: Any) -> Any:
+            try:
+                return function(*arguments, **named)
+            except APFormerError as error:
+                self.error(error)
+            except Exception as error:  # noqa: BLE001  the page must stay usable, whatever went wrong
+                self.fault(error)
+            return None
+
+        return guarded
+
+    def fault(self, error: Exception) -> None:
+        """Something that no user can be blamed for: the log of the server has the rest."""
+        traceback.print_exception(error)
+        self._add(
+            "error",
+            f"Something unexpected happened ({type(error).__name__}).",
+            "The step was not done; everything before it is kept.",
+            "Try again; if it happens again, report it with the server's output.",
+        )
+
+    def _add(self, kind: str, what: str, meaning: str = "", remedy: str = "") -> None:
+        same = [notice for notice in self._state.notices if (notice["kind"], notice["what"]) != (kind, what)]
+        notice = {"id": next(self._numbers), "kind": kind, "what": what, "meaning": meaning, "remedy": remedy}
+        self._state.notices = [notice, *same][:_MOST]

@@ -1,0 +1,119 @@
+"""The page: steps on the left, views on the right, the running job at the foot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trame.ui.vuetify3 import VAppLayout
+from trame.widgets import html
+from trame.widgets import vuetify3 as v
+
+from .desk import Desk
+from .jobs_bar import JobsBar
+from .section_edit import EditSection
+from .section_image import ImageSection
+from .section_review import ReviewSection
+from .section_segment import SegmentSection
+from .shortcuts import Shortcuts
+from .views import LAYOUTS
+
+STEPS = (
+    ("image", "Image"),
+    ("segment", "Segment"),
+    ("review", "Review"),
+)
+_THEME = {
+    "theme": {
+        "defaultTheme": "radiology",
+        "themes": {
+            "radiology": {
+                "dark": True,
+                "colors": {
+                    "background": "#0e1217",
+                    "surface": "#151b22",
+                    "primary": "#4fa3c7",
+                    "error": "#e0736d",
+                    "warning": "#d9a552",
+                    "success": "#6fb58a",
+                },
+            }
+        },
+    }
+}
+
+
+class Page:
+    """Draws the sections; each drives its part of the workflow."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        desk.state.step = "image"
+        self._jobs = JobsBar(desk)
+        self._image = ImageSection(desk)
+        self._segment = SegmentSection(desk, self._jobs)
+        self._edit = EditSection(desk)
+        self._review = ReviewSection(desk, self._edit)
+        self._shortcuts = Shortcuts(desk, self._segment, self._review)
+        desk.action("dismiss")(desk.notices.dismiss)
+        desk.action("reset_views")(desk.views.reset)
+        with VAppLayout(desk.server, vuetify_config=_THEME) as self.layout, html.Div(classes="page"):
+            self._build_bar()
+            with html.Div(classes="body"):
+                with html.Div(classes="panel"):
+                    self._build_steps()
+                    with html.Div(classes="panel-scroll"):
+                        self._build_notices()
+                        self._build_sections()
+                with html.Div(classes="views"):
+                    desk.views.place(self.layout)
+            self._jobs.build()
+            self._shortcuts.build()
+        self._image.refresh()
+        self._segment.refresh(anew=True)
+
+    def _build_bar(self) -> None:
+        with html.Div(classes="bar"):
+            html.Span("APFormer", classes="brand")
+            html.Span("{{ images.find((one) => one.id === image_id)?.name || 'No image loaded' }}", classes="bar-image")
+            v.VSpacer()
+            for name, title in LAYOUTS.items():
+                v.VBtn(
+                    title,
+                    click=f"view_layout = '{name}'",
+                    active=(f"view_layout === '{name}'",),
+                    variant="text",
+                    size="x-small",
+                )
+            v.VBtn(icon="mdi-fit-to-screen-outline", click="trigger('reset_views')", title="Fit all views (R)", **_ICON)
+            v.VBtn(icon="mdi-keyboard-outline", click="help = true", title="Keyboard shortcuts (?)", **_ICON)
+
+    def _build_steps(self) -> None:
+        with html.Div(classes="steps"):
+            for number, (name, title) in enumerate(STEPS, 1):
+                with html.Button(
+                    classes=(f"step === '{name}' ? 'step active' : 'step'",), click=f"step = '{name}'", type="button"
+                ):
+                    html.Span(str(number), classes="step-number")
+                    html.Span(title)
+
+    def _build_notices(self) -> None:
+        with html.Div(v_for="notice in notices", key="notice.id", classes=("`notice ${notice.kind}`",)):
+            with html.Div():
+                html.Div("{{ notice.what }}", classes="notice-what")
+                html.Div("{{ notice.meaning }}", v_if="notice.meaning")
+                html.Div("{{ notice.remedy }}", v_if="notice.remedy", classes="notice-remedy")
+            v.VBtn(icon="mdi-close", click="trigger('dismiss', [notice.id])", title="Dismiss", **_ICON)
+
+    def _build_sections(self) -> None:
+        sections: dict[str, list[Any]] = {
+            "image": [self._image],
+            "segment": [self._segment],
+            "review": [self._review],
+        }
+        for name, parts in sections.items():
+            with html.Div(v_show=f"step === '{name}'"):
+                for part in parts:
+                    part.build()
+
+
+_ICON = {"variant": "text", "size": "x-small"}

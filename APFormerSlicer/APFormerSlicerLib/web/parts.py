@@ -1,0 +1,54 @@
+"""Pieces that the sections of the page are drawn with, so that they look alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trame.widgets import html
+from trame.widgets import vuetify3 as v
+
+
+def heading(text: str) -> None:
+    html.H2(text, classes="part")
+
+
+def hint(text: str, **attributes: Any) -> None:
+    """One line that says what to do, or what it means."""
+    html.P(text, classes="hint", **attributes)
+
+
+def button(text: str, call: str, icon: str = "", key: str = "", **attributes: Any) -> None:
+    """A button that runs a line of the page's script; `key` is its shortcut, which it shows."""
+    settings = {"variant": "tonal", "size": "small", "classes": "mr-2 mb-2", **attributes}
+    with v.VBtn(click=call, **settings):
+        if icon:
+            v.VIcon(icon, start=True, size="small")
+        html.Span(text)
+        if key:
+            html.Kbd(key)
+
+
+def select(label: str, model: str, items: str, **attributes: Any) -> None:
+    """A list to choose from; `model` and `items` are names of the page's state."""
+    v.VSelect(
+        v_model=(model,),
+        items=(items,),
+        label=label,
+        density="compact",
+        variant="outlined",
+        hide_details=True,
+        classes="mb-3",
+        **attributes,
+    )
+
+
+def text_field(label: str, model: str, **attributes: Any) -> None:
+    v.VTextField(
+        v_model=(model,),
+        label=label,
+        density="compact",
+        variant="outlined",
+        hide_details=True,
+        classes="mb-3",
+        **attributes,
+    )

@@ -1,0 +1,129 @@
+"""The tools of Slicer's segment editor, as part of the review."""
+
+from __future__ import annotations
+
+from trame.widgets import html
+from trame.widgets import vuetify3 as v
+
+from .desk import Desk
+from .parts import button, heading, hint
+
+_TOOLS = (
+    ("paint", "Paint", "mdi-brush", "P"),
+    ("erase", "Erase", "mdi-eraser", "E"),
+    ("scissors", "Scissors", "mdi-content-cut", "C"),
+    ("threshold", "Threshold", "mdi-contrast-box", "T"),
+    ("islands", "Islands", "mdi-circle-multiple-outline", "I"),
+)
+
+
+class EditSection:
+    """Edits the chosen segment."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        desk.state.update(
+            {
+                "effect": "none",
+                "segment_id": "",
+                "brush_mm": 5,
+                "brush_sphere": True,
+                "threshold": [0.0, 1.0],
+                "value_range": [0.0, 1.0],
+                "smallest_island": 100,
+                "can_undo": False,
+                "can_redo": False,
+            }
+        )
+        for name, call in (
+            ("choose_effect", self.choose_effect),
+            ("choose_segment", desk.editing.choose_segment),
+            ("apply_threshold", desk.editing.apply_threshold),
+            ("apply_islands", self._apply_islands),
+            ("undo", self.undo),
+            ("redo", self.redo),
+        ):
+            desk.action(name)(call)
+        desk.on("brush_mm", "brush_sphere")(self._set_brush)
+        desk.on("threshold")(self._set_threshold)
+        desk.editing.connect(self._refresh)
+
+    def choose_effect(self, name: str) -> None:
+        """Take a tool, or put it down when it is in hand already."""
+        desk = self._desk
+        if desk.segmentation is None:
+            return
+        desk.editing.choose_effect("none" if name == desk.editing.effect_name else name)
+        if desk.editing.effect_name in ("paint", "erase"):
+            self._set_brush()
+        elif desk.editing.effect_name == "threshold":
+            low, high = desk.volume.GetImageData().GetScalarRange()
+            desk.state.value_range = [low, high]
+            desk.state.threshold = list(desk.editing.suggest_threshold())
+
+    def undo(self) -> None:
+        self._desk.editing.undo()
+
+    def redo(self) -> None:
+        self._desk.editing.redo()
+
+    def _refresh(self) -> None:
+        desk = self._desk
+        desk.state.effect = desk.editing.effect_name
+        desk.state.segment_id = desk.editing.editor.active_segment_id
+        desk.state.can_undo = desk.editing.undo_stack.can_undo()
+        desk.state.can_redo = desk.editing.undo_stack.can_redo()
+
+    def _set_brush(self) -> None:
+        if self._desk.segmentation is not None:
+            self._desk.editing.set_brush(float(self._desk.state.brush_mm), bool(self._desk.state.brush_sphere))
+
+    def _set_threshold(self) -> None:
+        if self._desk.editing.effect_name == "threshold":
+            low, high = self._desk.state.threshold
+            self._desk.editing.set_threshold(float(low), float(high))
+
+    def _apply_islands(self, mode: str) -> None:
+        self._desk.editing.apply_islands(mode, int(self._desk.state.smallest_island))
+
+    def build(self) -> None:
+        heading("Correct")
+        hint("Tools change the segment that is marked in the table.")
+        with html.Div(classes="tools"):
+            for name, title, icon, key in _TOOLS:
+                with v.VBtn(
+                    click=f"trigger('choose_effect', ['{name}'])",
+                    active=(f"effect === '{name}'",),
+                    variant="tonal",
+                    size="small",
+                    stacked=True,
+                    title=f"{title} ({key})",
+                ):
+                    v.VIcon(icon)
+                    html.Span(title)
+        with html.Div(v_if="effect === 'paint' || effect === 'erase'"):
+            v.VSlider(
+                v_model=("brush_mm",), min=1, max=30, step=1, hide_details=True, density="compact",
+                label="Brush, mm", thumb_label=True, thumb_size=12,
+            )  # fmt: skip
+            v.VCheckbox(
+                v_model=("brush_sphere",), label="Neighbouring slices too", density="compact", hide_details=True
+            )
+        hint("Draw a line around what is to be cut away, in a slice or in 3D.", v_if="effect === 'scissors'")
+        with html.Div(v_if="effect === 'threshold'"):
+            v.VRangeSlider(
+                v_model=("threshold",), min=("value_range[0]",), max=("value_range[1]",), hide_details=True,
+                density="compact", thumb_label=True, thumb_size=12,
+            )  # fmt: skip
+            button("Replace the segment", "trigger('apply_threshold')", "mdi-check")
+        with html.Div(v_if="effect === 'islands'"):
+            button("Keep the largest", "trigger('apply_islands', ['largest'])", "mdi-check")
+            with html.Div(classes="two"):
+                v.VTextField(
+                    v_model=("smallest_island",), type="number", label="Voxels", density="compact",
+                    variant="outlined", hide_details=True,
+                )  # fmt: skip
+                button("Remove smaller", "trigger('apply_islands', ['small'])", "mdi-check")
+        with html.Div(classes="undo"):
+            button("Undo", "trigger('undo')", "mdi-undo", key="Ctrl Z", disabled=("!can_undo",))
+            button("Redo", "trigger('redo')", "mdi-redo", key="Ctrl Y", disabled=("!can_redo",))

@@ -1,0 +1,138 @@
+"""The first step: an image to work on, uploaded or the demonstration's."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from apformer.errors import APFormerError
+from trame.widgets import html
+from trame.widgets import vuetify3 as v
+
+from ..scene.volumes import shape_kji
+from .desk import Desk
+from .importing import choose, import_demo, import_image
+from .parts import button, heading, hint
+
+
+class ImageSection:
+    """Lists the images of the scene, and loads others."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._tasks: set[asyncio.Task[None]] = set()
+        desk.state.update({"images": [], "image_id": "", "series": [], "loading": "", "upload_percent": 0})
+        desk.action("load_demo")(self._load_demo)
+        desk.action("load_series")(self._load_series)
+        desk.action("choose_image")(self._choose)
+        desk.action("close_image")(self._close)
+        desk.workflow.state.changed.connect(self.refresh)
+        desk.workflow.watch.removed.connect(lambda _: self.refresh())
+
+    def refresh(self) -> None:
+        chosen = self._desk.volume
+        self._desk.state.images = [_row(node) for node in self._desk.workflow.volumes()]
+        self._desk.state.image_id = "" if chosen is None else chosen.GetID()
+
+    def build(self) -> None:
+        with html.Div(classes="drop", v_if="!loading"):
+            v.VIcon("mdi-tray-arrow-down", size="large", color="grey")
+            html.P("Drop NIfTI, NRRD, MHA or DICOM files here, or a zip of them.")
+            with html.Div():
+                button("Choose files", "utils.apformer.pick('files')", "mdi-file-outline")
+                button("DICOM folder", "utils.apformer.pick('folder')", "mdi-folder-outline")
+        with html.Div(classes="drop", v_else=True):
+            v.VProgressCircular(indeterminate=True, size=28, width=3, color="primary")
+            html.P("{{ upload_percent > 0 && upload_percent < 100 ? `uploading, ${upload_percent} %` : loading }}")
+        with html.Div(v_if="!images.length && !loading", classes="demo"):
+            hint("No image at hand? A real MR template of the brain is included.")
+            button("Load the demo volume", "trigger('load_demo')", "mdi-brain", color="primary", variant="flat")
+        with html.Div(v_if="series.length"):
+            heading("DICOM series")
+            with html.Div(
+                v_for="one in series", key="one.uid", classes="row-item", click="trigger('load_series', [one.uid])"
+            ):
+                html.Div("{{ one.title }}", classes="row-title")
+                html.Div("{{ one.line }}", classes="row-line")
+        with html.Div(v_if="images.length"):
+            heading("Images")
+            with html.Div(
+                v_for="image in images",
+                key="image.id",
+                classes=("image.id === image_id ? 'row-item chosen' : 'row-item'",),
+                click="trigger('choose_image', [image.id])",
+            ):
+                with html.Div(classes="row-title"):
+                    html.Span("{{ image.name }}")
+                    v.VBtn(
+                        icon="mdi-close",
+                        size="x-small",
+                        variant="text",
+                        click_native_stop="trigger('close_image', [image.id])",
+                        __events=[("click_native_stop", "click.stop")],
+                        title="Close this image",
+                    )
+                html.Div("{{ image.line }}", classes="row-line")
+            button("Next: segment", "step = 'segment'", "mdi-arrow-right", key="2", color="primary", variant="flat")
+
+    def _load_demo(self) -> None:
+        self._in_background("reading the demo volume", lambda: import_demo(self._desk))
+
+    def _load_series(self, uid: str) -> None:
+        found = next((one for one in self._desk.state.series if one["uid"] == uid), None)
+        if found is not None:
+            self._desk.state.series = []
+            self._in_background(
+                "reading the series",
+                lambda: import_image(self._desk, Path(found["folder"]), series_uid=uid, name=found["title"]),
+            )
+
+    def _in_background(self, what: str, work: Any) -> None:
+        """Read beside the event loop, so that the page answers meanwhile."""
+
+        async def do() -> None:
+            desk = self._desk
+            try:
+                await work()
+            except APFormerError as error:
+                desk.notices.error(error)
+            except Exception as error:  # noqa: BLE001
+                desk.notices.fault(error)
+            with desk.state:
+                desk.state.loading = ""
+
+        if not self._desk.state.loading:
+            self._desk.notices.clear("error")
+            self._desk.state.loading = what
+            task = asyncio.create_task(do())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _choose(self, node_id: str) -> None:
+        node = self._desk.scene.GetNodeByID(node_id)
+        if node is not None and node is not self._desk.volume:
+            choose(self._desk, node)
+
+    def _close(self, node_id: str) -> None:
+        """Remove an image with its segmentations; a job at it is cancelled."""
+        desk, node = self._desk, self._desk.scene.GetNodeByID(node_id)
+        if node is None:
+            return
+        was_chosen = node is desk.volume
+        for segmentation in list(desk.scene.GetNodesByClass("vtkMRMLSegmentationNode")):
+            role = segmentation.GetReferenceImageGeometryReferenceRole()
+            if segmentation.GetNodeReference(role) is node:
+                desk.scene.RemoveNode(segmentation)
+        desk.scene.RemoveNode(node)
+        desk.sources.pop(node_id, None)
+        if was_chosen:
+            left = desk.workflow.volumes()
+            choose(desk, left[0] if left else None)
+        self.refresh()
+
+
+def _row(node: Any) -> dict[str, Any]:
+    k, j, i = shape_kji(node)
+    spacing = " x ".join(f"{abs(step):.3g}" for step in node.GetSpacing())
+    return {"id": node.GetID(), "name": node.GetName(), "line": f"{i} x {j} x {k} voxels of {spacing} mm"}

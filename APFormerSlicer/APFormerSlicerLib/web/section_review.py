@@ -1,0 +1,195 @@
+"""The third step: where the network was unsure, what the segments are, and a verdict."""
+
+from __future__ import annotations
+
+from trame.widgets import html
+from trame.widgets import vuetify3 as v
+
+from ..scene import Status
+from .desk import Desk, color_of
+from .parts import button, heading, hint, select, text_field
+from .section_edit import EditSection
+
+_STATUSES = {
+    Status.NOT_STARTED: "not started",
+    Status.IN_PROGRESS: "to check",
+    Status.COMPLETED: "accepted",
+    Status.FLAGGED: "flagged",
+}
+_MAPS = {"uncertainty": "Uncertainty", "kept_tokens": "Kept tokens"}
+
+
+class ReviewSection:
+    """Shows what `workflow.reviewing` tells of the chosen segmentation."""
+
+    def __init__(self, desk: Desk, edit: EditSection) -> None:
+        self._desk, self.edit = desk, edit
+        desk.state.update(
+            {
+                "segments": [],
+                "segmentations": [],
+                "segmentation_id": "",
+                "maps": [],
+                "map_shown": "",
+                "map_opacity": 0.5,
+                "places_left": 0,
+                "places_all": 0,
+                "place": "",
+                "flag_comment": "",
+            }
+        )
+        for name, call in (
+            ("next_place", self.next_place),
+            ("accept", self.accept),
+            ("flag", self.flag),
+            ("toggle_map", self.toggle_map),
+            ("visit_again", self._visit_again),
+        ):
+            desk.action(name)(call)
+        desk.on("map_opacity")(self._show_map)
+        desk.on("segmentation_id")(self._choose)
+        desk.workflow.state.changed.connect(self.refresh)
+        desk.workflow.reviewing.changed.connect(lambda _: self.refresh())
+        desk.workflow.segmenting.segmented.connect(lambda *_: self.refresh())
+        desk.editing.connect(self._list_segments)
+
+    # ---------------------------------------------------------------- what is there
+
+    def refresh(self) -> None:
+        desk, node = self._desk, self._desk.segmentation
+        nodes = list(desk.scene.GetNodesByClass("vtkMRMLSegmentationNode"))
+        desk.state.segmentations = [{"title": one.GetName(), "value": one.GetID()} for one in nodes]
+        desk.state.segmentation_id = "" if node is None else node.GetID()
+        desk.editing.edit(node, desk.volume)
+        self._list_segments()
+        reviewing = desk.workflow.reviewing
+        desk.state.maps = [] if node is None else reviewing.maps(node)
+        if desk.state.map_shown not in desk.state.maps:
+            desk.state.map_shown = ""
+        if "uncertainty" in desk.state.maps:
+            desk.state.places_all, desk.state.places_left = len(reviewing.places(node)), reviewing.left(node)
+        else:
+            desk.state.places_all = desk.state.places_left = 0
+            desk.state.place = ""
+
+    def _list_segments(self) -> None:
+        node = self._desk.segmentation
+        rows = [] if node is None else self._desk.workflow.reviewing.rows(node)
+        self._desk.state.segments = [
+            {
+                "id": row.segment_id,
+                "name": row.name,
+                "color": color_of(node.GetSegmentation().GetSegment(row.segment_id)),
+                "ml": f"{row.volume_ml:.2f}",
+                "status": _STATUSES[row.status],
+                "model": row.model or "",
+                "comment": row.comment,
+            }
+            for row in rows
+        ]
+
+    def _choose(self) -> None:
+        desk = self._desk
+        node = desk.scene.GetNodeByID(desk.state.segmentation_id) if desk.state.segmentation_id else None
+        if node is not None and node is not desk.segmentation:
+            desk.workflow.state.segmentation = node
+
+    # ---------------------------------------------------------------- what the user does
+
+    def next_place(self) -> None:
+        """Go to the most uncertain place that was not visited."""
+        desk = self._desk
+        place = desk.workflow.reviewing.next_place(desk.segmentation)
+        if place is None:
+            desk.state.place = "All places were visited."
+            return
+        r, a, s = place.ras
+        desk.state.place = f"R {r:.0f}, A {a:.0f}, S {s:.0f} mm; {place.weight_ml:.2f} mL in doubt"
+        desk.state.step = "review"
+
+    def _visit_again(self) -> None:
+        self._desk.workflow.reviewing.visit_again(self._desk.segmentation)
+        self._desk.state.place = ""
+
+    def toggle_map(self, name: str) -> None:
+        shown = self._desk.state.map_shown
+        self._desk.workflow.reviewing.show_map(
+            self._desk.segmentation, None if shown == name else name, self._desk.state.map_opacity
+        )
+        self._desk.state.map_shown = "" if shown == name else name
+
+    def _show_map(self) -> None:
+        if self._desk.state.map_shown:
+            self._desk.workflow.reviewing.show_map(
+                self._desk.segmentation, self._desk.state.map_shown, self._desk.state.map_opacity
+            )
+
+    def accept(self) -> None:
+        self._desk.workflow.reviewing.accept(self._desk.segmentation)
+
+    def flag(self) -> None:
+        """Flag what was proposed, with the comment that was written."""
+        self._desk.workflow.reviewing.flag(self._desk.segmentation, self._desk.state.flag_comment)
+        self._desk.state.flag_comment = ""
+
+    # ---------------------------------------------------------------- what it looks like
+
+    def build(self) -> None:
+        with html.Div(v_if="!segments.length"):
+            hint("Nothing to review yet. Segment the image first, or upload a .seg.nrrd file.")
+            button("Go to segment", "step = 'segment'", "mdi-arrow-left", key="2")
+        with html.Div(v_else=True):
+            select("Segmentation", "segmentation_id", "segmentations", v_if="segmentations.length > 1")
+            self._build_places()
+            self._build_segments()
+            self.edit.build()
+
+    def _build_places(self) -> None:
+        heading("Where to look")
+        with html.Div(v_if="places_all"):
+            button(
+                "Next place to check",
+                "trigger('next_place')",
+                "mdi-crosshairs-gps",
+                key="N",
+                color="primary",
+                variant="flat",
+                disabled=("!places_left",),
+            )
+            hint("{{ places_left }} of {{ places_all }} left. {{ place }}")
+            button("Start over", "trigger('visit_again')", v_if="!places_left", variant="text", size="x-small")
+        hint("No uncertain place, or no uncertainty map: ask for it when you segment.", v_else=True)
+        with html.Div(classes="maps", v_if="maps.length"):
+            for name, title in _MAPS.items():
+                button(
+                    title,
+                    f"trigger('toggle_map', ['{name}'])",
+                    "mdi-layers-outline",
+                    key=name[0].upper(),
+                    v_if=f"maps.includes('{name}')",
+                    active=(f"map_shown === '{name}'",),
+                )
+            v.VSlider(
+                v_model=("map_opacity",), min=0.1, max=1, step=0.05, hide_details=True, density="compact",
+                v_if="map_shown", label="Opacity", thumb_size=12,
+            )  # fmt: skip
+
+    def _build_segments(self) -> None:
+        heading("Segments")
+        with html.Table(classes="table"), html.Tbody():  # noqa: SIM117
+            with html.Tr(
+                v_for="one in segments",
+                key="one.id",
+                click="trigger('choose_segment', [one.id])",
+                classes=("one.id === segment_id ? 'chosen' : ''",),
+                title=("one.comment || one.model",),
+            ):
+                with html.Td():
+                    html.Span(classes="swatch", style=("{ background: one.color }",))
+                    html.Span("{{ one.name }}")
+                html.Td("{{ one.ml }} mL", classes="number")
+                html.Td("{{ one.status }}", classes=("`status ${one.status.replace(' ', '-')}`",))
+        button("Accept", "trigger('accept')", "mdi-check", key="A", color="success")
+        with html.Div(classes="flag"):
+            text_field("Something is wrong: say what", "flag_comment")
+            button("Flag", "trigger('flag')", "mdi-flag-outline", disabled=("!flag_comment",))

@@ -1,0 +1,247 @@
+"""The second step: a model, where and how it computes, and what came of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apformer.errors import APFormerError
+from trame.widgets import html
+from trame.widgets import vuetify3 as v
+
+from ..scene.surface import is_in_3d
+from ..workflow import Card, Choice, Run, Segmented, best, regions
+from .desk import Desk
+from .jobs_bar import JobsBar
+from .parts import button, heading, hint, select
+
+DEVICES = [
+    {"title": "Best available", "value": "auto"},
+    {"title": "CPU", "value": "cpu"},
+    {"title": "NVIDIA GPU", "value": "cuda"},
+]
+_WHOLE = ""  # the region's ID when the whole image is meant
+
+
+class SegmentSection:
+    """Chooses, starts and tells."""
+
+    def __init__(self, desk: Desk, jobs: JobsBar) -> None:
+        self._desk, self._jobs = desk, jobs
+        self._estimating: Run | None = None
+        self._estimated: Choice | None = None
+        self._shown_volume: Any = None
+        desk.state.update(
+            {
+                "models": [],
+                "model": "",
+                "all_models": False,
+                "regions": [],
+                "region_id": _WHOLE,
+                "devices": DEVICES,
+                "device": desk.workflow.state.device,
+                "wanted_maps": list(desk.workflow.state.maps),
+                "estimate": None,
+                "result": None,
+            }
+        )
+        desk.action("segment")(self.start)
+        desk.action("choose_model")(self._choose_model)
+        desk.on("region_id")(self._choose_region)
+        desk.on("device", "wanted_maps")(self._choose_how)
+        desk.on("step")(self._estimate)
+        desk.workflow.state.changed.connect(self.refresh)
+        desk.workflow.versions.changed.connect(lambda _: self.refresh(anew=True))
+        desk.workflow.segmenting.segmented.connect(self._tell)
+
+    # ---------------------------------------------------------------- what is chosen
+
+    def refresh(self, anew: bool = False) -> None:
+        """Show what the workflow's state says; for another volume, suggest a model."""
+        desk, chosen = self._desk, self._desk.workflow.state
+        if anew or chosen.volume is not self._shown_volume:
+            self._shown_volume = chosen.volume
+            desk.state.result = None
+            self._list_models()
+        desk.state.model = chosen.model
+        boxes = [{"title": node.GetName(), "value": node.GetID()} for node in regions(desk.scene)]
+        desk.state.regions = [{"title": "Whole image", "value": _WHOLE}, *boxes]
+        desk.state.region_id = _WHOLE if chosen.roi is None else chosen.roi.GetID()
+        for node in regions(desk.scene):
+            node.SetDisplayVisibility(node is chosen.roi)
+        self._estimate()
+
+    def _list_models(self) -> None:
+        desk = self._desk
+        cards = desk.workflow.models.cards()
+        if desk.volume is None:
+            desk.state.models = [_row(card, "", True) for card in cards]
+            return
+        try:
+            suggestions = desk.workflow.suggestions()
+        except APFormerError as error:
+            desk.notices.error(error)
+            suggestions = []
+        suits = {found.card.reference: found for found in suggestions}
+        rows = [_row(found.card, found.why, found.points >= 0) for found in suggestions]
+        rows += [_row(card, card.problem or "it cannot read such an image", False) for card in cards
+                 if card.reference not in suits]  # fmt: skip
+        desk.state.models = rows
+        first = best(suggestions)
+        if first is not None and desk.workflow.state.model not in suits:
+            desk.workflow.state.model = first.card.reference
+
+    def _choose_model(self, reference: str) -> None:
+        self._desk.workflow.state.model = reference
+
+    def _choose_region(self) -> None:
+        """Another place is another result: what was found elsewhere stays as it is."""
+        desk = self._desk
+        node = desk.scene.GetNodeByID(desk.state.region_id) if desk.state.region_id else None
+        if node is not desk.workflow.state.roi:
+            desk.workflow.state.segmentation = None
+            desk.workflow.state.roi = node
+            if node is not None:
+                desk.views.centre_on(node.GetCenter())
+
+    def _choose_how(self) -> None:
+        desk = self._desk
+        desk.workflow.state.device = desk.state.device
+        desk.workflow.state.maps = [name for name in ("uncertainty", "kept_tokens") if name in desk.state.wanted_maps]
+
+    # ---------------------------------------------------------------- what it takes
+
+    def _estimate(self) -> None:
+        """Ask the worker, which also wakes it; not while it is asked, nor for what nobody looks at."""
+        desk = self._desk
+        choice = desk.workflow.choice()
+        if desk.state.step != "segment" or choice.volume_node is None or not choice.model:
+            desk.state.estimate = desk.state.estimate if choice.volume_node is not None else None
+            return
+        if choice == self._estimated or (self._estimating is not None and not self._estimating.over):
+            return
+        ok, reason = desk.workflow.segmenting.check(choice)
+        if not ok:
+            if desk.workflow.segmenting.run_of(choice.volume_node) is None:
+                desk.state.estimate = {"ok": False, "line": reason, "warnings": []}
+            return
+        self._estimated = choice
+        self._estimating = desk.workflow.segmenting.estimate(choice)
+        self._estimating.ended.connect(self._show_estimate)
+
+    def _show_estimate(self, run: Run) -> None:
+        found = run.outcome
+        if found is not None:
+            shown = {"ok": found.ok, "line": found.line, "warnings": list(found.warnings)}
+            self._desk.state.estimate = shown
+        self._estimate()  # what was chosen meanwhile
+
+    # ---------------------------------------------------------------- the job
+
+    def start(self) -> None:
+        """Segment what is chosen."""
+        desk = self._desk
+        desk.notices.clear("error")
+        desk.notices.clear("warning")
+        if desk.workflow.state.segmentation is not None:
+            desk.editing.edit(desk.workflow.state.segmentation, desk.volume)
+        run = desk.workflow.segment()
+        desk.state.result = None
+        self._jobs.follow(run, "segment")
+
+    def _tell(self, choice: Choice, done: Segmented) -> None:
+        """A result is on the scene: show it in 3D too, and say what the user must know."""
+        desk = self._desk
+        node = done.written.segmentation_node
+        desk.editing.edit(node, choice.volume_node)
+        first_in_3d = not is_in_3d(node)
+        desk.editing.editor.show_3d(True)
+        node.GetDisplayNode().SetVisibility3D(True)
+        node.GetDisplayNode().SetOpacity2DFill(0.35)
+        if first_in_3d:
+            desk.views.frame_3d()
+        desk.state.result = {
+            "line": f"{done.seconds:.1f} s on {done.device.upper() if done.device == 'cpu' else done.device}",
+            "replaced": list(done.written.replaced),
+        }
+        desk.notices.warn(done.warnings)
+        desk.state.step = "segment" if desk.state.step == "image" else desk.state.step
+
+    # ---------------------------------------------------------------- what it looks like
+
+    def build(self) -> None:
+        with html.Div(v_if="!image_id"):
+            hint("Load an image first; then this step offers the models that can segment it.")
+            button("Load an image", "step = 'image'", "mdi-arrow-left", key="1")
+        with html.Div(v_else=True):
+            self._build_models()
+            heading("Where and how")
+            select("Region", "region_id", "regions")
+            with html.Div(classes="two"):
+                select("Computed on", "device", "devices")
+                with html.Div(classes="checks"):
+                    for name, title in (("uncertainty", "Uncertainty map"), ("kept_tokens", "Kept-token map")):
+                        v.VCheckbox(
+                            v_model=("wanted_maps",), value=name, label=title, density="compact", hide_details=True
+                        )
+            with html.Div(v_if="estimate", classes=("estimate.ok ? 'estimate' : 'estimate refused'",)):
+                html.Div("{{ estimate.line }}")
+                html.Div("{{ warning }}", v_for="warning in estimate.warnings", key="warning", classes="warning")
+            button(
+                "Segment",
+                "trigger('segment')",
+                "mdi-auto-fix",
+                key="S",
+                color="primary",
+                variant="flat",
+                size="large",
+                block=True,
+                disabled=("!model || (job && job.kind === 'segment')",),
+            )
+            self._build_result()
+
+    def _build_models(self) -> None:
+        heading("Model")
+        with html.Div(
+            v_for="one in models.filter((m) => m.fits || all_models || m.reference === model)",
+            key="one.reference",
+            classes=("one.reference === model ? 'row-item chosen' : one.fits ? 'row-item' : 'row-item unfit'",),
+            click="!one.problem && trigger('choose_model', [one.reference])",
+        ):
+            html.Div("{{ one.title }}", classes="row-title")
+            html.Div("{{ one.line }}", classes="row-line")
+            html.Div("{{ one.why }}", v_if="one.why", classes="row-line why")
+        button(
+            "{{ all_models ? 'Only those that suit' : 'Show all models' }}",
+            "all_models = !all_models",
+            v_if="models.some((m) => !m.fits)",
+            variant="text",
+            size="x-small",
+        )
+        hint("No model is installed. `apformer models import` installs one.", v_if="!models.length")
+
+    def _build_result(self) -> None:
+        with html.Div(v_if="result && segments.length", classes="result"):
+            heading("Result")
+            with html.Table(classes="table"), html.Tbody():  # noqa: SIM117
+                with html.Tr(v_for="one in segments", key="one.id"):
+                    with html.Td():
+                        html.Span(classes="swatch", style=("{ background: one.color }",))
+                        html.Span("{{ one.name }}")
+                    html.Td("{{ one.ml }} mL", classes="number")
+            hint("{{ result.line }}. A network's proposal: check it before it is used.")
+            button("Next: review", "step = 'review'", "mdi-arrow-right", key="3", color="primary")
+            with html.Div(classes="downloads"):
+                html.Span("Download", classes="hint")
+                for kind, title in (("seg.nrrd", ".seg.nrrd"), ("nifti", "NIfTI"), ("dicom", "DICOM SEG")):
+                    button(title, f"utils.apformer.download('{kind}')", variant="text", size="x-small")
+
+
+def _row(card: Card, why: str, fits: bool) -> dict[str, Any]:
+    return {
+        "reference": card.reference,
+        "title": card.title,
+        "line": card.line,
+        "why": "" if card.problem else why,
+        "fits": fits and card.problem is None,
+        "problem": card.problem,
+    }

@@ -1,0 +1,172 @@
+"""One process per user: started, watched, given turns, ended, and its files removed."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from apformer.jobs import processes
+
+from .lines import Message, encode, parse
+from .settings import Settings
+from .turns import Ticket, Turns
+
+_START_SECONDS = 120.0  # loading VTK from a cold disk on a slow machine
+_END_SECONDS = 6.0  # a worker that is told to stop has its own grace before that
+_LONGEST_LINE = 1 << 20
+
+
+@dataclass(eq=False)
+class Session:
+    """A user's process.
+
+    Attributes:
+        key: what the user's cookie says. secret: what the process demands of every request, so that nobody else on
+            this computer can talk to it. folder: private; holds all that the user uploads and makes.
+        port: on the loopback interface; None while it starts.
+        ended: why it is over; None while it is not.
+    """
+
+    key: str
+    secret: str
+    folder: Path
+    process: asyncio.subprocess.Process
+    port: int | None = None
+    ended: str | None = None
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def say(self, message: Message) -> None:
+        stdin = self.process.stdin
+        if stdin is not None and not stdin.is_closing():
+            with suppress(ConnectionError, RuntimeError):
+                stdin.write(encode(message))
+
+    async def ready(self, seconds: float = _START_SECONDS) -> bool:
+        """Whether it answers, after at most `seconds`."""
+        with suppress(asyncio.TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.port is None and self.ended is None:
+                    self.changed.clear()
+                    await self.changed.wait()
+        return self.port is not None and self.ended is None
+
+
+class Sessions:
+    """The processes of all users.
+
+    One is started ahead of the first user, who then need not wait for it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._turns = Turns()
+        self._known: dict[str, Session] = {}  # by the key that a user's cookie says
+        self._spare: Session | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._root = Path(tempfile.mkdtemp(prefix="apformer-web-"))
+
+    async def prepare(self) -> None:
+        """Start the process of the first user."""
+        self._spare = await self._start()
+
+    def find(self, key: str | None) -> Session | None:
+        """The session of a cookie; None when there is none, or it is over."""
+        session = self._known.get(key or "")
+        return None if session is None or session.ended is not None else session
+
+    @property
+    def full(self) -> bool:
+        return len(self._known) >= self._settings.users
+
+    async def open(self) -> Session:
+        """A session for a new user, which may still be starting. Raises RuntimeError when there is no place."""
+        if self.full:
+            raise RuntimeError("every place is taken")
+        session, self._spare = self._spare, None
+        if session is None or session.ended is not None:
+            session = await self._start()
+        self._known[session.key] = session
+        return session
+
+    async def close(self) -> None:
+        """End all processes and remove all their files."""
+        sessions = [*self._known.values(), *([self._spare] if self._spare else [])]
+        await asyncio.gather(*(self._end(session) for session in sessions))
+        for task in list(self._tasks):
+            task.cancel()
+        shutil.rmtree(self._root, ignore_errors=True)
+
+    async def _start(self) -> Session:
+        folder = Path(tempfile.mkdtemp(prefix="session-", dir=self._root))
+        grouped: dict[str, Any] = {} if sys.platform == "win32" else {"start_new_session": True}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "APFormerSlicerLib.web.session",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env=processes.child_environment(),
+            limit=_LONGEST_LINE,
+            **grouped,
+        )
+        session = Session(secrets.token_urlsafe(32), secrets.token_urlsafe(32), folder, process)
+        session.say({"settings": self._settings.of_session(folder, session.secret)})
+        task = asyncio.create_task(self._watch(session))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return session
+
+    async def _watch(self, session: Session) -> None:
+        """Hear the process until it ends; then nothing of it stays. Its workers end with it: their stdin does."""
+        stdout = session.process.stdout
+        assert stdout is not None
+        try:
+            while line := await stdout.readline():
+                self._hear(session, parse(line) or {})
+        finally:
+            code = await session.process.wait()
+            session.ended = f"its process ended with status {code}" if code else "it was not used for a while"
+            session.changed.set()
+            self._known.pop(session.key, None)
+            self._turns.give_up(session.key)
+            self._call()
+            shutil.rmtree(session.folder, ignore_errors=True)
+
+    def _hear(self, session: Session, message: Message) -> None:
+        if "ready" in message:
+            session.port = int(message["ready"])
+            session.changed.set()
+        elif "ask" in message:
+            with suppress(KeyError):
+                self._turns.ask(Ticket(session.key, str(message["ask"]), str(message.get("lane"))))
+            self._call()
+        elif "over" in message:
+            self._turns.give_up(session.key, str(message["over"]))
+            self._call()
+
+    def _call(self) -> None:
+        """Tell those whose turn it is, and everyone else how long the line is."""
+        for ticket in self._turns.granted():
+            if ticket.user in self._known:
+                self._known[ticket.user].say({"turn": ticket.number})
+        for ticket, ahead in self._turns.ahead():
+            if ticket.user in self._known:
+                self._known[ticket.user].say({"of": ticket.number, "ahead": ahead})
+
+    async def _end(self, session: Session) -> None:
+        """Ask it to end by closing its stdin; end it when it does not."""
+        if session.process.stdin is not None:
+            session.process.stdin.close()
+        try:
+            await asyncio.wait_for(session.process.wait(), _END_SECONDS)
+        except TimeoutError:
+            processes.end_tree(session.process.pid)
+            await session.process.wait()
+        shutil.rmtree(session.folder, ignore_errors=True)

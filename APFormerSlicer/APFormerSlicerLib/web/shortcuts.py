@@ -1,0 +1,93 @@
+"""Keys, and the list of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from trame.widgets import html
+from trame.widgets import vuetify3 as v
+
+from .desk import Desk
+from .section_review import ReviewSection
+from .section_segment import SegmentSection
+
+_STEPS = ("image", "segment", "review")
+# Key -> what it does, in the order in which they are listed.
+KEYS = {
+    "1 to 3": "go to a step",
+    "s": "segment",
+    "n": "next place to check",
+    "a": "accept all proposed segments",
+    "u": "uncertainty map on and off",
+    "k": "kept-token map on and off",
+    "p": "paint",
+    "e": "erase",
+    "c": "scissors",
+    "t": "threshold",
+    "i": "islands",
+    "Escape": "no tool",
+    "Control+z": "undo",
+    "Control+y": "redo",
+    "ArrowUp": "axial slice up",
+    "ArrowDown": "axial slice down",
+    "r": "fit all views",
+    "?": "this list",
+}
+_TOOLS = {"p": "paint", "e": "erase", "c": "scissors", "t": "threshold", "i": "islands", "Escape": "none"}
+
+
+class Shortcuts:
+    """Turns keys into what the buttons do; the page's script leaves out keys that are typed into fields."""
+
+    def __init__(self, desk: Desk, segment: SegmentSection, review: ReviewSection) -> None:
+        self._desk = desk
+        edit = review.edit
+        self._calls: dict[str, Callable[[], object]] = {
+            "s": segment.start,
+            "n": review.next_place,
+            "a": review.accept,
+            "u": lambda: review.toggle_map("uncertainty"),
+            "k": lambda: review.toggle_map("kept_tokens"),
+            "Control+z": edit.undo,
+            "Control+y": edit.redo,
+            "ArrowUp": lambda: desk.views.scroll(1),
+            "ArrowDown": lambda: desk.views.scroll(-1),
+            "r": desk.views.reset,
+            "?": self._toggle_help,
+            **{key: self._tool(edit.choose_effect, name) for key, name in _TOOLS.items()},
+            **{str(number): self._step(name) for number, name in enumerate(_STEPS, 1)},
+        }
+        desk.state.help = False
+        desk.action("key")(self.press)
+
+    def press(self, key: str) -> None:
+        call = self._calls.get(key)
+        if call is not None:
+            call()
+
+    def build(self) -> None:
+        with v.VDialog(v_model=("help",), max_width=420), html.Div(classes="help"):
+            html.H2("Keyboard shortcuts", classes="part")
+            with html.Div(classes="keys"):
+                for key, what in KEYS.items():
+                    html.Kbd(_shown(key))
+                    html.Span(what)
+            html.P(
+                "Mouse: wheel scrolls slices, Ctrl + wheel zooms, left drag sets brightness and contrast.",
+                classes="hint",
+            )
+
+    def _toggle_help(self) -> None:
+        self._desk.state.help = not self._desk.state.help
+
+    @staticmethod
+    def _tool(choose: Callable[[str], object], name: str) -> Callable[[], object]:
+        return lambda: choose(name)
+
+    def _step(self, name: str) -> Callable[[], object]:
+        return lambda: setattr(self._desk.state, "step", name)
+
+
+def _shown(key: str) -> str:
+    shown = {"ArrowUp": "\u2191", "ArrowDown": "\u2193", "Escape": "Esc", "Control+z": "Ctrl Z", "Control+y": "Ctrl Y"}
+    return shown.get(key, key.upper() if len(key) == 1 else key)
