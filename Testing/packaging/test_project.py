@@ -76,9 +76,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 def test_the_wheel_holds_every_file_of_the_rooms_and_no_other_package(wheel: zipfile.ZipFile) -> None:
     sources = ROOT / "APFormerSlicer"
-    rooms = (path for package in ("apformer", "APFormerSlicerLib") for path in (sources / package).rglob("*.py"))
+    found = (path for package in ("apformer", "APFormerSlicerLib") for path in (sources / package).rglob("*.*"))
+    files = (path for path in found if path.is_file() and "__pycache__" not in path.parts)
     packed = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert packed == {path.relative_to(sources).as_posix() for path in rooms}
+    assert packed == {path.relative_to(sources).as_posix() for path in files}
 
 
 def test_the_wheel_brings_the_licence_and_the_command(wheel: zipfile.ZipFile) -> None:

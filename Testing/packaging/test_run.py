@@ -380,15 +380,16 @@ def start(launcher: Path, *words: str, **environ: str) -> subprocess.CompletedPr
 
 @pytest.fixture
 def started_clone(clone: Path) -> Path:
-    """A clone with a finished environment, whose `apformer` prints its arguments and exits with status 7."""
+    """A clone with a finished environment, whose programs print their arguments and exit with status 7."""
     environment = run.Environment(clone)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment.folder)], check=True)
-    package = next(environment.folder.glob("[lL]ib/**/site-packages")) / "apformer"
-    package.mkdir()
-    (package / "__main__.py").write_text(
-        "import sys, os, json\nprint(json.dumps([sys.argv[1:], os.getcwd()]))\nsys.exit(7)"
-    )
-    environment.write_stamp("cpu", {"engine"})
+    packages = next(environment.folder.glob("[lL]ib/**/site-packages"))
+    for package in (packages / "apformer", packages / "APFormerSlicerLib" / "web"):
+        package.mkdir(parents=True)
+        (package / "__main__.py").write_text(
+            f"import sys, os, json\nprint(json.dumps([sys.argv[1:], os.getcwd(), {package.name!r}]))\nsys.exit(7)"
+        )
+    environment.write_stamp("cpu", {"engine", "demo", "web"})
     (clone / "run.py").write_bytes(LAUNCHER.read_bytes())
     return clone / "run.py"
 
@@ -401,8 +402,22 @@ class TestCommands:
         monkeypatch.chdir(tmp_path / "patients")
         done = start(started_clone, "segment", "ct 1.nii.gz", "--json")
         assert done.returncode == 7
-        assert json.loads(done.stdout) == [["segment", "ct 1.nii.gz", "--json"], str(tmp_path / "patients")]
+        assert json.loads(done.stdout) == [["segment", "ct 1.nii.gz", "--json"], str(tmp_path / "patients"), "apformer"]
         assert done.stderr == "", "a finished environment is not worth a word"
+
+    @pytest.mark.parametrize(
+        ("words", "expected"),
+        [
+            (["serve", "--port", "8080"], ["--port", "8080"]),
+            (["demo", "--browser", "--users", "1"], ["--open", "--users", "1"]),
+        ],
+    )
+    def test_the_browser_host_is_a_program_of_its_own(
+        self, started_clone: Path, words: list[str], expected: list[str]
+    ) -> None:
+        done = start(started_clone, *words)
+        assert done.returncode == 7
+        assert json.loads(done.stdout)[::2] == [expected, "web"]
 
     @needs_shell_scripts
     def test_slicer_is_started_with_the_module_path(self, started_clone: Path) -> None:
