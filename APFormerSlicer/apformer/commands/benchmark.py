@@ -20,6 +20,8 @@ def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
     _add_pareto(kinds, shared)
     _add_plugin(kinds, shared)
     _add_finetune(kinds, shared)
+    _add_systems(kinds, shared)
+    _add_sparse_unetr(kinds, shared)
 
 
 def _add_segment(kinds: Any, shared: argparse.ArgumentParser) -> None:
@@ -81,6 +83,29 @@ def _add_finetune(kinds: Any, shared: argparse.ArgumentParser) -> None:
     finetune.add_argument("--old", type=option.path, metavar="DATASET", help="the base's own data: what was forgotten")
     finetune.add_argument("--threads", type=option.positive, metavar="N", help="threads to compute with")
     finetune.set_defaults(run=run_finetune)
+
+
+def _add_systems(kinds: Any, shared: argparse.ArgumentParser) -> None:
+    systems = kinds.add_parser("systems", parents=[shared], help="all networks trained and measured alike")
+    systems.add_argument("datasets", nargs="+", type=option.path, metavar="DATASET", help="see docs/networks.md")
+    systems.add_argument(
+        "-o", "--output", required=True, type=option.path, metavar="FILE", help="results, as JSON; continued when there"
+    )
+    systems.add_argument("--minutes", type=_minutes, default=20.0, metavar="M", help="of training, each; default: 20")
+    systems.add_argument("--seeds", type=option.positive, default=1, metavar="N", help="trainings of each; default: 1")
+    systems.add_argument("--systems", metavar="A,B", help="only these networks; default: all")
+    systems.add_argument("--size", type=option.positive, default=128, metavar="N", help="of the images; default: 128")
+    systems.add_argument("--plot", type=option.path, metavar="PNG", help="draw accuracy against cost here")
+    systems.add_argument("--threads", type=option.positive, metavar="N", help="threads to compute with")
+    systems.set_defaults(run=run_systems)
+
+
+def _add_sparse_unetr(kinds: Any, shared: argparse.ArgumentParser) -> None:
+    sparse = kinds.add_parser("sparse-unetr", parents=[shared], help="the token-sparse UNETR against its dense form")
+    option.add_device(sparse)
+    sparse.add_argument("--quick", action="store_true", help="a tiny network: shows that it runs, not what it costs")
+    sparse.add_argument("--rounds", type=option.positive, metavar="N", help="rounds of the comparison")
+    sparse.set_defaults(run=run_sparse_unetr)
 
 
 def _share(text: str) -> float:
@@ -194,4 +219,39 @@ def run_finetune(options: argparse.Namespace, console: Console) -> int:
         say=console.say,
     )
     console.result(report, finetuning.render(report))
+    return 0
+
+
+def run_systems(options: argparse.Namespace, console: Console) -> int:
+    from .outputs import check_writable
+
+    for path in (options.output, options.plot):
+        if path is not None:
+            check_writable(path)
+    import torch
+
+    from ..benchmarks import systems
+
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    report = systems.run(
+        options.datasets,
+        options.output,
+        minutes=options.minutes,
+        seeds=options.seeds,
+        systems=options.systems.split(",") if options.systems else (),
+        size=(options.size, options.size),
+        say=console.say,
+    )
+    if options.plot is not None:
+        systems.draw(report, options.plot)
+    console.result(report, systems.render(report))
+    return 0
+
+
+def run_sparse_unetr(options: argparse.Namespace, console: Console) -> int:
+    from ..benchmarks import sparse_unetr
+
+    report = sparse_unetr.run(options.device, quick=options.quick, rounds=options.rounds, say=console.say)
+    console.result(report, sparse_unetr.render(report))
     return 0

@@ -9,9 +9,17 @@ from torch import nn
 from ..errors import ConfigError
 from .apformer import APFormer
 from .mobile_utr import MobileUtr
+from .slimmed import Slimmed
 from .sparse_unetr import SparseUnetr
+from .transunet import TransUnet
 
-_REGISTRY: dict[str, type[nn.Module]] = {"apformer": APFormer, "mobile_utr": MobileUtr, "sparse_unetr": SparseUnetr}
+_REGISTRY: dict[str, type[nn.Module]] = {
+    "apformer": APFormer,
+    "mobile_utr": MobileUtr,
+    "sparse_unetr": SparseUnetr,
+    "transunet": TransUnet,
+    "slimmed": Slimmed,
+}
 NETWORK_NAMES = tuple(_REGISTRY)
 
 

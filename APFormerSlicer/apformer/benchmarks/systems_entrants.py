@@ -1,0 +1,143 @@
+"""The networks of `apformer benchmark systems`, at sizes that a processor trains in minutes.
+
+APFormer and MobileUtr are as published. The transformers of UNETR and TransUNet are a quarter as wide as ViT-B, and
+TransUNet's ResNet is an eighth as wide as published: at full width, a processor takes hours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import ConfigError
+from ..networks import build_network
+from ..pruning.joint_search import JointSearch, SearchBudget
+from ..pruning.plugin import prune_attention
+from .systems_training import DENSE, GATED, SEARCHED, Phase
+
+BASELINE = "monai-unet"
+KEEP = 0.3  # of the tokens, of what is pruned by gates
+VIT: dict[str, Any] = {"hidden_size": 192, "mlp_dim": 768, "num_heads": 6}
+SPARSE = {**VIT, "num_layers": 6, "skip_after": (2, 3, 5), "prune_after": (2, 4), "patch_size": 8, "drop_path": 0.0}
+# As published, about 60 % of the operations are the transformer's.
+TRANSUNET = {**VIT, "width": 8, "units": (2, 2, 2), "num_layers": 12, "decoder_channels": (96, 48, 32, 16, 8)}
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A network and how it is trained.
+
+    Attributes:
+        build: from image channels, classes and size.
+        phases: of its training. budget: of the search, if one of them is a search.
+        ssa: see `Training`. system: which of the four systems it belongs to, or MONAI.
+    """
+
+    system: str
+    settings: str
+    build: Callable[[int, int, tuple[int, ...]], nn.Module]
+    phases: tuple[Phase, ...] = DENSE
+    budget: SearchBudget | None = None
+    ssa: bool = False
+
+
+def _registered(name: str, **arguments: object) -> Callable[[int, int, tuple[int, ...]], nn.Module]:
+    def build(channels: int, classes: int, size: tuple[int, ...]) -> nn.Module:
+        shape: dict[str, object] = {"spatial_dims": 2, "in_channels": channels, "out_channels": classes}
+        if name != "mobile_utr":
+            shape["image_size"] = size
+        return build_network(name, {**shape, **arguments})
+
+    return build
+
+
+def _gated(name: str) -> Callable[[int, int, tuple[int, ...]], nn.Module]:
+    def build(channels: int, classes: int, size: tuple[int, ...]) -> nn.Module:
+        plain = _registered(name)(channels, classes, size)
+        return prune_attention(plain, sample=torch.zeros(1, channels, *size))
+
+    return build
+
+
+def _searched(
+    build: Callable[[int, int, tuple[int, ...]], nn.Module],
+) -> Callable[[int, int, tuple[int, ...]], nn.Module]:
+    def search(channels: int, classes: int, size: tuple[int, ...]) -> nn.Module:
+        return JointSearch(build(channels, classes, size), sample=torch.zeros(1, channels, *size))
+
+    return search
+
+
+def _monai(name: str) -> Callable[[int, int, tuple[int, ...]], nn.Module]:
+    def build(channels: int, classes: int, size: tuple[int, ...]) -> nn.Module:
+        try:
+            import einops  # noqa: F401
+            from monai.networks.nets import UNETR, DynUNet, SwinUNETR, UNet
+        except ImportError as error:
+            raise ConfigError(
+                f"{error.name} is not installed.",
+                "MONAI's networks are what the systems are compared with.",
+                "Install both packages: pip install monai einops",
+            ) from error
+        if name == "unet":
+            return UNet(
+                2, channels, classes, channels=(16, 32, 64, 128, 256), strides=(2,) * 4, num_res_units=2, norm="batch"
+            )
+        if name == "dynunet":
+            strides, filters = [1, *[2] * 4], [16, 32, 64, 128, 256]
+            return DynUNet(2, channels, classes, [3] * 5, strides, strides[1:], filters=filters)
+        if name == "unetr":
+            return UNETR(channels, classes, size, spatial_dims=2, feature_size=16, **VIT)
+        return SwinUNETR(channels, classes, spatial_dims=2, feature_size=12)
+
+    return build
+
+
+_APFORMER, _TRANSUNET = _registered("apformer"), _registered("transunet", **TRANSUNET)
+_SLIM = {"30": 0.7, "50": 0.5}  # less than a third is out of reach: the convolutions alone cost that
+
+ENTRANTS: dict[str, Entrant] = {
+    "apformer": Entrant("APFormer", "published", _APFORMER, ssa=True),
+    "apformer-pruned": Entrant(
+        "APFormer",
+        f"published, gates, keep={KEEP:g}",
+        _registered("apformer", prune_queries=True, prune_keys=True),
+        GATED,
+        ssa=True,
+    ),
+    "mobile-utr": Entrant("MobileUtr", "published base", _registered("mobile_utr")),
+    "mobile-utr-pruned": Entrant(
+        "MobileUtr", f"published base, gates of the plug-in, keep={KEEP:g}", _gated("mobile_utr"), GATED
+    ),
+    "sparse-unetr-dense": Entrant(
+        "sparse UNETR",
+        "192 wide, 6 layers, patches of 8, r = 0",
+        _registered("sparse_unetr", prune_ratio=0.0, **SPARSE),
+    ),
+    "sparse-unetr": Entrant(
+        "sparse UNETR",
+        "192 wide, 6 layers, patches of 8, r = 0.75 twice",
+        _registered("sparse_unetr", prune_ratio=0.75, **SPARSE),
+    ),
+    "transunet": Entrant("joint search", "ResNet 8 wide, ViT 192 wide, 12 layers", _TRANSUNET),
+    **{
+        f"transunet-slim-{less}": Entrant(
+            "joint search", f"transunet, -{less} %", _searched(_TRANSUNET), SEARCHED, SearchBudget(share, share)
+        )
+        for less, share in _SLIM.items()
+    },
+    **{
+        f"apformer-slim-{less}": Entrant(
+            "joint search", f"apformer, -{less} %", _searched(_APFORMER), SEARCHED, SearchBudget(share, share), ssa=True
+        )
+        for less, share in _SLIM.items()
+    },
+    BASELINE: Entrant("MONAI", "16-32-64-128-256, 2 residual units, batch norm", _monai("unet")),
+    "monai-dynunet": Entrant("MONAI", "5 levels of 3 x 3, 16 to 256 filters", _monai("dynunet")),
+    "monai-unetr": Entrant("MONAI", "192 wide, 12 layers, patches of 16, feature size 16", _monai("unetr")),
+    "monai-swin-unetr": Entrant("MONAI", "feature size 12", _monai("swin")),
+}
