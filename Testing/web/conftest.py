@@ -1,45 +1,38 @@
-"""A running server and a real browser; skipped, saying why, where one of them is not installed."""
+"""Running servers and a real browser; skipped, saying why, where one of them is not installed."""
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-SOURCES = Path(__file__).resolve().parents[2] / "APFormerSlicer"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+HERE = Path(__file__).resolve().parent
+for folder in (HERE, HERE.parent / "engine"):  # the engine's samples: a data set and a small model
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+
+from web_server import chromium, missing, serving  # noqa: E402
 
 
 @pytest.fixture(scope="session")
-def a_server() -> Iterator[str]:
-    """The address of a server on a free port of this computer, for two users."""
-    missing = [name for name in ("trame_slicer", "slicer_layer_dm", "slicer", "nilearn") if find_spec(name) is None]
-    if missing:
-        pytest.skip(f"the Python package {missing[0]} is not installed; it comes with the web extra or the demo")
-    command = [sys.executable, "-m", "APFormerSlicerLib.web", "--port", "0", "--users", "2"]
-    with subprocess.Popen(
-        command, cwd=SOURCES, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8", errors="replace"
-    ) as process:
-        assert process.stdout is not None
-        found = re.search(r"http://\S+", process.stdout.readline())
-        assert found is not None
-        try:
-            yield found.group()
-        finally:
-            process.terminate()
-            process.wait(20)
+def installed() -> None:
+    if missing():
+        pytest.skip(f"the Python package {missing()} is not installed; it comes with the web extra or the demo")
+
+
+@pytest.fixture(scope="session")
+def a_server(installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of this computer's user, for two users."""
+    with serving("--users", "2", models=tmp_path_factory.mktemp("models")) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
 def a_browser() -> Iterator[Any]:
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    program = chromium()
     if program is None:
         pytest.skip("no Chromium is installed")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

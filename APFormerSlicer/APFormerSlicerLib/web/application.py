@@ -53,7 +53,7 @@ class Application:
             int(settings["upload_bytes"]),
         )
         self.transfer = Transfer(self.desk)
-        self.page: Any = Page(self.desk)
+        self.page: Any = Page(self.desk, Path(settings["site"]) if settings["site"] else None)
 
     def close(self) -> None:
         """Give up what is running."""

@@ -1,7 +1,8 @@
-"""What users download: the segmentation in three formats."""
+"""What users download: the segmentation in three formats, and models."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 
@@ -34,6 +35,17 @@ def write_chosen(desk: Desk, kind: str, folder: Path) -> Path:
     else:
         _write_label_map(desk, path)
     return path
+
+
+async def write_model(desk: Desk, reference: str, folder: Path) -> Path:
+    """Write a version, NAME@VERSION, to a zip file in `folder`. It is proved first: beside the event loop.
+
+    Raises:
+        BundleError: there is no such version, or it is unsound.
+    """
+    card = desk.workflow.models.find(reference)
+    path = folder / f"{_file_name(f'{card.name}-{card.version}')}.zip"
+    return await asyncio.to_thread(desk.workflow.versions.export, reference, path)
 
 
 def _write_label_map(desk: Desk, path: Path) -> None:

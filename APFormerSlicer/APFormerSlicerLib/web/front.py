@@ -21,6 +21,7 @@ from .settings import Settings
 COOKIE = "apformer-session-"  # and the port: browsers send a cookie to every port of a host
 _ASSETS = Path(__file__).resolve().parent / "assets"
 _WAIT_SECONDS = 0.2  # a process that is ready is not announced by the page that says it is not
+_CLOSE_SECONDS = 1.0  # for requests that still run when the server ends: open pages would keep it for a minute
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -120,7 +121,7 @@ async def serve(settings: Settings) -> None:
         OSError: the address cannot be listened on.
     """
     front = Front(settings)
-    runner = web.AppRunner(front.app, access_log=None, handle_signals=False)
+    runner = web.AppRunner(front.app, access_log=None, handle_signals=False, shutdown_timeout=_CLOSE_SECONDS)
     await runner.setup()
     try:
         site = web.TCPSite(runner, settings.host, settings.port)
@@ -145,6 +146,8 @@ def announcement(settings: Settings, link: str) -> str:
             "Who has it can upload images, compute on this machine and download what is shown in their own session.",
             "Images and results travel unencrypted: use it in a network that you trust, or behind a TLS proxy.",
         ]
+    if settings.site is not None:
+        lines.append(f"All users share the data set in {settings.site}, and the models that learn from it.")
     lines.append("Ctrl-C ends it; what users uploaded is removed.")
     return "\n".join(lines)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from trame.ui.vuetify3 import VAppLayout
@@ -14,6 +15,8 @@ from .section_edit import EditSection
 from .section_image import ImageSection
 from .section_review import ReviewSection
 from .section_segment import SegmentSection
+from .section_site import SiteSection
+from .section_tune import TuneSection
 from .shortcuts import Shortcuts
 from .views import LAYOUTS
 
@@ -21,6 +24,8 @@ STEPS = (
     ("image", "Image"),
     ("segment", "Segment"),
     ("review", "Review"),
+    ("site", "Cases"),
+    ("tune", "Fine-tune"),
 )
 _THEME = {
     "theme": {
@@ -43,9 +48,9 @@ _THEME = {
 
 
 class Page:
-    """Draws the sections; each drives its part of the workflow."""
+    """Draws the sections; each drives its part of the workflow. `site`: see `SiteSection`."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, site: Path | None = None) -> None:
         self._desk = desk
         desk.state.step = "image"
         self._jobs = JobsBar(desk)
@@ -53,6 +58,8 @@ class Page:
         self._segment = SegmentSection(desk, self._jobs)
         self._edit = EditSection(desk)
         self._review = ReviewSection(desk, self._edit)
+        self._site = SiteSection(desk, site)
+        self._tune = TuneSection(desk, self._jobs)
         self._shortcuts = Shortcuts(desk, self._segment, self._review)
         desk.action("dismiss")(desk.notices.dismiss)
         desk.action("reset_views")(desk.views.reset)
@@ -70,6 +77,8 @@ class Page:
             self._shortcuts.build()
         self._image.refresh()
         self._segment.refresh(anew=True)
+        desk.notices.guard(self._site.open_existing)()
+        self._tune.refresh()
 
     def _build_bar(self) -> None:
         with html.Div(classes="bar"):
@@ -109,6 +118,8 @@ class Page:
             "image": [self._image],
             "segment": [self._segment],
             "review": [self._review],
+            "site": [self._site],
+            "tune": [self._tune],
         }
         for name, parts in sections.items():
             with html.Div(v_show=f"step === '{name}'"):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from apformer.bundles.library import MODELS_VARIABLE
 from apformer.jobs import JobClient
 
 from .lines import FrontLine, Message
@@ -26,6 +27,8 @@ def main() -> None:
     # Whatever a library or a worker leaves goes with the session.
     os.environ["TMPDIR"] = os.environ["TEMP"] = os.environ["TMP"] = tempfile.tempdir = str(temporary)
     os.environ["WSLINK_READY_MSG"] = ""
+    if settings["own_models"]:  # strangers share no models: pictures of validation cases are in them
+        os.environ[MODELS_VARIABLE] = str(folder / "models")
     asyncio.run(_serve(line, settings))
 
 

@@ -21,6 +21,7 @@ class Settings:
         users: how many may work at once, each in a process of their own.
         upload_mb: how much one user may upload at once, unpacked too.
         idle_minutes: after which a session that nobody looks at ends, unless a job of it runs.
+        site: folder of the site's data set, which all users share; None: each session has its own, which goes with it.
         open_browser: open the page on this computer.
     """
 
@@ -29,6 +30,7 @@ class Settings:
     users: int = 4
     upload_mb: int = 2000
     idle_minutes: float = 30.0
+    site: Path | None = None
     open_browser: bool = False
 
     @property
@@ -48,6 +50,8 @@ class Settings:
             "secret": secret,
             "upload_bytes": self.upload_mb * 1_000_000,
             "idle_seconds": self.idle_minutes * 60.0,
+            "site": None if self.site is None else str(self.site.absolute()),
+            "own_models": self.site is None and not self.is_local,
         }
 
 
@@ -65,6 +69,9 @@ def read_settings(arguments: Sequence[str] | None = None) -> Settings:
     )
     parser.add_argument(
         "--idle-minutes", type=float, default=default.idle_minutes, help="after which an unused session ends"
+    )
+    parser.add_argument(
+        "--site", type=Path, metavar="FOLDER", help="the site's data set, shared by all users; default: one per session"
     )
     parser.add_argument("--open", action="store_true", dest="open_browser", help="open the page in this browser")
     return Settings(**vars(parser.parse_args(arguments)))

@@ -11,10 +11,10 @@ from .desk import Desk
 from .section_review import ReviewSection
 from .section_segment import SegmentSection
 
-_STEPS = ("image", "segment", "review")
+_STEPS = ("image", "segment", "review", "site", "tune")
 # Key -> what it does, in the order in which they are listed.
 KEYS = {
-    "1 to 3": "go to a step",
+    "1 to 5": "go to a step",
     "s": "segment",
     "n": "next place to check",
     "a": "accept all proposed segments",

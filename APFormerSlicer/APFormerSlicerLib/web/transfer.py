@@ -13,7 +13,7 @@ from aiohttp import BodyPartReader, web
 from apformer.errors import APFormerError, InputError
 
 from .desk import Desk
-from .exporting import FORMATS, write_chosen
+from .exporting import FORMATS, write_chosen, write_model
 from .importing import import_files
 from .unpacking import MOST_FILES
 
@@ -32,6 +32,7 @@ class Transfer:
     def add_routes(self, app: web.Application) -> None:
         app.router.add_post("/upload", self._upload)
         app.router.add_get("/download/{kind}", self._download)
+        app.router.add_get("/download/model/{reference}", self._download)
 
     async def _upload(self, request: web.Request) -> web.Response:
         """Files of a form, kept under their own names; then loaded. The answer is empty: the page's state tells."""
@@ -89,13 +90,17 @@ class Transfer:
         return files
 
     async def _download(self, request: web.Request) -> web.Response:
-        desk, kind = self._desk, request.match_info["kind"]
+        desk, model = self._desk, request.match_info.get("reference")
+        kind = request.match_info.get("kind")
         self._downloads.mkdir(exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=self._downloads))
         try:
-            if kind not in FORMATS:
+            if model is not None:
+                path = await write_model(desk, model, folder)
+            elif kind in FORMATS:
+                path = write_chosen(desk, kind, folder)
+            else:
                 return web.Response(status=404)
-            path = write_chosen(desk, kind, folder)
             return web.Response(
                 body=path.read_bytes(),
                 content_type="application/octet-stream",

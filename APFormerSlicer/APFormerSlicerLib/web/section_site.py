@@ -1,0 +1,169 @@
+"""The fourth step: the site's data set, which takes in corrected cases and is what a model learns from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from apformer.datasets import DuplicateCaseError
+from apformer.errors import ConfigError
+from trame.widgets import html
+
+from ..workflow import CaseRow
+from .desk import Desk
+from .parts import button, heading, hint, text_field
+
+_PRIVATE = "site"  # folder of a session that was given none: it goes with the session
+
+
+class SiteSection:
+    """Shows what `workflow.collecting` tells.
+
+    Args:
+        shared: the folder that the server was given for the site's cases; None: one in the session's private folder.
+    """
+
+    def __init__(self, desk: Desk, shared: Path | None) -> None:
+        self._desk = desk
+        self._folder = shared or desk.folder / _PRIVATE
+        desk.state.update(
+            {
+                "site_ready": False,
+                "site_shared": shared is not None,
+                "site_labels": [],
+                "cases": [],
+                "patient": "",
+                "who": desk.workflow.state.who,
+                "case_known": False,
+                "problems": None,
+            }
+        )
+        for name, call in (
+            ("create_site", self._create),
+            ("add_case", self._add),
+            ("open_case", self._open),
+            ("check_site", self._check),
+        ):
+            desk.action(name)(call)
+        desk.on("who")(self._choose_who)
+        desk.workflow.collecting.changed.connect(self.refresh)
+        desk.workflow.state.changed.connect(self._forget_question)
+
+    def open_existing(self) -> None:
+        """Take the data set that is in the folder already; none is no error."""
+        if self._folder.is_dir() and any(self._folder.iterdir()):
+            self._desk.workflow.collecting.choose(self._folder)
+
+    def refresh(self) -> None:
+        desk = self._desk
+        desk.state.problems = None
+        try:
+            rows, labels = desk.workflow.collecting.rows(), desk.workflow.collecting.dataset.labels
+        except ConfigError as error:
+            desk.state.site_ready = False
+            desk.notices.error(error)
+            return
+        desk.state.site_ready = True
+        desk.state.site_labels = [label.name for label in labels]
+        desk.state.cases = [_row(row) for row in rows]
+
+    # ---------------------------------------------------------------- what the user does
+
+    def _create(self) -> None:
+        workflow = self._desk.workflow
+        workflow.collecting.create(self._folder, workflow.models.find(workflow.state.model))
+
+    def _add(self, correct: bool = False) -> None:
+        """Store the reviewed image; a known one is asked about, and added with `correct` after that."""
+        desk = self._desk
+        try:
+            added = desk.workflow.collecting.add(
+                desk.volume, desk.segmentation, patient=desk.state.patient or None, correct=correct
+            )
+        except DuplicateCaseError as error:
+            desk.notices.error(error)
+            desk.state.case_known = True
+            return
+        desk.state.case_known = False
+        desk.state.patient = ""
+        desk.notices.clear("error")
+        desk.notices.tell(f"Stored as {added.case.name}, {added.case.status}.")
+        desk.notices.warn(added.notes)
+
+    def _open(self, name: str) -> None:
+        volume_node, _ = self._desk.workflow.collecting.open(name)
+        self._desk.views.show_volume(volume_node)
+        self._desk.state.step = "review"
+
+    def _check(self) -> None:
+        self._desk.state.problems = [problem.as_dict() for problem in self._desk.workflow.collecting.problems()]
+
+    def _choose_who(self) -> None:
+        self._desk.workflow.state.who = self._desk.state.who.strip()
+
+    def _forget_question(self) -> None:
+        """It was asked about another image."""
+        self._desk.state.case_known = False
+
+    # ---------------------------------------------------------------- what it looks like
+
+    def build(self) -> None:
+        with html.Div(v_if="!site_ready"):
+            hint("A data set keeps corrected cases, so that a model can learn from them. There is none here yet.")
+            hint("It begins with the labels of the chosen model.", v_if="model")
+            hint("Choose a model first (step 2): its labels are the beginning.", v_else=True)
+            hint("It is private to this session and is removed with it.", v_if="!site_shared")
+            button(
+                "Create a data set", "trigger('create_site')", "mdi-folder-plus-outline",
+                color="primary", variant="flat", disabled=("!model",),
+            )  # fmt: skip
+        with html.Div(v_else=True):
+            self._build_adding()
+            self._build_cases()
+            button("Next: fine-tune", "step = 'tune'", "mdi-arrow-right", key="5", color="primary", v_if="cases.length")
+
+    def _build_adding(self) -> None:
+        heading("Add the reviewed image")
+        with html.Div(v_if="segments.length"):
+            hint("{{ images.find((one) => one.id === image_id)?.name }}, with its {{ segments.length }} segments.")
+            text_field("Patient ID, kept as a pseudonym; from DICOM when empty", "patient")
+            text_field("Corrected by (optional)", "who")
+            button("Add the case", "trigger('add_case')", "mdi-plus", color="primary", variant="flat")
+            button("Replace its labels", "trigger('add_case', [true])", v_if="case_known", color="warning")
+        with html.Div(v_else=True):
+            hint("Nothing to add yet: segment an image and accept what is right.")
+            button("Go to review", "step = 'review'", "mdi-arrow-left", key="3")
+
+    def _build_cases(self) -> None:
+        heading("Cases")
+        hint("No case yet.", v_if="!cases.length")
+        with html.Table(classes="table", v_if="cases.length"), html.Tbody():  # noqa: SIM117
+            with html.Tr(v_for="one in cases", key="one.name", click="trigger('open_case', [one.name])",
+                         title=("`Open ${one.name}. ${one.comment}`",)):  # fmt: skip
+                with html.Td():
+                    html.Div("{{ one.name }}")
+                    html.Div("{{ one.labels }}", classes="row-line")
+                with html.Td(classes=("`status ${one.status === 'completed' ? 'accepted' : one.status}`",)):
+                    html.Div("{{ one.status }}")
+                    html.Div("{{ one.date }}", classes="row-line")
+        button("Check the data set", "trigger('check_site')", "mdi-clipboard-check-outline", v_if="cases.length")
+        hint("Nothing stands out.", v_if="problems && !problems.length")
+        with html.Div(
+            v_for="one in problems || []",
+            key="one.what",
+            classes=("one.severity === 'blocks training' ? 'notice block error' : 'notice block warning'",),
+        ):
+            html.Div("{{ one.what }}", classes="notice-what")
+            html.Div("{{ one.meaning }}")
+            html.Div("{{ one.remedy }}", classes="notice-remedy")
+
+
+def _row(row: CaseRow) -> dict[str, Any]:
+    labels = ", ".join(f"{name} {volume:.2f} mL" for name, volume in row.volumes_ml.items())
+    return {
+        "name": row.name,
+        "status": row.status,
+        "date": row.date[:10],
+        "labels": labels or "no labels",
+        "comment": row.comment,
+    }
