@@ -158,3 +158,12 @@ def test_nothing_of_slicer_is_left_behind(tmp_path: Path) -> None:
     with stand_in.start(tmp_path):
         assert slicer.app.testingEnabled() is False and "qt" in sys.modules
     assert not hasattr(slicer, "app") and not hasattr(slicer, "mrmlScene") and "qt" not in sys.modules
+
+
+def test_a_static_method_and_a_property_may_have_one_name(a_slicer: Host) -> None:
+    import qt
+
+    heard: list[int] = []
+    qt.QTimer.singleShot(0, lambda: heard.append(1))
+    a_slicer.wait(lambda: heard)
+    assert qt.QTimer().singleShot is False

@@ -9,6 +9,7 @@ from .batch import Batch, every_frame
 from .cards import Card
 from .collecting import Added, CaseRow
 from .comparison import Comparison, LabelRow
+from .folder import FolderBatch
 from .headless import HeadlessWorker
 from .hosts import Worker
 from .inputs import Choice, regions, segmentable
@@ -34,6 +35,7 @@ __all__ = [
     "Choices",
     "Comparison",
     "Estimate",
+    "FolderBatch",
     "HeadlessWorker",
     "LabelRow",
     "Place",

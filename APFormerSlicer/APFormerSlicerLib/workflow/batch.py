@@ -18,8 +18,9 @@ from .wording import sentence
 class Item:
     """One volume of a batch. `status`: None before its turn, then "running", "done", "failed" or "cancelled"."""
 
-    def __init__(self, choice: Choice) -> None:
+    def __init__(self, choice: Choice, title: str = "") -> None:
         self.choice = choice
+        self.title = title or choice.volume_node.GetName()
         self.run: Run | None = None
         self.refused: APFormerError | None = None
 
@@ -112,12 +113,15 @@ class Batch:
 
     def _start(self, item: Item) -> None:
         try:
-            item.run = self._segmenting.start(self._together(item.choice))
+            item.run = self._begin(item)
         except APFormerError as error:
             item.refused = error
             return
         item.run.changed.connect(lambda _: self.changed.emit(self))
         item.run.ended.connect(lambda _: self._advance())
+
+    def _begin(self, item: Item) -> Run:
+        return self._segmenting.start(self._together(item.choice))
 
     def _together(self, choice: Choice) -> Choice:
         """Frames of one volume go to one segmentation: that of the first, when none was chosen."""

@@ -21,6 +21,8 @@ from apformer.errors import BundleError
 
 from .wording import sentence
 
+_PICTURES = ("overlay.png", "worst-1.png")
+
 
 @dataclass(frozen=True)
 class Card:
@@ -133,7 +135,7 @@ def _described(fields: Fields, directory: Path, reference: str, origin: str) -> 
 
 
 def _picture(directory: Path) -> Path | None:
-    """Of the validation cases, or of the one with the median Dice, as a fine-tuning draws it."""
+    """Of the validation cases, or of the worst one, as `apformer train` and `apformer finetune` keep it."""
     found = (directory / "docs" / name for name in _PICTURES)
     return next((path for path in found if path.is_file()), None)
 

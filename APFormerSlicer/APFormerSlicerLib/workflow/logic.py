@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from apformer.bundles import ModelLibrary
@@ -12,6 +13,7 @@ from ..scene import to_volume
 from ..scene.edits import SegmentEditor
 from .batch import Batch
 from .collecting import Collecting
+from .folder import FolderBatch
 from .hosts import Worker
 from .inputs import Choice, segmentable
 from .models import Models
@@ -106,6 +108,15 @@ class Workflow:
         if not volume_nodes:
             raise InputError("No volume is chosen.", "There is nothing to segment.", "Choose one volume or more.")
         return Batch(self.segmenting, [self.choice(node, **changes) for node in volume_nodes])
+
+    def folder(self, folder: Path, output: Path) -> FolderBatch:
+        """A batch of the images in a folder with the chosen model, to files in `output`; not started yet.
+
+        Raises:
+            APFormerError: no such model; no images; nowhere to write.
+        """
+        self.models.find(self.state.model)
+        return FolderBatch(self.segmenting, folder, output, self.choice(None, roi_node=None, segmentation_node=None))
 
     def close(self) -> None:
         """Give up what is running and listen to the scene no more. The workers are the host's to end."""

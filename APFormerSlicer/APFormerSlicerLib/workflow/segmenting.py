@@ -124,6 +124,19 @@ class Segmenting:
         self.started.emit(run)
         return run
 
+    def start_file(self, source: Path, labels: Path, model: str, device: str = "auto") -> Run:
+        """Segment an image file or DICOM folder; the run's outcome is what the worker tells of it. The file `labels`
+        is written by the worker; nothing on the scene changes.
+
+        Raises:
+            BundleError: there is no such model. JobError: no worker can be started.
+        """
+        card = self._models.find(model)
+        run = Run(self._worker, "segment", f"{source.name} with {card.name} {card.version}", dict)
+        outputs = {"labels": str(labels)}
+        run.start({"image": str(source), "outputs": outputs, "model": str(card.directory), "device": device})
+        return run
+
     def cancel_all(self) -> None:
         for run in list(self._runs.values()):
             run.cancel()

@@ -64,7 +64,7 @@ class ctkCollapsibleButton(QPushButton):
         painter = QtWidgets.QStylePainter(self)
         option = QtWidgets.QStyleOptionButton()
         option.initFrom(self)
-        option.rect = QtCore.QRect(0, 0, QtWidgets.QWidget.width(self), self.__dict__["_header"])
+        option.rect = QtCore.QRect(0, 0, self.width, self.__dict__["_header"])
         option.text = f"{'▾' if self.isChecked() else '▸'}  {self.text}"
         painter.drawControl(QtWidgets.QStyle.ControlElement.CE_PushButton, option)
 

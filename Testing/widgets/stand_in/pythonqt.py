@@ -238,12 +238,27 @@ def _inject(cls: type) -> None:
             setattr(cls, name, _attribute(name, getter, meta.property(index).isWritable()))
 
 
+class _Attribute(property):
+    """A property of an object that leaves a static method of the same name to the class: QTimer.singleShot."""
+
+    static: Any = None
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        if instance is None and self.static is not None:
+            return self.static
+        return super().__get__(instance, owner)
+
+
 def _attribute(name: str, getter: Any, writable: bool) -> property:
     """A property of Qt as one of Python. Through the method of that name where there is one: QObject.property would
     call an overriding method of Python, and that again, without end."""
 
+    static = isinstance(getter, staticmethod)
+
     def get(self: Any) -> Any:
-        return getter.__get__(self)() if getter is not None else QtCore.QObject.property(self, name)
+        if getter is None or static:
+            return QtCore.QObject.property(self, name)
+        return getter.__get__(self)()
 
     def put(self: Any, value: Any) -> None:
         if not QtCore.QObject.setProperty(self, name, value):
@@ -252,7 +267,10 @@ def _attribute(name: str, getter: Any, writable: bool) -> property:
                 f" ({value!r})"
             )
 
-    return property(get, put if writable else None)
+    attribute = _Attribute(get, put if writable else None)
+    if static:
+        attribute.static = getter.__func__
+    return attribute
 
 
 def _is_cpp(cls: type) -> bool:

@@ -1,0 +1,175 @@
+"""Step 1: the volume, a region of it, and the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import qt
+from apformer.errors import APFormerError
+from slicer.i18n import tr as _
+
+from ..scene import frames_of
+from ..scene.provenance import of_node
+from ..workflow import Card, Workflow, best
+from .collaborators import Ui
+from .hints import quietly, show_text
+from .pictures import scaled
+
+PICTURE_WIDTH = 420  # pixels, of the validation cases of the chosen model
+
+
+class InputPanel:
+    """Shows and changes what the state says of volume, region and model."""
+
+    def __init__(self, ui: Ui, workflow: Workflow) -> None:
+        self._ui, self._workflow = ui, workflow
+        self._suggested = ""  # a reference
+        self._looked_at: Any = None  # which voxels the suggestion is for
+        ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._choose_volume)
+        ui.roiSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._choose_roi)
+        ui.modelSearchEdit.connect("textChanged(QString)", self._search)
+        ui.modelList.connect("currentRowChanged(int)", self._choose_model)
+        ui.useSuggestionButton.connect("clicked(bool)", self._use_suggestion)
+        workflow.state.changed.connect(self.refresh)
+        workflow.versions.changed.connect(lambda _name: self.list_models())
+        workflow.segmenting.segmented.connect(lambda *_: self._hide_maps())
+        workflow.watch.loaded.connect(self._hide_maps)
+        self.list_models()
+        self.refresh()
+
+    # ---------------------------------------------------------------- showing
+
+    def refresh(self) -> None:
+        """Show what the state says."""
+        if self._workflow.watch.is_closing:
+            return
+        state, ui = self._workflow.state, self._ui
+        with quietly(ui.volumeSelector, ui.roiSelector):
+            ui.volumeSelector.setCurrentNode(state.volume)
+            ui.roiSelector.setCurrentNode(state.roi)
+        self._show_frames(state.volume)
+        self._suggest(state.volume)
+        self._mark_model(state.model)
+
+    def list_models(self) -> None:
+        """Read the models from the disk, as far as the search words allow."""
+        listed = self._ui.modelList
+        with quietly(listed):
+            listed.clear()
+            for card in self._workflow.models.search(self._ui.modelSearchEdit.text):
+                listed.addItem(_entry(card))
+        self._looked_at = None
+        self._suggest(self._workflow.state.volume)
+        self._mark_model(self._workflow.state.model)
+
+    def _mark_model(self, reference: str) -> None:
+        listed = self._ui.modelList
+        row = next((row for row in range(listed.count) if _reference(listed.item(row)) == reference), -1)
+        with quietly(listed):
+            listed.setCurrentRow(row)
+        self._describe(reference)
+
+    def _describe(self, reference: str) -> None:
+        picture, text = None, ""
+        if reference:
+            try:
+                card = self._workflow.models.find(reference)
+            except APFormerError as error:
+                text = f"{error.what} {error.remedy}"
+            else:
+                picture, text = card.picture, _details(card)
+        pixmap = scaled(picture, PICTURE_WIDTH) if picture is not None else None
+        self._ui.modelPicture.setPixmap(pixmap if pixmap is not None else qt.QPixmap())
+        self._ui.modelPicture.setVisible(pixmap is not None)
+        show_text(self._ui.modelDetailsLabel, text)
+
+    def _show_frames(self, volume: Any) -> None:
+        frames = None if volume is None else frames_of(volume)
+        several = frames is not None and frames.count > 1
+        for widget in (self._ui.everyFrameCheckBox, self._ui.everyFrameCheckBoxTitle):
+            widget.setVisible(several)
+        if frames is not None and several:
+            text = _("every frame of the sequence ({count})").format(count=frames.count)
+            self._ui.everyFrameCheckBox.setText(text)
+
+    def _suggest(self, volume: Any) -> None:
+        """What suits the volume; asked again only for other voxels, because they are all looked at."""
+        image = None if volume is None else volume.GetImageData()
+        looked_at = None if image is None else (volume.GetID(), image.GetMTime(), volume.GetName())
+        if looked_at != self._looked_at:
+            self._looked_at, self._suggested = looked_at, ""
+            text = ""
+            if looked_at is not None:
+                text = self._find_suggestion()
+            show_text(self._ui.suggestionLabel, text)
+        different = bool(self._suggested) and self._suggested != self._workflow.state.model
+        self._ui.useSuggestionButton.setVisible(different)
+
+    def _find_suggestion(self) -> str:
+        try:
+            suggestions = self._workflow.suggestions()
+        except APFormerError as error:  # an image that cannot be segmented; step 2 says so too
+            return f"{error.what} {error.remedy}"
+        found = best(suggestions)
+        if found is None:
+            return "" if suggestions else _("No installed model can segment this kind of image.")
+        self._suggested = found.card.reference
+        if not self._workflow.state.model:
+            self._workflow.state.model = self._suggested
+        return _("Suggested: {model}, because {reason}.").format(model=found.card.name, reason=found.why)
+
+    def _hide_maps(self) -> None:
+        """Maps of uncertainty are volumes too, but nothing to segment."""
+        scene = self._workflow.scene
+        number = scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
+        volumes = [scene.GetNthNodeByClass(index, "vtkMRMLScalarVolumeNode") for index in range(number)]
+        made = [node.GetID() for node in volumes if of_node(node) is not None]
+        self._ui.volumeSelector.sortFilterProxyModel().hiddenNodeIDs = made
+
+    # ---------------------------------------------------------------- choosing
+
+    def _choose_volume(self, node: Any) -> None:
+        if not self._workflow.watch.is_closing:
+            self._workflow.state.volume = node
+
+    def _choose_roi(self, node: Any) -> None:
+        if not self._workflow.watch.is_closing:
+            self._workflow.state.roi = node
+
+    def _choose_model(self, row: int) -> None:
+        item = self._ui.modelList.item(row)
+        if item is not None:
+            self._workflow.state.model = _reference(item)
+
+    def _use_suggestion(self, *_: Any) -> None:
+        self._workflow.state.model = self._suggested
+
+    def _search(self, *_: Any) -> None:
+        self.list_models()
+
+
+def _entry(card: Card) -> Any:
+    item = qt.QListWidgetItem(f"{card.title}\n{card.line}")
+    item.setData(qt.Qt.UserRole, card.reference)
+    item.setToolTip(card.description or card.line)
+    if card.picture is not None:
+        item.setIcon(qt.QIcon(str(card.picture)))
+    return item
+
+
+def _reference(item: Any) -> str:
+    return str(item.data(qt.Qt.UserRole))
+
+
+def _details(card: Card) -> str:
+    """What does not fit into the list."""
+    parts = [card.description]
+    if card.dice:
+        measured = ", ".join(f"{label} {dice:.2f}" for label, dice in card.dice.items())
+        parts.append(_("Dice in {count} cases: {measured}.").format(count=card.cases, measured=measured))
+    parts.append(_("{megabytes:.1f} MB.").format(megabytes=card.size_bytes / 1e6))
+    if card.licence:
+        parts.append(_("Licence of the training data: {licence}.").format(licence=card.licence))
+    if card.intended_use:
+        parts.append(f"{card.intended_use}.")
+    return " ".join(part.strip() for part in parts if part)

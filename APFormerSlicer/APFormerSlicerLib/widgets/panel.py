@@ -1,0 +1,91 @@
+"""The panel: five steps on one scene, in Slicer's window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from apformer.bundles import ModelLibrary
+
+from ..workflow import Workflow
+from .batch_panel import BatchPanel
+from .collaborators import Asks, HostedWorker, Install
+from .dialogs import Dialogs
+from .editor import Editor
+from .input_panel import InputPanel
+from .review_panel import ReviewPanel
+from .segment_panel import SegmentPanel
+from .site_panel import SitePanel
+from .training_panel import TrainingPanel
+from .tuning_panel import TuningPanel
+from .versions_panel import VersionsPanel
+
+SECTIONS = ("input", "segment", "batch", "review", "site", "tuning", "versions")
+
+
+class Panel:
+    """Loads the widgets and gives each step its part.
+
+    Args:
+        layout: where the panel is put.
+        scene: vtkMRMLScene.
+        makeWorker: makes a worker, without starting its process; one segments, another one fine-tunes.
+        install: what is asked before packages are needed.
+        uiFile: APFormerSlicer.ui.
+        library: the models; by default the user's and those that come with the program.
+        asks: questions and errors; by default windows.
+    """
+
+    def __init__(
+        self,
+        layout: Any,
+        scene: Any,
+        makeWorker: Callable[[], HostedWorker],
+        install: Install,
+        uiFile: str | Path,
+        library: ModelLibrary | None = None,
+        asks: Asks | None = None,
+    ) -> None:
+        root = slicer.util.loadUI(str(uiFile))
+        root.layout().setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(root)
+        root.setMRMLScene(scene)
+        self.ui = ui = slicer.util.childWidgetVariables(root)
+        for section in SECTIONS:  # what is hidden within stays hidden when the section is unfolded
+            getattr(ui, f"{section}Contents").layout().setContentsMargins(0, 0, 0, 0)
+        asks = asks or Dialogs(root)
+        self._workers = makeWorker(), makeWorker()
+        self._editor = Editor(ui.segmentEditor, scene)
+        self.workflow = workflow = Workflow(scene, self._workers[0], library, self._workers[1], self._editor)
+        self.input = InputPanel(ui, workflow)
+        self.segment = SegmentPanel(ui, workflow, asks, install)
+        self.batch = BatchPanel(ui, workflow, asks, install, self.segment)
+        self.review = ReviewPanel(ui, workflow, asks, self._editor)
+        self.site = SitePanel(ui, workflow, asks, install)
+        self.training = TrainingPanel(ui, workflow, asks)
+        self.tuning = TuningPanel(ui, workflow, asks, install, self.training)
+        self.versions = VersionsPanel(ui, workflow, asks, install)
+        ui.reportButton.connect(
+            "clicked(bool)", lambda *_: asks.attempt(lambda: qt.QApplication.clipboard().setText(install.report()))
+        )
+
+    def enter(self) -> None:
+        """The module was opened: models may have come or gone meanwhile."""
+        self._editor.enter()
+        self.input.list_models()
+
+    def exit(self) -> None:
+        """Another module was opened."""
+        self._editor.leave()
+
+    def close(self) -> None:
+        """The window is being closed: end what runs, and the workers."""
+        self.segment.close()
+        self.review.close()
+        self.site.close()
+        self.workflow.close()
+        for worker in self._workers:
+            worker.close()

@@ -1,0 +1,197 @@
+"""Step 3: look where the network was unsure, correct, and accept or flag."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import qt
+import slicer
+from apformer.errors import APFormerError
+from slicer.i18n import tr as _
+
+from ..scene import Status
+from ..scene.surface import hide_in_3d, is_in_3d, show_in_3d
+from ..workflow import Workflow, sentence
+from ..workflow.scene_watch import Observation
+from .collaborators import Asks, Ui
+from .editor import Editor
+from .hints import Hints, quietly, show_text
+from .tables import fill, selected, stretch
+
+MAPS = {"uncertainty": "uncertaintyCheckBox", "kept_tokens": "keptMapCheckBox"}
+PAUSE_MS = 500  # volumes are counted when a stroke of the brush is over, not while it is drawn
+
+
+class ReviewPanel:
+    """Works on the segmentation that the state names."""
+
+    def __init__(self, ui: Ui, workflow: Workflow, asks: Asks, editor: Editor) -> None:
+        self._ui, self._workflow, self._asks, self._editor = ui, workflow, asks, editor
+        self._hints = Hints()
+        self._observed: Any = None
+        self._observations: list[Observation] = []
+        self._shown: str | None = None  # the map that lies over the image
+        self._timer = qt.QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(PAUSE_MS)
+        self._timer.connect("timeout()", self._show_all)
+        stretch(ui.segmentsTable, 0)
+        ui.reviewSection.connect("contentsCollapsed(bool)", self.refresh)
+        for name, box in MAPS.items():
+            getattr(ui, box).connect("toggled(bool)", lambda on, name=name: self._toggle_map(name, on))
+        ui.show3DButton.connect("clicked(bool)", self._toggle_3d)
+        ui.nextPlaceButton.connect("clicked(bool)", lambda *_: asks.attempt(self._next_place))
+        ui.visitAgainButton.connect("clicked(bool)", lambda *_: asks.attempt(self._visit_again))
+        ui.acceptButton.connect("clicked(bool)", lambda *_: asks.attempt(self._accept))
+        ui.flagButton.connect("clicked(bool)", lambda *_: asks.attempt(self._flag))
+        ui.commentEdit.connect("returnPressed()", lambda: asks.attempt(self._flag))
+        workflow.state.changed.connect(self.refresh)
+        workflow.segmenting.segmented.connect(lambda *_: self._soon())
+        workflow.reviewing.changed.connect(lambda _node: self._soon())
+        workflow.watch.closing.connect(self._let_go)
+        workflow.watch.closed.connect(editor.come_back)
+        workflow.watch.loaded.connect(editor.come_back)
+        workflow.watch.removed.connect(self._forget)
+        self.refresh()
+
+    # ---------------------------------------------------------------- showing
+
+    def refresh(self, *_: Any) -> None:
+        """Show the segmentation that the state names."""
+        if self._workflow.watch.is_closing:
+            return
+        state = self._workflow.state
+        if state.segmentation is not self._observed:
+            self._observe(state.segmentation)
+            self._shown = None
+        self._editor.edit(state.segmentation, state.volume)
+        self._show_all()
+
+    def _show_all(self) -> None:
+        if self._workflow.watch.is_closing:
+            return
+        node = self._workflow.state.segmentation
+        reviewing, ui = self._workflow.reviewing, self._ui
+        try:
+            rows, maps = reviewing.rows(node), reviewing.maps(node)
+        except APFormerError as error:
+            fill(ui.segmentsTable, [], [])
+            self._allow_all((False, sentence(error)))
+            show_text(ui.placesLabel, "")
+            show_text(ui.reviewLabel, sentence(error))
+            return
+        texts = [(row.name, f"{row.volume_ml:.1f}", _status(row.status), row.model or _("hand")) for row in rows]
+        fill(ui.segmentsTable, [row.segment_id for row in rows], texts, [row.comment for row in rows])
+        self._allow_all((bool(rows), _("The segmentation is empty.")))
+        show_text(ui.reviewLabel, "" if rows else _("The segmentation is empty."))
+        self._show_maps(maps)
+        with quietly(ui.show3DButton):
+            ui.show3DButton.setChecked(is_in_3d(node))
+
+    def _show_maps(self, maps: list[str]) -> None:
+        ui = self._ui
+        for name, box in MAPS.items():
+            missing = _("There is no such map of this result. Ask for it in step 2, then segment again.")
+            self._hints.allow(getattr(ui, box), (name in maps, missing))
+            with quietly(getattr(ui, box)):
+                getattr(ui, box).setChecked(name in maps and self._shown == name)
+        self._show_places("uncertainty" in maps)
+
+    def _show_places(self, known: bool) -> None:
+        ui = self._ui
+        if ui.reviewSection.collapsed:  # finding them takes a moment: when somebody looks
+            return
+        if not known:
+            missing = (False, _("There is no map of uncertainty of this result."))
+            self._hints.allow(ui.nextPlaceButton, missing)
+            self._hints.allow(ui.visitAgainButton, missing)
+            show_text(ui.placesLabel, "")
+            return
+        node, reviewing = self._workflow.state.segmentation, self._workflow.reviewing
+        left, of = reviewing.left(node), len(reviewing.places(node))
+        self._hints.allow(ui.nextPlaceButton, (left > 0, _("All places were visited.")))
+        self._hints.allow(ui.visitAgainButton, (left < of, _("No place was visited yet.")))
+        text = _("{left} of {all} left").format(left=left, all=of) if of else _("nothing to check")
+        show_text(ui.placesLabel, text)
+
+    def _allow_all(self, checked: tuple[bool, str]) -> None:
+        ui = self._ui
+        widgets = [ui.acceptButton, ui.flagButton, ui.commentEdit, ui.show3DButton]
+        if not checked[0]:
+            widgets += [ui.nextPlaceButton, ui.visitAgainButton, ui.uncertaintyCheckBox, ui.keptMapCheckBox]
+        for widget in widgets:
+            self._hints.allow(widget, checked)
+
+    # ---------------------------------------------------------------- acting
+
+    def _toggle_map(self, name: str, on: bool) -> None:
+        self._shown = name if on else None
+        node = self._workflow.state.segmentation
+        self._asks.attempt(lambda: self._workflow.reviewing.show_map(node, self._shown))
+        self._show_all()
+
+    def _toggle_3d(self, *_unused: Any) -> None:
+        node = self._workflow.state.segmentation
+        if node is None:
+            return
+        if not self._ui.show3DButton.checked:
+            hide_in_3d(node)
+        elif not show_in_3d(node):
+            show_text(self._ui.reviewLabel, _("The segments could not be turned into surfaces."))
+        with quietly(self._ui.show3DButton):
+            self._ui.show3DButton.setChecked(is_in_3d(node))
+
+    def _next_place(self) -> None:
+        self._workflow.reviewing.next_place(self._workflow.state.segmentation)
+
+    def _visit_again(self) -> None:
+        self._workflow.reviewing.visit_again(self._workflow.state.segmentation)
+
+    def _accept(self) -> None:
+        self._workflow.reviewing.accept(self._workflow.state.segmentation, selected(self._ui.segmentsTable) or None)
+
+    def _flag(self) -> None:
+        chosen = selected(self._ui.segmentsTable) or None
+        self._workflow.reviewing.flag(self._workflow.state.segmentation, self._ui.commentEdit.text, chosen)
+        self._ui.commentEdit.clear()
+
+    # ---------------------------------------------------------------- following edits
+
+    def _observe(self, node: Any) -> None:
+        for observation in self._observations:
+            observation.stop()
+        self._observed, self._observations = node, []
+        if node is not None:
+            kind = slicer.vtkSegmentation
+            events = (kind.SourceRepresentationModified, kind.SegmentAdded, kind.SegmentRemoved, kind.SegmentModified)
+            self._observations = [Observation(node, event, self._edited) for event in events]
+
+    def _edited(self, *_: Any) -> None:
+        self._soon()
+
+    def _soon(self) -> None:
+        if not self._workflow.watch.is_closing:
+            self._timer.start()
+
+    def _forget(self, node: Any) -> None:
+        if node is self._observed and not self._workflow.watch.is_closing:
+            self._observe(None)
+            self._editor.edit(None, self._workflow.state.volume)
+            self._soon()
+
+    def _let_go(self) -> None:
+        self._timer.stop()
+        self._observe(None)
+        self._editor.let_go()
+
+    def close(self) -> None:
+        self._let_go()
+
+
+def _status(status: Status) -> str:
+    return {
+        Status.NOT_STARTED: _("not started"),
+        Status.IN_PROGRESS: _("in progress"),
+        Status.COMPLETED: _("completed"),
+        Status.FLAGGED: _("flagged"),
+    }[status]

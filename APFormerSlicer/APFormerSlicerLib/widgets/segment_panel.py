@@ -1,0 +1,257 @@
+"""Step 2: one button that segments and cancels, what to expect before, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import qt
+from apformer.commands.durations import in_words
+from apformer.errors import APFormerError
+from slicer.i18n import tr as _
+
+from ..workflow import Batch, Run, Segmented, Workflow, every_frame, sentence
+from ..workflow.runs import DONE, FAILED
+from ..workflow.wording import device_in_words
+from .collaborators import Asks, Install, Ui
+from .hints import Hints, quietly, show_text
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PATIENCE_MS = 600  # after the last change, before the worker is asked what it would take
+KEPT = "kept_tokens"
+Job = Run | Batch
+
+
+class SegmentPanel:
+    """Follows one job at a time: a volume, the frames of a sequence, or a batch."""
+
+    def __init__(self, ui: Ui, workflow: Workflow, asks: Asks, install: Install) -> None:
+        self._ui, self._workflow, self._asks, self._install = ui, workflow, asks, install
+        self._hints = Hints()
+        self._job: Job | None = None
+        self._estimate: Run | None = None
+        self._estimated: Any = None  # the choice that the line is about
+        self._told = ""  # the line
+        self._timer = qt.QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(PATIENCE_MS)
+        self._timer.connect("timeout()", self._ask_estimate)
+        fill_devices(ui.deviceComboBox)
+        ui.segmentButton.connect("clicked(bool)", self._toggle)
+        ui.segmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._choose_segmentation)
+        ui.deviceComboBox.connect("currentIndexChanged(int)", self._choose_device)
+        ui.keptTokensCheckBox.connect("toggled(bool)", self._choose_maps)
+        root = ui.segmentSection.parentWidget()
+        self._shortcuts = [_shortcut(root, keys, self._toggle) for keys in ("Ctrl+Return", "Ctrl+Enter")]
+        workflow.state.changed.connect(self.refresh)
+        workflow.versions.changed.connect(lambda _name: self._forget_estimate())
+        ui.progressBar.setVisible(False)
+        show_text(ui.statusLabel, "")
+        self.refresh()
+
+    # ---------------------------------------------------------------- showing
+
+    def refresh(self) -> None:
+        """Show what the state says, and whether it can be segmented."""
+        if self._workflow.watch.is_closing:
+            return
+        state, ui = self._workflow.state, self._ui
+        with quietly(ui.segmentationSelector, ui.deviceComboBox, ui.keptTokensCheckBox):
+            ui.segmentationSelector.setCurrentNode(state.segmentation)
+            ui.deviceComboBox.setCurrentIndex(DEVICES.index(state.device) if state.device in DEVICES else 0)
+            ui.keptTokensCheckBox.setChecked(KEPT in state.maps)
+        self._show_button()
+
+    @property
+    def running(self) -> Job | None:
+        """What this panel follows, or the job of another one at the chosen volume; None when nothing runs."""
+        if self._job is not None and not self._job.over:
+            return self._job
+        volume = self._workflow.state.volume
+        return None if volume is None else self._workflow.segmenting.run_of(volume)
+
+    def follow(self, job: Job) -> None:
+        """Show the progress of a job and how it ends; the button cancels it."""
+        self._job = job
+        self._cancel_estimate()
+        job.changed.connect(self._progressed)
+        job.ended.connect(self._ended)
+        if job.over:  # it may have ended before it could be followed
+            self._ended(job)
+        self._progressed(job)
+
+    def _show_button(self) -> None:
+        button, job = self._ui.segmentButton, self.running
+        button.setText(_("Segment") if job is None else _("Cancel"))
+        if job is not None:
+            self._hints.allow(button, (True, ""))
+            show_text(self._ui.preflightLabel, "")
+            return
+        choice = self._workflow.choice()
+        checked = self._workflow.segmenting.check(choice)
+        self._hints.allow(button, checked)
+        if not checked[0]:
+            self._cancel_estimate()
+            show_text(self._ui.preflightLabel, checked[1])
+        elif self._install.missing():
+            show_text(self._ui.preflightLabel, _("The first use installs what is needed, once."))
+        elif self._key(choice) == self._estimated:
+            show_text(self._ui.preflightLabel, self._told)
+        else:
+            show_text(self._ui.preflightLabel, _("Estimating..."))
+            self._timer.start()
+
+    def _progressed(self, job: Job) -> None:
+        if job is not self._job:
+            return
+        bar = self._ui.progressBar
+        bar.setVisible(not job.over)
+        bar.setValue(round(100 * job.fraction))
+        if not job.over:
+            text = _progress_line(job) if isinstance(job, Run) else _batch_line(job)
+            show_text(self._ui.statusLabel, text)
+        self._show_button()
+
+    def _ended(self, job: Job) -> None:
+        if job is not self._job:
+            return
+        self._ui.progressBar.setVisible(False)
+        self._estimated = None  # memory and clocks are not what they were
+        if isinstance(job, Batch):
+            show_text(self._ui.statusLabel, _batch_summary(job))
+        elif job.status == DONE:
+            show_text(self._ui.statusLabel, _result_line(job.outcome))
+        elif job.status == FAILED and job.error is not None:
+            show_text(self._ui.statusLabel, job.error.what)
+            self._asks.error(job.error)
+        else:
+            show_text(self._ui.statusLabel, _("Cancelled.") if job.error is None else sentence(job.error))
+        if not self._workflow.watch.is_closing:
+            self._show_button()
+
+    # ---------------------------------------------------------------- the estimate
+
+    def _ask_estimate(self) -> None:
+        choice = self._workflow.choice()
+        if self.running is not None or self._workflow.watch.is_closing:
+            return
+        self._cancel_estimate()
+        self._estimated, self._told = self._key(choice), _("Estimating...")
+        try:
+            run = self._workflow.segmenting.estimate(choice)
+        except APFormerError as error:
+            self._told = sentence(error)
+        else:
+            self._estimate = run
+            run.ended.connect(self._heard_estimate)
+            if run.over:
+                self._heard_estimate(run)
+        self._show_button()
+
+    def _heard_estimate(self, run: Run) -> None:
+        if run is not self._estimate:
+            return
+        self._estimate = None
+        if run.status == DONE:
+            self._told = " ".join([run.outcome.line, *run.outcome.warnings])
+        else:
+            self._told = "" if run.error is None else sentence(run.error)
+        if not self._workflow.watch.is_closing:
+            self._show_button()
+
+    def _cancel_estimate(self) -> None:
+        self._timer.stop()
+        run, self._estimate = self._estimate, None
+        if run is not None:
+            self._estimated = None
+            run.cancel()
+
+    def _forget_estimate(self) -> None:
+        self._estimated = None
+        self._show_button()
+
+    def _key(self, choice: Any) -> Any:
+        image = None if choice.volume_node is None else choice.volume_node.GetImageData()
+        roi = None if choice.roi_node is None else (choice.roi_node.GetID(), choice.roi_node.GetMTime())
+        voxels = None if image is None else (choice.volume_node.GetID(), image.GetMTime())
+        return voxels, choice.model, roi, choice.device, choice.maps
+
+    # ---------------------------------------------------------------- acting
+
+    def _toggle(self, *_: Any) -> None:
+        job = self.running
+        if job is not None:
+            job.cancel()
+        elif self._ui.segmentButton.enabled:
+            self._asks.attempt(self._start)
+
+    def _start(self) -> None:
+        if not self._install.ensure():
+            return
+        choice = self._workflow.choice()
+        if self._ui.everyFrameCheckBox.checked and not self._ui.everyFrameCheckBox.isHidden():
+            batch = Batch(self._workflow.segmenting, every_frame(choice))
+            self.follow(batch)
+            batch.start()
+        else:
+            self._cancel_estimate()  # the worker does one thing after another
+            self.follow(self._workflow.segmenting.start(choice))
+
+    def _choose_segmentation(self, node: Any) -> None:
+        if not self._workflow.watch.is_closing:
+            self._workflow.state.segmentation = node
+
+    def _choose_device(self, row: int) -> None:
+        self._workflow.state.device = DEVICES[max(0, row)]
+
+    def _choose_maps(self, wanted: bool) -> None:
+        others = [name for name in self._workflow.state.maps if name != KEPT]
+        self._workflow.state.maps = [*others, KEPT] if wanted else others
+
+    def close(self) -> None:
+        self._timer.stop()
+        self._job = self._estimate = None
+
+
+def fill_devices(combo: Any) -> None:
+    """The processors that can be chosen, in the order of `DEVICES`."""
+    titles = (_("Automatic"), _("CPU"), _("GPU (CUDA)"), _("Apple GPU (MPS)"))
+    for title, device in zip(titles, DEVICES, strict=True):
+        combo.addItem(title, device)
+
+
+def _shortcut(widget: Any, keys: str, action: Callable[..., None]) -> Any:
+    """Works wherever the focus is in the window, while the widget can be seen."""
+    shortcut = qt.QShortcut(widget)
+    shortcut.setKey(qt.QKeySequence(keys))
+    shortcut.connect("activated()", action)
+    return shortcut
+
+
+def _progress_line(run: Run) -> str:
+    if run.cancelling:
+        return _("Cancelling...")
+    message = run.message or _("waiting for the worker")
+    if run.eta_s is None:
+        return f"{run.title}: {message}"
+    return _("{title}: {message}, about {time} left").format(
+        title=run.title, message=message, time=in_words(float(run.eta_s))
+    )
+
+
+def _batch_line(batch: Batch) -> str:
+    current = batch.current
+    line = "" if current is None or current.run is None else _progress_line(current.run)
+    return f"{batch.summary}. {line}"
+
+
+def _batch_summary(batch: Batch) -> str:
+    failed = [f"{item.title}: {item.reason}" for item in batch.items if item.status == FAILED]
+    return "\n".join([f"{batch.summary}.", *failed])
+
+
+def _result_line(done: Segmented) -> str:
+    """ "Done on CPU in 4.2 s. Liver 1512.3 mL." """
+    first = _("Done on {device} in {time}.").format(device=device_in_words(done.device), time=in_words(done.seconds))
+    volumes = ", ".join(f"{label} {ml:.1f} mL" for label, ml in done.volumes_ml.items())
+    return " ".join(filter(None, [first, f"{volumes}." if volumes else "", *done.warnings]))

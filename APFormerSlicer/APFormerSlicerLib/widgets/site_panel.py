@@ -1,0 +1,218 @@
+"""Step 4: the site's cases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from apformer.errors import APFormerError
+from slicer.i18n import tr as _
+
+from ..workflow import Added, Workflow, sentence
+from ..workflow.thumbnails import SIDE, thumbnail
+from .collaborators import Asks, Install, Ui
+from .hints import Hints, quietly, show_text
+from .pictures import from_array
+from .tables import fill, selected, stretch
+
+STATUSES = ("in progress", "completed", "flagged")  # as in apformer.datasets, which loads SimpleITK
+MOST_PROBLEMS = 8  # that are shown
+
+
+class SitePanel:
+    """The data set whose folder the state names."""
+
+    def __init__(self, ui: Ui, workflow: Workflow, asks: Asks, install: Install) -> None:
+        self._ui, self._workflow, self._asks, self._install = ui, workflow, asks, install
+        self._hints = Hints()
+        self._volume: Any = None  # whose patient was typed in
+        self._pictures: dict[Any, Any] = {}  # (folder, case, date) -> QIcon, or None where there is none
+        self._missing: list[Any] = []  # cases whose pictures are still to be made
+        self._timer = qt.QTimer()  # one picture each time the program has nothing else to do
+        self._timer.setSingleShot(True)
+        self._timer.connect("timeout()", self._make_picture)
+        ui.caseStatusComboBox.addItem(_("Mark as..."), "")
+        for status, title in zip(STATUSES, (_("in progress"), _("completed"), _("flagged")), strict=True):
+            ui.caseStatusComboBox.addItem(title, status)
+        stretch(ui.casesTable, 4)
+        ui.casesTable.setIconSize(qt.QSize(SIDE, SIDE))
+        ui.siteSection.connect("contentsCollapsed(bool)", self.refresh)
+        ui.openSiteButton.connect("clicked(bool)", lambda *_: asks.attempt(self._open_site))
+        ui.newSiteButton.connect("clicked(bool)", lambda *_: asks.attempt(self._new_site))
+        ui.whoEdit.connect("editingFinished()", self._name_person)
+        ui.patientEdit.connect("textChanged(QString)", lambda *_: self._show_add())
+        ui.addCaseButton.connect("clicked(bool)", lambda *_: asks.attempt(self._add))
+        ui.openCaseButton.connect("clicked(bool)", lambda *_: asks.attempt(self._edit))
+        ui.casesTable.connect("cellDoubleClicked(int,int)", lambda *_: asks.attempt(self._edit))
+        ui.casesTable.connect("itemSelectionChanged()", self._show_case_buttons)
+        ui.caseStatusComboBox.connect("activated(int)", self._mark)
+        ui.checkSiteButton.connect("clicked(bool)", lambda *_: asks.attempt(self._check))
+        workflow.state.changed.connect(self.refresh)
+        workflow.reviewing.changed.connect(lambda _node: self._show_add())
+        workflow.collecting.changed.connect(self._changed)
+        show_text(ui.siteReportLabel, "")
+        self.refresh()
+
+    # ---------------------------------------------------------------- showing
+
+    def refresh(self, *_: Any) -> None:
+        if self._workflow.watch.is_closing:
+            return
+        state, ui = self._workflow.state, self._ui
+        if state.volume is not self._volume:  # the ID of one patient must not go with another's image
+            self._volume = state.volume
+            ui.patientEdit.clear()
+        ui.siteFolderEdit.setText(state.site or "")
+        with quietly(ui.whoEdit):
+            if not ui.whoEdit.hasFocus():
+                ui.whoEdit.setText(state.who)
+        if not ui.siteSection.collapsed:
+            self._show_cases()
+
+    def _show_cases(self) -> None:
+        ui, collecting = self._ui, self._workflow.collecting
+        if self._install.missing():
+            self._refuse(_("The packages that read images are not installed yet. The first Segment does that."))
+            return
+        try:
+            rows = collecting.rows()
+        except APFormerError as error:
+            self._refuse(sentence(error))
+            return
+        texts = []
+        for row in rows:
+            labels = ", ".join(f"{label} {ml:.1f} mL" for label, ml in row.volumes_ml.items())
+            texts.append(("", row.name, row.status, row.date[:10], labels))
+        tips = [" ".join(filter(None, (row.comment, row.proposed_by and f"({row.proposed_by})"))) for row in rows]
+        fill(ui.casesTable, [row.name for row in rows], texts, tips)
+        self._show_pictures()
+        ui.casesTable.resizeRowsToContents()
+        self._hints.allow(ui.checkSiteButton, (bool(rows), _("There is no case yet.")))
+        self._hints.allow(ui.newSiteButton, self._can_create())
+        self._show_case_buttons()
+        self._show_add()
+
+    def _refuse(self, reason: str) -> None:
+        ui = self._ui
+        fill(ui.casesTable, [], [])
+        for widget in (ui.checkSiteButton, ui.openCaseButton, ui.caseStatusComboBox, ui.addCaseButton):
+            self._hints.allow(widget, (False, reason))
+        self._hints.allow(ui.newSiteButton, self._can_create())
+        show_text(ui.siteLabel, reason)
+
+    def _can_create(self) -> tuple[bool, str]:
+        why = _("Choose a model first: the data set begins with its labels.")
+        return bool(self._workflow.state.model), why
+
+    def _show_case_buttons(self, *_unused: Any) -> None:
+        checked = (bool(selected(self._ui.casesTable)), _("Select a case first."))
+        self._hints.allow(self._ui.openCaseButton, checked)
+        self._hints.allow(self._ui.caseStatusComboBox, checked)
+
+    def _show_add(self) -> None:
+        if self._workflow.watch.is_closing or self._ui.siteSection.collapsed or self._install.missing():
+            return
+        state = self._workflow.state
+        checked = self._workflow.collecting.check(state.volume, state.segmentation, self._ui.patientEdit.text)
+        self._hints.allow(self._ui.addCaseButton, checked)
+        show_text(self._ui.siteLabel, checked[1])
+
+    def _changed(self) -> None:
+        show_text(self._ui.siteReportLabel, "")
+        self.refresh()
+
+    # ---------------------------------------------------------------- pictures of cases
+
+    def _show_pictures(self) -> None:
+        dataset = self._workflow.collecting.dataset
+        self._missing = []
+        for number, case in enumerate(dataset.cases()):
+            key = _picture_key(case)
+            if key not in self._pictures:
+                self._missing.append(case)
+            icon = self._pictures.get(key)
+            self._ui.casesTable.item(number, 0).setIcon(icon if icon is not None else qt.QIcon())
+        if self._missing:
+            self._timer.start(0)
+
+    def _make_picture(self) -> None:
+        if not self._missing or self._workflow.watch.is_closing:
+            return
+        case = self._missing.pop(0)
+        try:
+            array = thumbnail(case, self._workflow.collecting.dataset.labels)
+        except (APFormerError, OSError):  # Check says what is wrong with it
+            array = None
+        icon = None if array is None else qt.QIcon(from_array(array))
+        self._pictures[_picture_key(case)] = icon
+        for row in range(self._ui.casesTable.rowCount):
+            item = self._ui.casesTable.item(row, 0)
+            if icon is not None and str(item.data(qt.Qt.UserRole)) == case.name:
+                item.setIcon(icon)
+        self._ui.casesTable.resizeRowsToContents()
+        if self._missing:
+            self._timer.start(0)
+
+    # ---------------------------------------------------------------- acting
+
+    def _open_site(self) -> None:
+        folder = self._asks.folder(_("Folder of the data set"), self._workflow.state.site)
+        if folder is not None and self._install.ensure():
+            self._workflow.collecting.choose(folder)
+
+    def _new_site(self) -> None:
+        folder = self._asks.folder(_("Empty folder for the data set"), self._workflow.state.site)
+        if folder is not None and self._install.ensure():
+            self._workflow.collecting.create(folder, self._workflow.models.find(self._workflow.state.model))
+
+    def _name_person(self) -> None:
+        self._workflow.state.who = self._ui.whoEdit.text.strip()
+
+    def _add(self) -> None:
+        from apformer.datasets import DuplicateCaseError
+
+        state, patient = self._workflow.state, self._ui.patientEdit.text
+        try:
+            added = self._workflow.collecting.add(state.volume, state.segmentation, patient=patient)
+        except DuplicateCaseError as error:
+            if not self._asks.confirm(
+                error.what, _("Its labels can be replaced; the earlier ones are kept."), _("Replace")
+            ):
+                return
+            added = self._workflow.collecting.add(state.volume, state.segmentation, patient=patient, correct=True)
+        show_text(self._ui.siteReportLabel, _added(added))
+
+    def _edit(self) -> None:
+        for name in selected(self._ui.casesTable)[:1]:
+            volume_node, _segmentation = self._workflow.collecting.open(name)
+            slicer.util.setSliceViewerLayers(background=volume_node, fit=True)
+
+    def _mark(self, row: int) -> None:
+        status = str(self._ui.caseStatusComboBox.itemData(row))
+        self._ui.caseStatusComboBox.setCurrentIndex(0)
+        chosen = selected(self._ui.casesTable)
+        if status and chosen:
+            self._asks.attempt(lambda: self._workflow.collecting.set_status(chosen[0], status))
+
+    def _check(self) -> None:
+        with self._asks.busy():
+            problems = self._workflow.collecting.problems(read_files=True)
+        lines = [f"{problem.severity}: {problem.what} {problem.remedy}" for problem in problems]
+        if len(lines) > MOST_PROBLEMS:
+            lines = [*lines[:MOST_PROBLEMS], _("and {count} more").format(count=len(lines) - MOST_PROBLEMS)]
+        show_text(self._ui.siteReportLabel, "\n".join(lines) or _("Nothing is wrong with the data set."))
+
+    def close(self) -> None:
+        self._timer.stop()
+        self._missing = []
+
+
+def _picture_key(case: Any) -> tuple[Path, str, int]:
+    return case.root, case.name, case.current
+
+
+def _added(added: Added) -> str:
+    line = _("{case} is in the data set, {status}.").format(case=added.case.name, status=added.case.status)
+    return " ".join([line, *added.notes])

@@ -1,0 +1,170 @@
+"""Step 5, while it learns and after: progress, curves, pictures, and the decision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apformer.commands.durations import in_words
+from slicer.i18n import tr as _
+
+from ..workflow import Comparison, Signal, Training, Workflow, sentence
+from ..workflow.runs import FAILED
+from .collaborators import Asks, Ui
+from .curves import draw
+from .hints import Hints, show_text
+from .pictures import in_a_row
+from .tables import fill, stretch
+
+PICTURES_WIDTH = 420  # pixels: what a panel of 480 has room for
+MOST_PICTURES = 3
+
+
+class TrainingPanel:
+    """Follows the training of the workflow.
+
+    Attributes:
+        ended: the training is over.
+    """
+
+    def __init__(self, ui: Ui, workflow: Workflow, asks: Asks) -> None:
+        self._ui, self._workflow, self._asks = ui, workflow, asks
+        self.ended: Signal[Training] = Signal()
+        self._hints = Hints()
+        self._drawn = -1  # rows that the curves show
+        self._pictured: list[Any] = []
+        stretch(ui.comparisonTable, 0)
+        ui.adoptButton.connect("clicked(bool)", lambda *_: asks.attempt(self._adopt))
+        ui.keepOldButton.connect("clicked(bool)", lambda *_: asks.attempt(self._keep_old))
+        workflow.tuning.started.connect(self._follow)
+        workflow.versions.changed.connect(lambda _name: self._show_decision())
+        show_text(ui.tuningStatusLabel, "")
+        self._begin()
+
+    @property
+    def running(self) -> bool:
+        training = self._workflow.tuning.training
+        return training is not None and not training.run.over
+
+    def _begin(self) -> None:
+        for widget in (self._ui.tuningProgressBar, self._ui.curvesLabel, self._ui.overlaysLabel):
+            widget.setVisible(False)
+        self._show_decision()
+
+    def _follow(self, training: Training) -> None:
+        self._drawn, self._pictured = -1, []
+        self._begin()
+        training.changed.connect(self._show)
+        training.run.ended.connect(lambda _run: self._end(training))
+        self._show(training)
+
+    def _show(self, training: Training) -> None:
+        if training is not self._workflow.tuning.training:
+            return
+        ui, run = self._ui, training.run
+        ui.tuningProgressBar.setVisible(not run.over)
+        ui.tuningProgressBar.setValue(round(100 * run.fraction))
+        if not run.over:
+            show_text(ui.tuningStatusLabel, _progress(training))
+        if len(training.rows) != self._drawn and training.rows:
+            self._drawn = len(training.rows)
+            color = ui.curvesLabel.palette.windowText().color()
+            ui.curvesLabel.setPixmap(draw(training.curves(), color))
+            ui.curvesLabel.setVisible(True)
+        if training.overlays != self._pictured:
+            self._pictured = list(training.overlays)
+            row = in_a_row(self._pictured[:MOST_PICTURES], PICTURES_WIDTH)
+            ui.overlaysLabel.setVisible(row is not None)
+            if row is not None:
+                ui.overlaysLabel.setPixmap(row)
+
+    def _end(self, training: Training) -> None:
+        if training is not self._workflow.tuning.training:
+            return
+        run, ui = training.run, self._ui
+        ui.tuningProgressBar.setVisible(False)
+        trained = training.trained
+        if trained is not None:
+            text = " ".join([_("Done: {model}.").format(model=trained.reference), *trained.warnings])
+        elif run.status == FAILED and run.error is not None:
+            text = run.error.what
+            self._asks.error(run.error)
+        else:
+            text = _("Cancelled. Resume continues it.") if run.error is None else sentence(run.error)
+        show_text(ui.tuningStatusLabel, text)
+        self._show_decision()
+        self.ended.emit(training)
+
+    # ---------------------------------------------------------------- the decision
+
+    def _show_decision(self) -> None:
+        ui, training = self._ui, self._workflow.tuning.training
+        trained = None if training is None else training.trained
+        for widget in (ui.comparisonTable, ui.adoptButton, ui.keepOldButton):
+            widget.setVisible(trained is not None)
+        if trained is None:
+            show_text(ui.decisionLabel, "")
+            return
+        keys, rows = comparison_rows(trained.comparison)
+        fill(ui.comparisonTable, keys, rows)
+        show_text(ui.decisionLabel, trained.verdict)
+        active = self._is_active(trained.reference)
+        self._hints.allow(ui.adoptButton, (not active, _("It is the active version already.")))
+        self._hints.allow(ui.keepOldButton, (active, _("The old version is the active one.")))
+
+    def _is_active(self, reference: str) -> bool:
+        rows = self._workflow.versions.rows(reference.partition("@")[0])
+        return any(row.active and row.card.reference == reference for row in rows)
+
+    def _adopt(self) -> None:
+        trained = self._trained()
+        with self._asks.busy():
+            self._workflow.tuning.adopt(trained)
+
+    def _keep_old(self) -> None:
+        trained = self._trained()
+        with self._asks.busy():
+            self._workflow.tuning.keep_old(trained)
+
+    def _trained(self) -> Any:
+        training = self._workflow.tuning.training
+        return None if training is None else training.trained
+
+
+def comparison_rows(comparison: Comparison) -> tuple[list[str], list[tuple[str, str, str, str]]]:
+    """Keys and texts: Dice and distance of each label, then what it costs."""
+    keys, rows = [], []
+    for label in comparison.rows:
+        named = (
+            (_("{label}, Dice").format(label=label.label), label.dice_before, label.dice_after, "{:.3f}"),
+            (
+                _("{label}, HD95 ({unit})").format(label=label.label, unit=label.unit),
+                label.distance_before,
+                label.distance_after,
+                "{:.1f}",
+            ),
+        )
+        for title, before, after, form in named:
+            if before is not None or after is not None:
+                keys.append(title)
+                rows.append((title, *_figures(before, after, form)))
+    for title, (before, after) in comparison.costs.items():
+        if before is not None or after is not None:
+            keys.append(title)
+            rows.append((title, *_figures(before, after, "{:.3g}")))
+    return keys, rows
+
+
+def _figures(before: float | None, after: float | None, form: str) -> tuple[str, str, str]:
+    texts = ["-" if value is None else form.format(value) for value in (before, after)]
+    change = "" if before is None or after is None else form.replace("{:", "{:+").format(after - before)
+    return texts[0], texts[1], change
+
+
+def _progress(training: Training) -> str:
+    run = training.run
+    if run.cancelling:
+        return _("Cancelling...")
+    parts = [run.message or training.step or _("waiting for the worker")]  # the message names the epoch too
+    if run.eta_s is not None:
+        parts.append(_("about {time} left").format(time=in_words(float(run.eta_s))))
+    return ", ".join(part for part in parts if part)

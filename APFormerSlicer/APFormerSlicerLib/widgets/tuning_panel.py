@@ -1,0 +1,223 @@
+"""Step 5: what is to be learned, from which base, in what time, and for what speed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import qt
+from apformer.errors import APFormerError
+from slicer.i18n import tr as _
+
+from ..workflow import Choices, Run, Workflow, sentence
+from ..workflow.runs import DONE
+from ..workflow.tuning import check_choices
+from .collaborators import Asks, Install, Ui
+from .hints import Hints, quietly, show_text
+from .segment_panel import DEVICES, fill_devices
+from .training_panel import TrainingPanel
+
+ADOPT = ("better", "always", "never")
+ALL = 100  # percent on the slider: no pruning
+
+
+class TuningPanel:
+    """Keeps the choices in the state; the training itself is shown by the `TrainingPanel`."""
+
+    def __init__(self, ui: Ui, workflow: Workflow, asks: Asks, install: Install, shown: TrainingPanel) -> None:
+        self._ui, self._workflow, self._asks, self._install, self._shown = ui, workflow, asks, install, shown
+        self._hints = Hints()
+        self._named = False  # whether the user wrote a name of their own
+        self._listed: list[str] = []
+        self._estimate: Run | None = None
+        self._told = ""  # of the last estimate
+        titles = (_("when it is better"), _("always"), _("never; I decide"))
+        for title, value in zip(titles, ADOPT, strict=True):
+            ui.adoptComboBox.addItem(title, value)
+        fill_devices(ui.tuningDeviceComboBox)
+        ui.baseComboBox.connect("activated(int)", self._choose_base)
+        ui.nameEdit.connect("textEdited(QString)", self._name)
+        ui.labelsList.connect("itemChanged(QListWidgetItem*)", self._changed)
+        ui.minutesSpinBox.connect("valueChanged(double)", self._changed)
+        ui.keepSlider.connect("valueChanged(int)", self._changed)
+        ui.adoptComboBox.connect("currentIndexChanged(int)", self._changed)
+        ui.tuningDeviceComboBox.connect("currentIndexChanged(int)", self._changed)
+        ui.estimateButton.connect("clicked(bool)", lambda *_: asks.attempt(self._ask_estimate))
+        ui.tuneButton.connect("clicked(bool)", self._toggle)
+        ui.resumeButton.connect("clicked(bool)", lambda *_: asks.attempt(lambda: self._start(resume=True)))
+        ui.tuningSection.connect("contentsCollapsed(bool)", self.refresh)
+        workflow.state.changed.connect(self.refresh)
+        workflow.collecting.changed.connect(self.refresh)
+        workflow.versions.changed.connect(lambda _name: self.refresh())
+        shown.ended.connect(lambda _training: self.refresh())
+        self.refresh()
+
+    # ---------------------------------------------------------------- showing
+
+    def refresh(self, *_unused: Any) -> None:
+        if self._workflow.watch.is_closing or self._ui.tuningSection.collapsed:
+            return
+        ui, choices = self._ui, self._workflow.tuning.choices
+        self._list_bases(choices.base or ("" if choices.name else self._workflow.state.model))
+        self._list_labels(choices)
+        known = bool(choices.name)  # else nothing was kept yet, and what is typed must stay
+        if known:
+            widgets = (ui.nameEdit, ui.minutesSpinBox, ui.keepSlider, ui.adoptComboBox, ui.tuningDeviceComboBox)
+            with quietly(*widgets):
+                if ui.nameEdit.text.strip() != choices.name and not ui.nameEdit.hasFocus():
+                    ui.nameEdit.setText(choices.name)
+                ui.minutesSpinBox.setValue(choices.minutes)
+                ui.keepSlider.setValue(ALL if choices.keep is None else round(100 * choices.keep))
+                ui.adoptComboBox.setCurrentIndex(ADOPT.index(choices.adopt))
+                row = DEVICES.index(choices.device) if choices.device in DEVICES else 0
+                ui.tuningDeviceComboBox.setCurrentIndex(row)
+            self._named = choices.name != _name_of(choices.base)
+        elif not ui.nameEdit.text:
+            with quietly(ui.nameEdit):
+                ui.nameEdit.setText(_name_of(self._base()))
+        self._show_buttons()
+
+    def _list_bases(self, wanted: str) -> None:
+        combo = self._ui.baseComboBox
+        with quietly(combo):
+            combo.clear()
+            combo.addItem(_("none: from scratch"), "")
+            for card in self._workflow.models.cards():
+                if card.problem is None:
+                    combo.addItem(card.title, card.reference)
+            combo.setCurrentIndex(max(0, combo.findData(wanted)))
+
+    def _list_labels(self, choices: Choices) -> None:
+        names = self._label_names()
+        if names == self._listed:
+            return
+        self._listed = names
+        with quietly(self._ui.labelsList):
+            self._ui.labelsList.clear()
+            for name in names:
+                item = qt.QListWidgetItem(name)
+                wanted = not choices.labels or name in choices.labels
+                item.setCheckState(qt.Qt.Checked if wanted else qt.Qt.Unchecked)
+                self._ui.labelsList.addItem(item)
+
+    def _label_names(self) -> list[str]:
+        if self._install.missing():
+            return []
+        try:
+            return [label.name for label in self._workflow.collecting.dataset.labels]
+        except APFormerError:  # no data set: the line of `check` says so
+            return []
+
+    def _show_buttons(self) -> None:
+        ui, choices = self._ui, self._choices()
+        share = _("all") if choices.keep is None else f"{round(100 * choices.keep)} %"
+        ui.keepLabel.setText(share)
+        if self._shown.running:
+            ui.tuneButton.setText(_("Cancel"))
+            self._hints.allow(ui.tuneButton, (True, ""))
+            wait = (False, _("Wait until the training is done, or cancel it."))
+            for widget in (ui.resumeButton, ui.estimateButton):
+                self._hints.allow(widget, wait)
+            show_text(ui.tuningLabel, "")
+            return
+        ui.tuneButton.setText(_("Fine-tune"))
+        checked = self._check(choices)
+        self._hints.allow(ui.tuneButton, checked)
+        self._hints.allow(ui.estimateButton, checked)
+        self._hints.allow(ui.resumeButton, self._workflow.tuning.can_resume(choices.name) if checked[0] else checked)
+        show_text(ui.tuningLabel, self._told if checked[0] else checked[1])
+
+    def _check(self, choices: Choices) -> tuple[bool, str]:
+        if self._install.missing():
+            return False, _("The packages that read images are not installed yet. The first Segment does that.")
+        if self._listed and not self._checked_labels():
+            return False, _("No label is checked. Check one or more.")
+        return self._workflow.tuning.check(choices)
+
+    # ---------------------------------------------------------------- choosing
+
+    def _choices(self) -> Choices:
+        """What the widgets say."""
+        ui, checked = self._ui, self._checked_labels()
+        keep = ui.keepSlider.value
+        return Choices(
+            name=ui.nameEdit.text.strip(),
+            base=self._base(),
+            labels=() if len(checked) == len(self._listed) else tuple(checked),
+            mapping=self._workflow.tuning.choices.mapping if self._base() else {},
+            minutes=float(ui.minutesSpinBox.value),
+            keep=None if keep >= ALL else keep / 100.0,
+            device=DEVICES[max(0, ui.tuningDeviceComboBox.currentIndex)],
+            adopt=ADOPT[max(0, ui.adoptComboBox.currentIndex)],
+        )
+
+    def _base(self) -> str:
+        row = self._ui.baseComboBox.currentIndex
+        return str(self._ui.baseComboBox.itemData(row) or "") if row >= 0 else ""
+
+    def _checked_labels(self) -> list[str]:
+        items = [self._ui.labelsList.item(row) for row in range(self._ui.labelsList.count)]
+        return [item.text() for item in items if item.checkState() == qt.Qt.Checked]
+
+    def _choose_base(self, *_unused: Any) -> None:
+        if not self._named:
+            with quietly(self._ui.nameEdit):
+                self._ui.nameEdit.setText(_name_of(self._base()))
+        self._changed()
+
+    def _name(self, *_unused: Any) -> None:
+        self._named = bool(self._ui.nameEdit.text.strip())
+        self._changed()
+
+    def _changed(self, *_unused: Any) -> None:
+        """Keep what can be kept; half a name cannot."""
+        self._told = ""
+        choices = self._choices()
+        try:
+            check_choices(choices)
+        except APFormerError:
+            self._show_buttons()
+            return
+        if choices == self._workflow.tuning.choices:
+            self._show_buttons()
+        self._workflow.tuning.choices = choices  # the state tells of it, which shows the buttons
+
+    # ---------------------------------------------------------------- acting
+
+    def _ask_estimate(self) -> None:
+        if not self._install.ensure(training=True):
+            return
+        run = self._workflow.tuning.estimate(self._choices())
+        self._estimate, self._told = run, _("Measuring a few steps...")
+        run.ended.connect(self._heard_estimate)
+        if run.over:
+            self._heard_estimate(run)
+        self._show_buttons()
+
+    def _heard_estimate(self, run: Run) -> None:
+        if run is not self._estimate:
+            return
+        self._estimate = None
+        if run.status == DONE:
+            self._told = " ".join([run.outcome.line, *run.outcome.warnings])
+        else:
+            self._told = "" if run.error is None else sentence(run.error)
+        self.refresh()
+
+    def _toggle(self, *_unused: Any) -> None:
+        if self._shown.running:
+            self._workflow.tuning.cancel()
+        else:
+            self._asks.attempt(lambda: self._start(resume=False))
+
+    def _start(self, resume: bool) -> None:
+        if not self._install.ensure(training=True):
+            return
+        if self._estimate is not None:  # the worker does one thing after another
+            run, self._estimate = self._estimate, None
+            run.cancel()
+        self._workflow.tuning.start(self._choices(), resume=resume)
+        self.refresh()
+
+
+def _name_of(reference: str) -> str:
+    return reference.partition("@")[0]

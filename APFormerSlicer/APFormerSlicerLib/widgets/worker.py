@@ -1,0 +1,184 @@
+"""The worker process of Slicer's window: a QProcess, and `apformer.jobs.Conversation` to understand it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import qt
+from apformer.jobs import Conversation, Event, JobError, processes
+from apformer.jobs.client import GRACE_SECONDS, remove_leftovers
+from apformer.jobs.exits import explain_exit
+from apformer.jobs.logs import last_lines, log_name
+from apformer.jobs.messages import READY
+
+_STOP_MS = 3000  # for a process that was ended to be gone
+
+
+class ProcessWorker:
+    """A `workflow.hosts.Worker` whose events come from Qt's event loop, on the main thread.
+
+    The process starts at the first job and stays warm; after its death the next job starts another one.
+
+    Args:
+        python: the interpreter, or a launcher for it, such as PythonSlicer.
+        logs: folder for one log file per job.
+        grace_seconds: how long a cancelled job may take to stop by itself.
+    """
+
+    def __init__(self, python: str, logs: Path, grace_seconds: float = GRACE_SECONDS) -> None:
+        self._python, self._logs, self._grace_ms = python, logs, round(grace_seconds * 1000)
+        self._talk = Conversation()
+        self._listeners: dict[str, Callable[[Event], None]] = {}
+        self._process: Any = None
+        self._log: Path | None = None
+        self._killed = self._closed = False
+        self._scratch: Path | None = None
+
+    def submit(self, job: str, fields: Mapping[str, Any], listener: Callable[[Event], None]) -> str:
+        """As `workflow.hosts.Worker.submit`."""
+        self._require_process()
+        job_id, line = self._talk.request(job, fields)
+        self._listeners[job_id] = listener
+        self._process.write(line)
+        return job_id
+
+    def cancel(self, job_id: str) -> None:
+        """Ask for the end of a job; after the grace, the worker that still runs it is ended with all its children."""
+        if job_id not in self._talk.jobs or self._process is None:
+            return
+        line = self._talk.cancel(job_id)
+        if line:
+            process = self._process
+            process.write(line)
+            qt.QTimer.singleShot(self._grace_ms, lambda: self._insist(job_id, process))
+
+    def forget(self, job_id: str) -> None:
+        """Drop what is known of a job that is over."""
+        if job_id in self._talk.jobs:
+            self._talk.forget(job_id)
+
+    def folder(self) -> Path:
+        """A new private folder (mode 0700) for one job's arrays; `close` removes what is still there."""
+        if self._scratch is None:
+            self._scratch = Path(tempfile.mkdtemp(prefix="apformer-jobs-"))
+        return Path(tempfile.mkdtemp(dir=self._scratch))
+
+    def discard(self, folder: Path) -> None:
+        """Remove such a folder."""
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """End the worker, tell the jobs that are lost, and remove the private folders."""
+        self._closed = True
+        if self._process is not None:
+            self._killed = True
+            process = self._process
+            process.closeWriteChannel()  # which ends it
+            if not process.waitForFinished(self._grace_ms):
+                self._kill(process)
+                process.waitForFinished(_STOP_MS)
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch = None
+
+    # ---------------------------------------------------------------- the process
+
+    def _require_process(self) -> None:
+        if self._closed:
+            raise JobError("The panel is closed.", "No job can be started.", "Open the module again.")
+        if self._process is None:
+            self._start()
+
+    def _start(self) -> None:
+        try:
+            self._logs.mkdir(parents=True, exist_ok=True)
+            log = self._logs / log_name("worker", f"{os.getpid()}-{id(self):x}")
+            log.touch(mode=0o600)
+        except OSError as error:
+            raise JobError(
+                f"The log folder {self._logs} cannot be written: {error.strerror}.",
+                "No job was started: its errors could not be told.",
+                "Free some disk space, or make the folder writable.",
+            ) from error
+        environment = qt.QProcessEnvironment()
+        for name, value in processes.child_environment().items():
+            environment.insert(name, value)
+        process = qt.QProcess()
+        process.setProcessEnvironment(environment)
+        process.setStandardErrorFile(str(log), qt.QIODevice.Append)
+        process.connect("readyReadStandardOutput()", lambda: self._read(process))
+        process.connect("finished(int,QProcess::ExitStatus)", lambda code, how: self._ended(process, code, how))
+        program, *arguments = processes.command(self._python, self._logs)
+        process.start(program, arguments)
+        if not process.waitForStarted():
+            raise JobError(
+                f"The program {program} could not be started: {process.errorString()}.",
+                "No job can run without it.",
+                "Install Slicer again; if it happens again, report it with the log file.",
+                str(log),
+            )
+        self._process, self._log, self._killed = process, log, False
+
+    def _read(self, process: Any) -> None:
+        self._tell(self._talk.feed(bytes(process.readAllStandardOutput().data())))
+
+    def _insist(self, job_id: str, process: Any) -> None:
+        state = self._talk.jobs.get(job_id)
+        if process is self._process and state is not None and not state.over:
+            self._killed = True
+            self._kill(process)
+
+    def _kill(self, process: Any) -> None:
+        """End the worker and everything it started. PythonSlicer is a launcher, whose child is the worker: that one
+        tells its own process id, and leads a process group of its own (`processes.lead_own_group`)."""
+        pid = (self._talk.worker or {}).get("pid")
+        if pid is not None:
+            processes.end_tree(int(pid))
+        if process.state() != qt.QProcess.NotRunning:
+            process.kill()
+
+    def _ended(self, process: Any, code: int, how: Any) -> None:
+        """The worker is gone: tell the jobs that are lost with it, and give the others to a fresh one."""
+        if process is not self._process:
+            return
+        self._read(process)
+        pid = (self._talk.worker or {}).get("pid")
+        if pid is not None:
+            processes.end_tree(int(pid))  # children that outlive it
+        running = self._talk.running
+        log = running.log if running is not None and running.log else str(self._log)
+        lines = last_lines(log) or [*last_lines(self._log), *self._talk.noise]
+        unfinished = [state for state in self._talk.jobs.values() if state.status == "running"]
+        # Qt gives the signal's number as the exit code of a process that a signal ended.
+        status = -code if how == qt.QProcess.CrashExit and os.name != "nt" else code
+        events = self._talk.ended(explain_exit(status, lines, log), killed=self._killed)
+        self._process = None
+        process.deleteLater()
+        for state in unfinished:
+            remove_leftovers(state.request.fields)
+        events += self._resend()
+        self._tell(events)
+
+    def _resend(self) -> list[Event]:
+        """Give jobs that wait to a fresh worker; the endings of those that cannot be given."""
+        waiting = self._talk.resend()
+        try:
+            for line in waiting:
+                self._require_process()
+                self._process.write(line)
+        except JobError as error:
+            return self._talk.ended(error)
+        return []
+
+    def _tell(self, events: list[Event]) -> None:
+        for event in events:
+            if event.kind == READY or event.id is None:
+                continue
+            listener = self._listeners.pop(event.id, None) if event.ends else self._listeners.get(event.id)
+            if listener is not None:
+                listener(event)
