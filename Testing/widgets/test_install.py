@@ -183,14 +183,14 @@ def test_a_crash_of_the_import_is_told(make_install: Callable[..., Any], a_place
 
 
 def test_a_folder_of_wheels_serves_computers_without_internet(
-    a_slicer: Host, make_install: Callable[..., Any], tmp_path: Path
+    a_slicer: Host, make_install: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from APFormerSlicerLib.widgets.install import Source
     from APFormerSlicerLib.widgets.packages import InstallError
 
     wheels = tmp_path / "Räder und Äxte"
     install = make_install("torch>=99", "roentgen_i", answer=Source(wheels))
-    sys.modules.pop("torch", None)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
     with pytest.raises(InstallError, match="After the installation these are still not right: torch"):
         install.ensure()  # nothing is installed in a test
     [(function, words, _)] = a_slicer.pip.calls
