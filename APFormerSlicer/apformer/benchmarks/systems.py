@@ -50,7 +50,7 @@ def run(
     Args:
         datasets: folders in Medical Segmentation Decathlon layout, named as in `systems_data.TASKS`.
         results: JSON file, made or continued.
-        minutes: of training, for every entry alike.
+        minutes: of training, for every entry alike; of processor time per thread.
         seeds: 0, 1, 2 ...: so many.
         systems: of `ENTRANTS`; all when empty.
         size: of the images.

@@ -1,4 +1,4 @@
-"""The training loop of `apformer benchmark systems`: the same for every network, by the clock, on the CPU.
+"""The training loop of `apformer benchmark systems`: the same for every network, by processor time.
 
 Losses, augmentation, gates and budgets are those of `apformer train`; nothing is selected on validation cases. What is
 measured is the average of the weights at the end.
@@ -49,7 +49,7 @@ SEARCHED = (Phase(0.4), Phase(0.25, search=True), Phase(0.35))
 
 @dataclass
 class Effort:
-    """What a training took: steps and images in all, and seconds."""
+    """What a training took: steps and images in all, and seconds of processor time per thread."""
 
     steps: int = 0
     images: int = 0
@@ -62,7 +62,7 @@ class Training:
     Args:
         config: losses, batch, rates, precision, seed and budget.
         cases: to train on, built.
-        seconds: for all phases.
+        seconds: of processor time per thread, for all phases.
         ssa: whether the attention of the network is regularised, as APFormer's is.
     """
 
@@ -82,9 +82,9 @@ class Training:
         average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
         network.train()
         gates.enter(stage)
-        began, allowed, before = time.monotonic(), phase.share * self.seconds, self.effort.seconds
+        began, allowed, before = _clock(), phase.share * self.seconds, self.effort.seconds
         for number, batch in enumerate(self._batches()):
-            spent = time.monotonic() - began
+            spent = _clock() - began
             if number and spent >= allowed:  # every phase takes a step, however little time there is
                 break
             for group in optimiser.param_groups:
@@ -100,7 +100,7 @@ class Training:
                 average.update_parameters(network)
             self.effort.steps += 1
             self.effort.images += len(batch["image"])
-        self.effort.seconds = before + time.monotonic() - began
+        self.effort.seconds = before + _clock() - began
         return average.module.eval()
 
     def _losses(self, network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Any]:
@@ -128,6 +128,11 @@ class Training:
             draws = Draws(len(items), stage.batch_size, STEPS_PER_EPOCH, config.seed * 7919 + items.epoch)
             for chosen in draws.batches():
                 yield default_collate([items[item] for item in chosen])
+
+
+def _clock() -> float:
+    """Seconds of processor time per thread, so that what else the machine does costs no entry its share."""
+    return time.process_time() / torch.get_num_threads()
 
 
 def forward(network: nn.Module, image: Tensor) -> tuple[Tensor, Auxiliaries]:

@@ -91,7 +91,13 @@ def _add_systems(kinds: Any, shared: argparse.ArgumentParser) -> None:
     systems.add_argument(
         "-o", "--output", required=True, type=option.path, metavar="FILE", help="results, as JSON; continued when there"
     )
-    systems.add_argument("--minutes", type=_minutes, default=20.0, metavar="M", help="of training, each; default: 20")
+    systems.add_argument(
+        "--minutes",
+        type=_minutes,
+        default=20.0,
+        metavar="M",
+        help="of training, each, in processor time per thread; default: 20",
+    )
     systems.add_argument("--seeds", type=option.positive, default=1, metavar="N", help="trainings of each; default: 1")
     systems.add_argument("--systems", metavar="A,B", help="only these networks; default: all")
     systems.add_argument("--size", type=option.positive, default=128, metavar="N", help="of the images; default: 128")
