@@ -164,12 +164,9 @@ def test_a_cancelled_training_can_be_continued(a_workflow: Workflow, a_worker: P
 
 def test_where_the_plan_lies_is_what_the_engine_says() -> None:
     from apformer.finetuning.folder import PLAN, TRAININGS
-    from apformer.finetuning.request import LONGEST_SECONDS, SHORTEST_SECONDS
     from APFormerSlicerLib.workflow import tuning
 
     assert (tuning._TRAININGS, tuning._PLAN) == (TRAININGS, PLAN)
-    assert pytest.approx(SHORTEST_SECONDS) == tuning.SHORTEST_MINUTES * 60
-    assert tuning.LONGEST_MINUTES * 60 == LONGEST_SECONDS
 
 
 def test_a_worker_that_dies_mid_training_gives_the_reason(

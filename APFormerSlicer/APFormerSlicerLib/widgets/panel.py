@@ -12,6 +12,7 @@ from apformer.bundles import ModelLibrary
 
 from ..workflow import Workflow
 from .batch_panel import BatchPanel
+from .changing import Changing
 from .collaborators import Asks, HostedWorker, Install
 from .dialogs import Dialogs
 from .editor import Editor
@@ -65,9 +66,10 @@ class Panel:
         self.batch = BatchPanel(ui, workflow, asks, install, self.segment)
         self.review = ReviewPanel(ui, workflow, asks, self._editor)
         self.site = SitePanel(ui, workflow, asks, install)
-        self.training = TrainingPanel(ui, workflow, asks)
+        changing = Changing(asks, install)
+        self.training = TrainingPanel(ui, workflow, asks, changing)
         self.tuning = TuningPanel(ui, workflow, asks, install, self.training)
-        self.versions = VersionsPanel(ui, workflow, asks, install)
+        self.versions = VersionsPanel(ui, workflow, asks, changing)
         ui.reportButton.connect(
             "clicked(bool)", lambda *_: asks.attempt(lambda: qt.QApplication.clipboard().setText(install.report()))
         )

@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 
 from ..workflow import Comparison, Signal, Training, Workflow, sentence
 from ..workflow.runs import FAILED
+from .changing import Changing
 from .collaborators import Asks, Ui
 from .curves import draw
 from .hints import Hints, show_text
@@ -26,8 +27,8 @@ class TrainingPanel:
         ended: the training is over.
     """
 
-    def __init__(self, ui: Ui, workflow: Workflow, asks: Asks) -> None:
-        self._ui, self._workflow, self._asks = ui, workflow, asks
+    def __init__(self, ui: Ui, workflow: Workflow, asks: Asks, changing: Changing) -> None:
+        self._ui, self._workflow, self._asks, self._changing = ui, workflow, asks, changing
         self.ended: Signal[Training] = Signal()
         self._hints = Hints()
         self._drawn = -1  # rows that the curves show
@@ -37,6 +38,7 @@ class TrainingPanel:
         ui.keepOldButton.connect("clicked(bool)", lambda *_: asks.attempt(self._keep_old))
         workflow.tuning.started.connect(self._follow)
         workflow.versions.changed.connect(lambda _name: self._show_decision())
+        changing.changed.connect(self._show_decision)
         show_text(ui.tuningStatusLabel, "")
         self._begin()
 
@@ -107,23 +109,25 @@ class TrainingPanel:
         keys, rows = comparison_rows(trained.comparison)
         fill(ui.comparisonTable, keys, rows)
         show_text(ui.decisionLabel, trained.verdict)
-        active = self._is_active(trained.reference)
-        self._hints.allow(ui.adoptButton, (not active, _("It is the active version already.")))
-        self._hints.allow(ui.keepOldButton, (active, _("The old version is the active one.")))
+        active, free = self._is_active(trained.reference), self._changing.check()
+        adopt, keep = (
+            (not active, _("It is the active version already.")),
+            (active, _("The old one is active already.")),
+        )
+        self._hints.allow(ui.adoptButton, adopt if free[0] else free)
+        self._hints.allow(ui.keepOldButton, keep if free[0] else free)
 
     def _is_active(self, reference: str) -> bool:
         rows = self._workflow.versions.rows(reference.partition("@")[0])
         return any(row.active and row.card.reference == reference for row in rows)
 
     def _adopt(self) -> None:
-        trained = self._trained()
-        with self._asks.busy():
-            self._workflow.tuning.adopt(trained)
+        reference, why = self._trained().reference, "adopted by the user after fine-tuning"
+        self._changing.begin(lambda: self._workflow.changes.adopt(reference, why))
 
     def _keep_old(self) -> None:
-        trained = self._trained()
-        with self._asks.busy():
-            self._workflow.tuning.keep_old(trained)
+        name, why = self._trained().reference.partition("@")[0], "the user kept the old version"
+        self._changing.begin(lambda: self._workflow.changes.roll_back(name, why))
 
     def _trained(self) -> Any:
         training = self._workflow.tuning.training

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from apformer.errors import BundleError
 from slicer.i18n import tr as _
 
-from ..workflow import VersionRow, Workflow
-from .collaborators import Asks, Install, Ui
+from ..workflow import Changed, Run, VersionRow, Workflow
+from .changing import Changing
+from .collaborators import Asks, Ui
 from .hints import Hints, show_text
 from .tables import fill, selected, stretch
 
@@ -16,8 +18,8 @@ from .tables import fill, selected, stretch
 class VersionsPanel:
     """Of the model that the state names."""
 
-    def __init__(self, ui: Ui, workflow: Workflow, asks: Asks, install: Install) -> None:
-        self._ui, self._workflow, self._asks, self._install = ui, workflow, asks, install
+    def __init__(self, ui: Ui, workflow: Workflow, asks: Asks, changing: Changing) -> None:
+        self._ui, self._workflow, self._asks, self._changing = ui, workflow, asks, changing
         self._hints = Hints()
         stretch(ui.versionsTable, 2)
         ui.activateButton.connect("clicked(bool)", lambda *_: asks.attempt(self._activate))
@@ -28,6 +30,7 @@ class VersionsPanel:
         ui.versionsSection.connect("contentsCollapsed(bool)", self.refresh)
         workflow.state.changed.connect(self.refresh)
         workflow.versions.changed.connect(lambda _name: self.refresh())
+        changing.changed.connect(self._show_buttons)
         show_text(ui.versionsLabel, "")
         self.refresh()
 
@@ -48,46 +51,62 @@ class VersionsPanel:
         active = [row.card.reference for row in rows if row.active]
         choose = (False, _("Select a version first."))
         is_active = (False, _("It is the active version already."))
-        self._hints.allow(ui.activateButton, choose if not chosen else is_active if chosen == active else (True, ""))
-        self._hints.allow(ui.exportButton, (True, "") if chosen else choose)
+        activate = choose if not chosen else is_active if chosen == active else (True, "")
         back = self._workflow.versions.can_roll_back(self._name) if self._name else (False, _("Choose a model first."))
-        self._hints.allow(ui.rollBackButton, back)
+        free = self._changing.check()
+        for button, checked in (
+            (ui.activateButton, activate),
+            (ui.exportButton, (True, "") if chosen else choose),
+            (ui.rollBackButton, back),
+            (ui.importButton, (True, "")),
+        ):
+            self._hints.allow(button, checked if free[0] else free)
 
     def _activate(self) -> None:
         for reference in selected(self._ui.versionsTable)[:1]:
-            if self._install.ensure():
-                with self._asks.busy():
-                    self._workflow.versions.adopt(reference, "chosen from the list of versions")
+            self._begin(
+                lambda: self._workflow.changes.adopt(reference, "chosen from the list of versions"), self._active
+            )
 
     def _roll_back(self) -> None:
-        if self._install.ensure():
-            with self._asks.busy():
-                bundle = self._workflow.versions.roll_back(self._name, "rolled back by the user")
-            show_text(self._ui.versionsLabel, _("{model} is active again.").format(model=bundle.name))
+        self._begin(lambda: self._workflow.changes.roll_back(self._name, "rolled back by the user"), self._active)
 
     def _export(self) -> None:
         for reference in selected(self._ui.versionsTable)[:1]:
             start = reference.replace("@", "-") + ".zip"
             path = self._asks.file_to_write(_("Export the model to"), start, _("Models (*.zip)"))
-            if path is not None and self._install.ensure():
-                with self._asks.busy():
-                    written = self._workflow.versions.export(reference, path)
-                show_text(self._ui.versionsLabel, _("Written to {path}.").format(path=written))
+            if path is not None:
+                self._begin(
+                    lambda: self._workflow.changes.export(reference, path),
+                    lambda changed: self._tell(_("Written to {path}.").format(path=changed.path)),
+                )
 
     def _import(self) -> None:
         path = self._asks.file_to_open(_("Import a model from"), _("Models (*.zip)"))
-        if path is None or not self._install.ensure():
+        if path is not None:
+            self._begin(lambda: self._workflow.changes.import_zip(path), lambda changed: self._imported(path, changed))
+
+    def _imported(self, path: Path, changed: Changed) -> None:
+        if not changed.present:
+            self._tell(_("{model} is installed.").format(model=f"{changed.name} {changed.version}"))
             return
-        try:
-            with self._asks.busy():
-                bundle = self._workflow.versions.import_zip(path)
-        except BundleError as error:
-            question = _("If a model of that name is there already, it can be replaced.")
-            if not self._asks.confirm(error.what, question, _("Replace")):
-                return
-            with self._asks.busy():
-                bundle = self._workflow.versions.import_zip(path, replace=True)
-        show_text(self._ui.versionsLabel, _("{model} is installed.").format(model=bundle.name))
+        what = _("A model named {model} is installed already.").format(model=changed.name)
+        meaning = _("It can be replaced by the one in the file; versions that were trained here are kept.")
+        if self._asks.confirm(what, meaning, _("Replace")):
+            self._begin(
+                lambda: self._workflow.changes.import_zip(path, replace=True),
+                lambda changed: self._imported(path, changed),
+            )
+
+    def _active(self, changed: Changed) -> None:
+        self._tell(_("{model} is active now.").format(model=f"{changed.name} {changed.version}"))
+
+    def _begin(self, start: Callable[[], Run], done: Callable[[Changed], None]) -> None:
+        self._tell("")
+        self._changing.begin(start, done)
+
+    def _tell(self, text: str) -> None:
+        show_text(self._ui.versionsLabel, text)
 
 
 def _texts(row: VersionRow) -> tuple[str, str, str, str, str]:

@@ -7,6 +7,7 @@ functions answer (ok, reason) instead.
 
 from .batch import Batch, every_frame
 from .cards import Card
+from .changes import Changed
 from .collecting import Added, CaseRow
 from .comparison import Comparison, LabelRow
 from .folder import FolderBatch
@@ -31,6 +32,7 @@ __all__ = [
     "Batch",
     "Card",
     "CaseRow",
+    "Changed",
     "Choice",
     "Choices",
     "Comparison",

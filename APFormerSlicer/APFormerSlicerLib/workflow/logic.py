@@ -12,6 +12,7 @@ from apformer.errors import InputError
 from ..scene import to_volume
 from ..scene.edits import SegmentEditor
 from .batch import Batch
+from .changes import Changes
 from .collecting import Collecting
 from .folder import FolderBatch
 from .hosts import Worker
@@ -37,7 +38,7 @@ class Workflow:
 
     Args:
         scene: vtkMRMLScene. Its state node is shared with every other `Workflow` on it.
-        worker: segments; see `hosts.Worker`.
+        worker: segments, and changes which models there are; see `hosts.Worker`.
         library: the models; by default the user's and those that come with the program.
         trainer: a worker for fine-tuning, so that one can segment meanwhile; by default `worker`.
         editor: what makes results undoable; see `scene.edits`.
@@ -61,6 +62,7 @@ class Workflow:
         self.reviewing = Reviewing(scene)
         self.collecting = Collecting(scene, self.state, proposals)
         self.versions = Versions(self.library, self.models)
+        self.changes = Changes(worker, self.library, self.versions)
         self.tuning = Tuning(trainer or worker, self.state, self.collecting, self.models, self.versions)
         self.segmenting.segmented.connect(self._choose_result)
 
@@ -122,6 +124,7 @@ class Workflow:
         """Give up what is running and listen to the scene no more. The workers are the host's to end."""
         self.segmenting.stop()
         self.tuning.stop()
+        self.changes.stop()
         self.state.stop()
         self.watch.stop()
 

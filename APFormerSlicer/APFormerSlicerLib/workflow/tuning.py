@@ -9,6 +9,7 @@ from typing import Any
 
 from apformer.bundles.bundle import check_name
 from apformer.errors import APFormerError, ConfigError
+from apformer.finetuning.request import ADOPTIONS, LONGEST_SECONDS, SHORTEST_SECONDS
 
 from .collecting import Collecting
 from .hosts import Worker
@@ -21,8 +22,7 @@ from .training import Trained, Training
 from .versions import Versions
 from .wording import Checked, checked
 
-SHORTEST_MINUTES, LONGEST_MINUTES = 20 / 60, 30 * 24 * 60.0  # as in apformer.finetuning.request, which loads torch
-# Where an unfinished training is, as in apformer.finetuning.folder, which loads torch.
+# Where an unfinished training is, as in apformer.finetuning.folder, which loads SimpleITK.
 _TRAININGS, _PLAN = "trainings", "plan.json"
 
 
@@ -218,7 +218,7 @@ def check_choices(choices: Choices) -> None:
     """
     check_name(choices.name)
     _refuse_unless(
-        SHORTEST_MINUTES <= choices.minutes <= LONGEST_MINUTES,
+        SHORTEST_SECONDS <= choices.minutes * 60.0 <= LONGEST_SECONDS,
         f"A time of {choices.minutes:g} minutes was chosen.",
         "Choose at least 20 seconds and at most 30 days; 15 minutes are a good beginning.",
     )
@@ -233,7 +233,7 @@ def check_choices(choices: Choices) -> None:
         "Choose a base, or leave the labels.",
     )
     _refuse_unless(
-        choices.adopt in ("better", "always", "never"),
+        choices.adopt in ADOPTIONS,
         f"The new version is to be adopted {choices.adopt!r}.",
         "Choose better, always or never.",
     )

@@ -1,6 +1,7 @@
 """The versions of a model: listed, adopted, rolled back, exported, imported.
 
-What changes or copies a version proves it first, weights and all: that loads torch and takes seconds.
+What changes or copies a version here proves it first, weights and all: that loads torch into this process and takes
+seconds. `changes.Changes` has the worker do it.
 """
 
 from __future__ import annotations

@@ -3,13 +3,14 @@
 from .bundle import Bundle, load_bundle
 from .catalogue import ModelEntry, VersionEntry
 from .labels import Code, Label
-from .library import ModelLibrary, bundled_models, user_models
+from .library import InstalledError, ModelLibrary, bundled_models, user_models
 from .preprocessing import Preprocessing
 from .writer import save_bundle
 
 __all__ = [
     "Bundle",
     "Code",
+    "InstalledError",
     "Label",
     "ModelEntry",
     "ModelLibrary",

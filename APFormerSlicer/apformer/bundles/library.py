@@ -45,6 +45,18 @@ def bundled_models() -> list[Path]:
     return [place for place in places if place.is_dir()]
 
 
+class InstalledError(BundleError):
+    """A model called `name` is there; importing again, with `replace`, takes its place."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"A model named {name} is installed already.",
+            "Importing would hide or replace it, so nothing was changed.",
+            "Remove it first, or import again and ask to replace it.",
+        )
+        self.name = name
+
+
 class ModelLibrary(Catalogue):
     """The catalogue of all models, and every change to those of the user, by one process at a time.
 
@@ -127,8 +139,9 @@ class ModelLibrary(Catalogue):
         active one.
 
         Raises:
-            BundleError: the zip or the model in it is unsound; a model of that name is there and `replace` is False;
-                another model of that name and version is there beside trained ones.
+            InstalledError: a model of that name is there and `replace` is False.
+            BundleError: the zip or the model in it is unsound; another model of that name and version is there beside
+                trained ones.
             OutputError: the user's folder cannot be written.
         """
         path = Path(path).expanduser().absolute()
@@ -138,11 +151,7 @@ class ModelLibrary(Catalogue):
             bundle.build_network()
             with self._locked():
                 if not replace and self._directories(bundle.name):
-                    raise BundleError(
-                        f"A model named {bundle.name} is installed already.",
-                        "Importing would hide or replace it, so nothing was changed.",
-                        "Remove it first, or import again and ask to replace it.",
-                    )
+                    raise InstalledError(bundle.name)
                 if self._versions(bundle.name).numbers():
                     return self._import_version(stage, bundle, f"from {path.name}")
                 target = self.user_root / bundle.name

@@ -1,4 +1,4 @@
-"""What is asked of a fine-tuning. Light: hosts that only ask need not import torch."""
+"""What is asked of a fine-tuning. Importing this loads no torch; a request with a budget loads it to check that."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 from ..bundles.bundle import check_name
 from ..errors import ConfigError
-from ..pruning.budget import Budget
 
 ADOPTIONS = ("better", "always", "never")
 SHORTEST_SECONDS = 20.0
@@ -63,6 +62,8 @@ class Request:
     def __post_init__(self) -> None:
         check_name(self.name)
         if self.budget is not None:
+            from ..pruning.budget import Budget
+
             Budget.parse(self.budget)
         if not (math.isfinite(self.seconds) and SHORTEST_SECONDS <= self.seconds <= LONGEST_SECONDS):
             raise _refuse(

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..job import Job
 from ..messages import Fields
-from . import benchmark, evaluate, finetune, preflight, segment
+from . import benchmark, evaluate, finetune, models, preflight, segment
 
 
 @dataclass(frozen=True)
@@ -30,4 +30,5 @@ HANDLERS: Mapping[str, Handler] = {
     "benchmark": Handler(benchmark.parse, benchmark.run),
     "finetune": Handler(finetune.parse, finetune.run),
     "preflight": Handler(preflight.parse, preflight.run),
+    "models": Handler(models.parse, models.run),
 }
