@@ -78,6 +78,22 @@ def test_exporting_twice_gives_the_same_bytes(library: ModelLibrary, tmp_path: P
     assert one.read_bytes() == other.read_bytes()
 
 
+def test_pictures_of_patients_stay_behind_unless_they_are_asked_for(tmp_path: Path):
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n of a patient")
+    drawn = dict.fromkeys(("worst-1.png", "overlay.png", "curves.png"), picture)
+    source = ModelLibrary([tmp_path / "source"])
+    save_sample(tmp_path / "source/mine", name="mine", pictures=drawn)
+    kept = {}
+    for pictures in (False, True):
+        zipped = source.export_zip("mine", tmp_path / f"{pictures}.zip", pictures=pictures)
+        imported = ModelLibrary([tmp_path / f"{pictures}"]).import_zip(zipped)
+        kept[pictures] = {path.name for path in (imported.directory / "docs").glob("*.png")}
+        assert imported.build_network() is not None
+        assert (imported.checksum == source.find("mine").checksum) is pictures
+    assert kept == {False: {"curves.png"}, True: set(drawn)}
+
+
 def test_a_model_altered_since_it_was_loaded_is_not_exported(library: ModelLibrary, tmp_path: Path):
     bundle = library.find("builtin")
     edit_json(bundle.directory, METADATA, lambda data: data.update(description="altered"))

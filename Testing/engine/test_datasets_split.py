@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from apformer.datasets import FLAGGED, SiteDataset
 from apformer.datasets.identity import new_salt
+from apformer.datasets.recovery import LOCK_FILE
 from apformer.datasets.split import Split, draw_split
 from apformer.errors import ConfigError
+from apformer.files.lock import folder_lock
 from dataset_samples import a_dataset, add_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -96,3 +98,22 @@ def test_a_split_that_lost_a_side_is_refused_with_the_way_out(tmp_path: Path) ->
         dataset.freeze_split()
     assert "--redraw" in caught.value.remedy
     assert dataset.freeze_split(redraw=True).is_cross_validation
+
+
+class Cancelled(Exception):  # noqa: N818  nothing went wrong
+    """What `check` raises when the user cancels."""
+
+
+def test_waiting_for_another_writer_can_be_given_up(tmp_path: Path) -> None:
+    dataset = a_dataset(tmp_path / "data", patients=3)
+    asked: list[int] = []
+
+    def check() -> None:
+        asked.append(1)
+        if len(asked) == 3:
+            raise Cancelled
+
+    with folder_lock(dataset.root / LOCK_FILE), pytest.raises(Cancelled):
+        dataset.freeze_split(check=check)
+    assert dataset.split is None and len(asked) == 3
+    assert len(dataset.freeze_split().patients) == 3

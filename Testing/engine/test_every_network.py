@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from apformer.bundles import ModelLibrary
+from apformer.bundles import Bundle, ModelLibrary, load_bundle
 from apformer.errors import ConfigError
 from apformer.inference import Segmenter
 from apformer.networks import NETWORK_NAMES, build_network
 from apformer.networks.slimmed import slimmed_arguments
 from apformer.pruning import count_macs, count_parameters
+from apformer.pruning.gates import QueryGate
 from apformer.pruning.joint_search import JointSearch
 from apformer.pruning.search_ranking import SearchBudget
 
@@ -22,6 +25,7 @@ pytest.importorskip("monai", reason="training needs MONAI (the extra 'train')")
 from apformer.finetuning import finetune
 from apformer.training.config import parse_config
 from apformer.training.run import train, write_bundle
+from crash_samples import plain_pictures
 from finetune_samples import a_ball, a_request, a_site
 from training_samples import settings
 
@@ -49,6 +53,16 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "num_layers": 2,
         "decoder_channels": [8, 4, 4, 4, 4],
     },
+    "pruned": {
+        **SMALL_UTR,
+        "base": "mobile_utr",
+        "plan": {
+            "blocks": ["bottleneck.layers.0", "bottleneck.layers.1"],
+            "tokens": [0, [8, 8, 8], 8],
+            "prune_keys": True,
+            "safety_ring": 1,
+        },
+    },
     "slimmed": {
         **SMALL_UTR,
         "base": "mobile_utr",
@@ -61,7 +75,15 @@ NETWORKS: dict[str, dict[str, Any]] = {
         },
     },
 }
+# How a fine-tuning meets a budget: gates of its own, what is cut at once, or (all others) gates of the plug-in.
+WAYS = {"apformer": "apformer", "sparse_unetr": "slimmed", "slimmed": "slimmed"}
 STAGE = {"epochs": 1, "size": [16, 16, 16], "batch_size": 2, "learning_rate": 0.01, "validate_every": 1}
+
+
+@pytest.fixture(autouse=True)
+def pictures_are_not_drawn() -> Iterator[None]:
+    with plain_pictures():
+        yield
 
 
 def test_all_registered_networks_take_part() -> None:
@@ -70,7 +92,12 @@ def test_all_registered_networks_take_part() -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_is_trained_kept_run_fine_tuned_and_made_smaller(name: str, a_dataset: Path, tmp_path: Path) -> None:
-    config = parse_config(settings(network={"name": name, **NETWORKS[name]}, stages=[STAGE]))
+    walk(name, NETWORKS[name], a_dataset, tmp_path)
+
+
+def walk(name: str, arguments: dict[str, Any], a_dataset: Path, tmp_path: Path) -> None:
+    """One epoch of training -> bundle -> Segmenter -> fine-tuning -> to a budget, twice -> joint search."""
+    config = parse_config(settings(network={"name": name, **arguments}, stages=[STAGE]))
     trained = train(config, a_dataset, tmp_path / "run", device="cpu", workers=0)
     library = ModelLibrary([tmp_path / "models"])
     base = library.add_version(lambda folder: write_bundle(config, trained.build_network().state_dict(), folder))
@@ -82,13 +109,30 @@ def test_a_network_is_trained_kept_run_fine_tuned_and_made_smaller(name: str, a_
     assert labels.spatial_shape == image.spatial_shape
     assert set(np.unique(labels.array)) <= {0, 1}
 
-    site = a_site(tmp_path / "site", patients=3)
+    site = a_site(tmp_path / "site")
     tuned = finetune(a_request(site, base=base.name, adopt="always"), library=library).bundle
-    assert tuned.network_name == name
+    assert tuned.network_name == ("mobile_utr" if name == "pruned" else name), "gates of other images are not kept"
     assert len(tuned.labels) == 2, "the base's Ball and the site's Hole"
     assert Segmenter(tuned, "cpu").segment(image).labels.spatial_shape == image.spatial_shape
 
-    if name != "slimmed":  # the very result of what follows
+    request = a_request(site, base=tuned.name, name="light", epochs=4, budget="keep=0.5", adopt="always")
+    light = finetune(request, library=library)
+    way = WAYS.get(name, "pruned")
+    assert light.bundle.network_name == way
+    again = load_bundle(light.bundle.directory)
+    assert Segmenter(again, "cpu").segment(image).labels.spatial_shape == image.spatial_shape
+    after = light.summary["after"]
+    if way == "slimmed":
+        small, whole = (count_macs(bundle.build_network(), (1, 1, 16, 16, 16)).total for bundle in (again, tuned))
+        assert small < whole and after["parameters"] < light.summary["before"]["parameters"]
+    else:
+        assert isinstance(again.build_network().query_gate, QueryGate)
+        assert 0 <= after["kept_tokens_mean"] <= 1 and after["gmac"] <= after["gmac_dense"]
+    if name in ("pruned", "slimmed"):  # and on from what has gates, or was cut, already
+        further = replace(request, base="light", name="lighter", budget="keep=0.9")
+        assert finetune(further, library=library).bundle.network_name == way
+
+    if name not in ("slimmed", "pruned"):  # the very result of what follows, or one that has gates already
         _make_smaller(tuned.build_network(), name, tuned.network_arguments, image)
 
 
@@ -107,13 +151,27 @@ def _make_smaller(network: torch.nn.Module, name: str, arguments: dict[str, Any]
         torch.testing.assert_close(again(sample), search(sample), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "apformer"])
-def test_a_budget_for_a_network_without_gates_is_refused_and_says_so(name: str, tmp_path: Path) -> None:
+def test_the_dense_form_of_the_token_sparse_network_gets_gates_too(tmp_path: Path) -> None:
     library = ModelLibrary([tmp_path / "models"])
-    config = parse_config(settings(network={"name": name, **NETWORKS[name]}))
-    weights = build_network(name, NETWORKS[name]).state_dict()
+    base = _a_base(library, "sparse_unetr", {**NETWORKS["sparse_unetr"], "prune_ratio": 0.0})
+    site = a_site(tmp_path / "site")
+    tuned = finetune(a_request(site, base=base.name, epochs=4, budget="keep=0.5"), library=library).bundle
+    assert tuned.network_name == "pruned"
+    assert tuned.network_arguments["base"] == "sparse_unetr"
+
+
+@pytest.mark.parametrize(("name", "budget"), [("sparse_unetr", "speed=9x"), ("slimmed", "keep=0.0001")])
+def test_a_budget_that_no_cut_can_meet_is_refused_and_says_what_can_be(tmp_path: Path, name: str, budget: str) -> None:
+    library = ModelLibrary([tmp_path / "models"])
+    base = _a_base(library, name, NETWORKS[name])
+    with pytest.raises(ConfigError, match="out of reach") as caught:
+        finetune(a_request(a_site(tmp_path / "site"), base=base.name, budget=budget), library=library)
+    assert "remain" in caught.value.meaning
+
+
+def _a_base(library: ModelLibrary, name: str, arguments: dict[str, Any]) -> Bundle:
+    """An untrained model of the label Ball."""
+    config = parse_config(settings(network={"name": name, **arguments}))
+    weights = build_network(name, arguments).state_dict()
     base = library.add_version(lambda folder: write_bundle(config, weights, folder))
-    library.activate(base.name, base.version)
-    site = a_site(tmp_path / "site", patients=3)
-    with pytest.raises(ConfigError, match="has no gates"):
-        finetune(a_request(site, base=base.name, budget="keep=0.5"), library=library)
+    return library.activate(base.name, base.version)

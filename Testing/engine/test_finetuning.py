@@ -155,6 +155,7 @@ def test_a_budget_prunes_the_new_version(tmp_path: Path, library: ModelLibrary, 
     outcome = finetune(request, library=library, on_event=events.append)
     phases = [event["phase"] for event in told(events, "epoch")]
     assert list(dict.fromkeys(phases)) == ["adapt", "tighten", "hold", "harden"]
+    assert all(0 <= event["kept"] <= 1 for event in told(events, "epoch") if event["phase"] != "adapt")
     assert outcome.bundle.network_arguments["prune_queries"] is True
     after = outcome.summary["after"]
     assert after["gmac"] <= after["gmac_dense"]
@@ -167,7 +168,9 @@ def test_a_budget_prunes_the_new_version(tmp_path: Path, library: ModelLibrary, 
 def test_labels_that_the_site_does_not_have_are_kept_from_the_base(learned: Any, tmp_path: Path) -> None:
     _, _, library, _ = learned
     site = a_site(tmp_path / "site", labels="2=Hole", only=2)
-    outcome = finetune(a_request(site, base="balls", name="balls", epochs=4), library=library)
+    events: list[dict[str, Any]] = []
+    outcome = finetune(a_request(site, base="balls", name="balls", epochs=4), library=library, on_event=events.append)
+    assert {name for event in told(events, "epoch") for name in event["dice"]} == {"Hole"}
     assert [label.name for label in outcome.bundle.labels] == ["Ball", "Hole"]
     assert list(outcome.summary["after"]["labels"]) == ["Hole"], "nothing at the site can judge the ball"
     image, truth = a_ball(50)

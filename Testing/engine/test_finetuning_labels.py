@@ -97,7 +97,7 @@ def test_values_of_the_site_become_those_of_the_model() -> None:
 
 def test_outputs_of_the_base_move_with_their_names_and_new_ones_begin_below_the_background(ball: Bundle) -> None:
     arguments = {**ball.network_arguments, "out_channels": 4}
-    grown = grown_weights(ball, arguments, {1: 2}, seed=0)
+    grown = grown_weights(ball, "apformer", arguments, {1: 2}, seed=0)
     old = ball.build_network().state_dict()
     network = build_network(ball.network_name, arguments)
     network.load_state_dict(grown)
@@ -114,7 +114,7 @@ def test_outputs_of_the_base_move_with_their_names_and_new_ones_begin_below_the_
 def test_a_base_without_gates_gets_untrained_ones_and_is_otherwise_unchanged(ball: Bundle) -> None:
     arguments = {**ball.network_arguments, "prune_queries": True, "prune_keys": True}
     network = build_network(ball.network_name, arguments)
-    network.load_state_dict(grown_weights(ball, arguments, {1: 1}, seed=0))
+    network.load_state_dict(grown_weights(ball, "apformer", arguments, {1: 1}, seed=0))
     network.gating = "off"
     image = torch.zeros(1, 1, 16, 16, 16)
     with torch.inference_mode():
@@ -123,4 +123,4 @@ def test_a_base_without_gates_gets_untrained_ones_and_is_otherwise_unchanged(bal
 
 def test_a_base_of_other_widths_is_refused(ball: Bundle) -> None:
     with pytest.raises(ConfigError, match="no fitting"):
-        grown_weights(ball, {**ball.network_arguments, "ffn_dim": 12}, {1: 1}, seed=0)
+        grown_weights(ball, "apformer", {**ball.network_arguments, "ffn_dim": 12}, {1: 1}, seed=0)

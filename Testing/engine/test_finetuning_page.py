@@ -319,6 +319,14 @@ def test_settings_are_shown_exactly(page_of: Callable[[Report], Page]) -> None:
     assert json.dumps(report["settings"], indent=2) in page.text
 
 
+def test_the_way_from_the_base_is_told_with_what_else_was_tried(page_of: Callable[[Report], Page]) -> None:
+    report = a_report()
+    told = "50% of what was learned. Mean Dice during training at 25%: 0.902, 50%: 0.930, 75%: 0.930, 100%: 0.931"
+    assert told in page_of(report).text
+    for without in ({**report, "blend": None}, {key: value for key, value in report.items() if key != "blend"}):
+        assert "Way from the base" not in page_of(without).text
+
+
 def test_without_warnings_and_skipped_cases_there_is_no_such_part(page_of: Callable[[Report], Page]) -> None:
     report = a_report()
     report["warnings"], report["data"]["skipped"] = [], []

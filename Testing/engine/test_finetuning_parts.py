@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from apformer import files
 from apformer.datasets import SiteDataset, identity
 from apformer.datasets.table import make_table
 from apformer.errors import ConfigError
@@ -230,6 +231,17 @@ def a_case(folder: Path, shape: tuple[int, ...], spacing: tuple[float, float, fl
     image = Volume(voxels, np.diag([*spacing, 1.0]), modality)
     dataset.add(image, Volume(labels, image.ijk_to_ras), patient="a")
     return dataset.cases()
+
+
+def test_a_model_can_be_given_up_between_any_two_files_that_are_read_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = a_case(tmp_path / "site", (6, 32, 32), (1.0, 1.0, 8.0), "CT")
+    happened: list[str] = []
+    read = files.read_volume
+    monkeypatch.setattr(files, "read_volume", lambda path: (happened.append("read"), read(path))[1])
+    design(cases, [1], lambda: happened.append("check"))
+    assert happened == ["check", "read", "check", "read"]
 
 
 def test_thick_slices_get_a_network_of_slices_at_a_size_it_can_take(tmp_path: Path) -> None:

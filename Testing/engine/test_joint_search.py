@@ -61,6 +61,28 @@ def test_the_ranking_counts_exactly_what_is_left() -> None:
     assert (count_parameters(small), count_macs(small, (1, 1, 64, 64)).total) == expected
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_search_has_left_is_searched_again_for_all_but_patches(name: str) -> None:
+    first, image = a_search(name), images(name)
+    decide_half(first)
+    small = first.slice()
+    again = JointSearch(small, sample=image)
+    with torch.no_grad():
+        torch.testing.assert_close(again(image), small(image), rtol=1e-5, atol=1e-5)
+        for block in again.blocks:
+            assert block.patch_mask is None
+            block.dim_mask.uniform_(0.5, 1, generator=torch.Generator().manual_seed(3))
+            block.hidden_mask.uniform_(0.5, 1, generator=torch.Generator().manual_seed(4))
+    kept = again.decide(SearchBudget(*reachable(again, 0.4)))
+    smaller = again.slice()
+    with torch.no_grad():
+        torch.testing.assert_close(smaller(image), again(image), rtol=1e-5, atol=1e-5)
+    shape = (1, *image.shape[1:])
+    assert (count_parameters(smaller), count_macs(smaller, shape).total) == cost(again.blocks, kept, again.whole)
+    assert count_macs(smaller, shape).total < count_macs(small, shape).total
+    assert smaller.plan()["patched"] == small.plan()["patched"] != []
+
+
 def test_the_weakest_masks_of_all_layers_go_first_and_every_block_keeps_something() -> None:
     search = a_search("apformer", pixel_channels=0, patches=False)
     with torch.no_grad():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -215,6 +217,32 @@ def test_an_interrupted_run_resumes_to_exactly_the_weights_of_an_uninterrupted_o
     assert resumed.keys() == whole.keys()
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
     assert [row["epoch"] for row in again.rows] == [1, 2, 3, 4]
+
+
+def test_no_case_stays_in_memory(a_dataset: Path, tmp_path: Path) -> None:
+    training, _ = prepared(a_dataset, parse_config(settings()), tmp_path / "prepared")
+    seen = [weakref.ref(tensor) for index in range(len(training)) for tensor in training.item(index)]
+    gc.collect()
+    assert len(seen) == 2 * len(training) > 2
+    assert [reference for reference in seen if reference() is not None] == []
+
+
+def test_another_loop_can_drive_the_training_step_as_a_federated_client_would(a_dataset: Path, tmp_path: Path) -> None:
+    config = parse_config(settings())
+    stage = config.stages[0]
+    clients = [a_trainer(a_dataset, config, tmp_path / name) for name in ("one", "other")]
+    common = {name: value.clone() for name, value in clients[0].network.state_dict().items()}
+    for _ in range(2):
+        for number, client in enumerate(clients):
+            client.network.load_state_dict(common)
+            items = [client.training.item(index) for index in range(2 * number, 2 * number + 2)]
+            images, labels = (torch.stack(parts) for parts in zip(*items, strict=True))
+            assert client.train_step(stage, {"image": images, "label": labels}, rate=0.01)["total"] > 0
+        states = [client.network.state_dict() for client in clients]
+        common = {name: (value + states[1][name]) / 2 for name, value in states[0].items() if value.is_floating_point()}
+        common |= {name: value for name, value in states[0].items() if name not in common}
+    assert not torch.equal(states[0]["head.weight"], states[1]["head.weight"]), "each learned from its own cases"
+    assert all(bool(value.isfinite().all()) for value in common.values())
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(a_dataset: Path, tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ def _run(
         )  # fmt: skip
         outcome = finetune(request, library=library, on_event=lambda event: _tell(event, say))
         model = outcome.bundle
-        entry |= {"time": outcome.summary["time"], "verdict": outcome.verdict}
+        entry |= {"time": outcome.summary["time"], "verdict": outcome.verdict, "blend": outcome.summary["blend"]}
         entry["site"] = {key: outcome.summary[key] and outcome.summary[key]["labels"] for key in ("before", "after")}
         entry |= {key: outcome.summary["after"][key] for key in ("gmac", "gmac_dense", "kept_tokens_mean")}
     assert model is not None

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from ..errors import BundleError
 from .bundle import Bundle
-from .manifest import CHECKSUMS, LARGEST_WEIGHTS_BYTES, MOST_FILES, WEIGHTS, is_litter, size_limit
+from .manifest import CHECKSUMS, LARGEST_WEIGHTS_BYTES, MOST_FILES, WEIGHTS, is_litter, shows_cases, size_limit
 from .swap import unwritable
 
 LARGEST_TOTAL_BYTES = LARGEST_WEIGHTS_BYTES + (64 << 20)
@@ -35,8 +35,11 @@ def _unusable(what: str) -> BundleError:
     )
 
 
-def write_archive(bundle: Bundle, path: Path) -> Path:
+def write_archive(bundle: Bundle, path: Path, pictures: bool = False) -> Path:
     """Write the bundle to the zip file `path`, atomically; in a folder, the file is named <name>-<version>.zip.
+
+    Args:
+        pictures: whether pictures of cases go with it. They are of patients, who were not asked.
 
     Returns: the path of the zip.
 
@@ -48,7 +51,10 @@ def write_archive(bundle: Bundle, path: Path) -> Path:
     if path.is_dir():
         path = path / f"{bundle.name}-{bundle.version}.zip"
     manifest = bundle.manifest()
-    contents = {name: manifest.read(name) for name in sorted(manifest.digests)} | {CHECKSUMS: manifest.sums}
+    names = [name for name in sorted(manifest.digests) if pictures or not shows_cases(name)]
+    sums = "".join(f"{manifest.digests[name]}  {name}\n" for name in names).encode()
+    complete = len(names) == len(manifest.digests)
+    contents = {name: manifest.read(name) for name in names} | {CHECKSUMS: manifest.sums if complete else sums}
     temporary = None
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)

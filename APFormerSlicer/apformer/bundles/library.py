@@ -158,14 +158,16 @@ class ModelLibrary(Catalogue):
                 put_in_place(stage, target)
         return load_bundle(target)
 
-    def export_zip(self, reference_or_directory: str | Path, path: str | Path) -> Path:
+    def export_zip(self, reference_or_directory: str | Path, path: str | Path, *, pictures: bool = False) -> Path:
         """Write a model to the zip file `path` (or into the folder `path`) and return the zip's path.
+
+        Pictures of cases stay behind, since they are of patients, unless `pictures` says otherwise.
 
         Raises:
             BundleError: there is no such model, or it is unsound.
             OutputError: the file cannot be written.
         """
-        return write_archive(self.find(reference_or_directory), Path(path))
+        return write_archive(self.find(reference_or_directory), Path(path), pictures)
 
     def remove(self, reference: str, *, all_versions: bool = False) -> None:
         """Remove the user's model NAME, sound or not, or one version of it, NAME@VERSION, that is not active.

@@ -32,6 +32,8 @@ _LARGEST_BY_SUFFIX = {
 }
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _CHECKSUM_LINE = re.compile(r"([0-9a-f]{64}) [ *](\S.*)")
+# Pictures of cases that judged the model: at a site, of patients.
+_PICTURES_OF_CASES = re.compile(r"docs/(overlay|worst).*\.png")
 # Left by file managers that have shown the folder; never read, never exported.
 _LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}
 
@@ -43,6 +45,11 @@ def refused(what: str) -> BundleError:
         "The model may be damaged or altered, so it is not used.",
         "Fetch the model again from where it came from, or choose another model.",
     )
+
+
+def shows_cases(path: str) -> bool:
+    """Whether the bundle file `path` is a picture of images, not of curves."""
+    return _PICTURES_OF_CASES.fullmatch(path) is not None
 
 
 def is_litter(name: str) -> bool:

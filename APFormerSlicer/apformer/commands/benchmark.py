@@ -26,7 +26,7 @@ def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 def _add_segment(kinds: Any, shared: argparse.ArgumentParser) -> None:
     segment = kinds.add_parser("segment", parents=[shared], help="segment a large CT, beside MONAI's networks")
-    segment.add_argument("--model", default="liver-ct", metavar="NAME|DIR", help="default: liver-ct")
+    segment.add_argument("--model", default="liver-ct", metavar=option.MODEL, help="default: liver-ct")
     option.add_device(segment)
     segment.add_argument("--quick", action="store_true", help="tiny inputs: shows that it runs, not what it costs")
     segment.add_argument("--long", action="store_true", help="also a CT of 600 slices")
@@ -40,14 +40,14 @@ def _add_pruning(kinds: Any, shared: argparse.ArgumentParser) -> None:
     option.add_device(pruning)
     pruning.add_argument("--quick", action="store_true", help="tiny inputs: shows that it runs, not what it costs")
     pruning.add_argument("--rounds", type=option.positive, metavar="N", help="rounds of the comparison")
-    pruning.add_argument("--bundle", metavar="NAME|DIR", help="instead: what this pruned model keeps, with --data")
+    pruning.add_argument("--bundle", metavar=option.MODEL, help="instead: what this pruned model keeps, with --data")
     pruning.add_argument("--data", type=option.path, metavar="DATASET", help="its data set, in Decathlon layout")
     pruning.set_defaults(run=run_pruning)
 
 
 def _add_pareto(kinds: Any, shared: argparse.ArgumentParser) -> None:
     pareto = kinds.add_parser("pareto", parents=[shared], help="a pruned model's accuracy against its cost, as a plot")
-    pareto.add_argument("--bundle", required=True, metavar="NAME|DIR", help="a pruned model")
+    pareto.add_argument("--bundle", required=True, metavar=option.MODEL, help="a pruned model")
     pareto.add_argument("--data", required=True, type=option.path, metavar="DATASET", help="its data set")
     pareto.add_argument("--plot", type=option.path, metavar="PNG", help="draw it here")
     pareto.add_argument("--images", type=option.positive, metavar="N", help="at most so many validation images")

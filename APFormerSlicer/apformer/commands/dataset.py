@@ -36,11 +36,13 @@ def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
     init.add_argument(
         "--labels", action="append", default=[], metavar="NAMES", help="Liver,Tumor or 1=Liver,2=Tumor; can be repeated"
     )
-    init.add_argument("--base", metavar="MODEL", help="take the labels of this model, with their codes and colours")
+    init.add_argument(
+        "--base", metavar=option.MODEL, help="take the labels of this model, with their codes and colours"
+    )
     _add_case_parsers(action)
     _add_label_parsers(action)
     check = action("check", _check, "explain what would spoil a training; exit status 1 when something blocks it")
-    check.add_argument("--base", metavar="MODEL", help="compare with the model that fine-tuning would start from")
+    check.add_argument("--base", metavar=option.MODEL, help="compare with the model that fine-tuning would start from")
     check.add_argument("--quick", action="store_true", help="look at the index only, not at the files")
     split = action("split", _split, "show which patients train and which validate")
     split.add_argument("--freeze", action="store_true", help="draw the split now; the first training does it otherwise")

@@ -21,7 +21,7 @@ def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=option.path, default=Path("demo-output"), metavar="DIR", help="default: demo-output"
     )
-    parser.add_argument("--model", default="hippocampus-mr", metavar="NAME|DIR", help="default: hippocampus-mr")
+    parser.add_argument("--model", default="hippocampus-mr", metavar=option.MODEL, help="default: hippocampus-mr")
     option.add_device(parser)
     parser.set_defaults(run=run)
 

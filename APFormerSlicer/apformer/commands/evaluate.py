@@ -28,7 +28,7 @@ def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
     parser.add_argument("prediction", type=option.path, metavar="PRED", help="label map, or a folder of label maps")
     parser.add_argument("reference", type=option.path, metavar="REF", help="the reference, or a folder of references")
     parser.add_argument(
-        "--model", metavar="NAME|DIR", help="name the labels as this model does, and compare only those"
+        "--model", metavar=option.MODEL, help="name the labels as this model does, and compare only those"
     )
     parser.set_defaults(run=run)
 

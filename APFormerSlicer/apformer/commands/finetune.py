@@ -38,8 +38,8 @@ def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
     add(
         "--base",
         default=_FROM_SCRATCH,
-        metavar="MODEL",
-        help="the model to begin with: NAME, NAME@VERSION or a folder; none (default) trains from scratch",
+        metavar=f"{option.MODEL}|none",
+        help="the model to begin with; none (default) trains from scratch",
     )
     add("-o", "--output", required=True, metavar="NAME", help="the model to write; a new version of it when it exists")
     add(
@@ -65,7 +65,7 @@ def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
     option.add_device(parser)
     add("--threads", type=option.positive, metavar="N", help="threads to compute with (CPU)")
     add("--seed", type=_whole, metavar="N", help="of everything random (default: 5000)")
-    add("--no-rehearsal", action="store_true", help="do not rehearse the base's answers: it may forget")
+    add("--no-rehearsal", action="store_true", help="do not keep the new model near the base: it may forget")
     add("--adopt", choices=_ADOPTIONS, default="better", help="when the new version becomes the active one")
     add("--resume", action="store_true", help="continue the unfinished training of NAME")
     parser.set_defaults(run=run)

@@ -11,8 +11,6 @@ from .console import Console, as_user_error
 if TYPE_CHECKING:
     from ..bundles import Bundle, ModelEntry, ModelLibrary, VersionEntry
 
-_MODEL = "NAME[@VERSION]|DIR"
-
 
 def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
     text = "list, show, verify, import, export, remove models; choose between versions"
@@ -26,16 +24,17 @@ def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
 
     action("list", _list, "what is installed")
     show = action("show", _show, "what a model is for, and its card")
-    show.add_argument("model", metavar=_MODEL)
+    show.add_argument("model", metavar=option.MODEL)
     verify = action("verify", _verify, "check files, checksums and weights")
-    verify.add_argument("models", nargs="*", metavar=_MODEL, help="all that are installed when none is named")
+    verify.add_argument("models", nargs="*", metavar=option.MODEL, help="all that are installed when none is named")
     imported = action("import", _import, "install a model from a zip file")
     imported.add_argument("zip", type=option.path, metavar="ZIP")
     text = "replace an installed model of that name; beside versions trained here: become the active version"
     imported.add_argument("--replace", action="store_true", help=text)
-    export = action("export", _export, "write a model to a zip file")
-    export.add_argument("model", metavar=_MODEL)
+    export = action("export", _export, "write a model to a zip file, without pictures of the cases that judged it")
+    export.add_argument("model", metavar=option.MODEL)
     export.add_argument("-o", "--output", type=option.path, default=".", metavar="ZIP", help="zip file, or a folder")
+    export.add_argument("--pictures", action="store_true", help="with these pictures; they may be of your patients")
     remove = action("remove", _remove, "remove a model that was imported or trained, or one version of it")
     remove.add_argument("model", metavar="NAME[@VERSION]")
     remove.add_argument("--all-versions", action="store_true", help="also every version that was trained")
@@ -155,7 +154,7 @@ def _import(options: argparse.Namespace, console: Console) -> int:
 def _export(options: argparse.Namespace, console: Console) -> int:
     from ..bundles import ModelLibrary
 
-    path = ModelLibrary().export_zip(options.model, options.output)
+    path = ModelLibrary().export_zip(options.model, options.output, pictures=options.pictures)
     console.result({"model": options.model, "file": str(path)}, f"{options.model} was written to {path}")
     return 0
 

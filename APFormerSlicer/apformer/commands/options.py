@@ -6,6 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
+MODEL = "NAME[@VERSION]|DIR"  # how a model is named: the active version, an exact one, or a folder
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 _NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
 _VOXEL_RANGES = re.compile(r"-?\d+:-?\d+(,-?\d+:-?\d+){2}")

@@ -37,7 +37,12 @@ def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
         metavar="OUT",
         help="label map (.seg.nrrd .nii.gz .nii .nrrd .mha .dcm .png), or a folder",
     )
-    parser.add_argument("--model", required=True, metavar="NAME|DIR", help="installed model, or a model's folder")
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar=option.MODEL,
+        help="installed model, its active version unless one is named; or a model's folder",
+    )
     option.add_device(parser)
     parser.add_argument(
         "--roi",

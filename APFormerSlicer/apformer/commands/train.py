@@ -27,7 +27,7 @@ def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder for checkpoints, logs, curves and the model",
     )
-    parser.add_argument("--base", metavar="MODEL", help="begin from this trained model: a name or a folder")
+    parser.add_argument("--base", metavar=option.MODEL, help="begin from this trained model")
     option.add_device(parser)
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in DIR")
     parser.add_argument("--workers", type=_not_negative, default=1, metavar="N", help="processes that prepare images")

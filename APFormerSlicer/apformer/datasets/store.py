@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -279,11 +279,12 @@ class SiteDataset:
             self._save(replace(self._index, labels=tuple(renamed if x is label else x for x in self.labels)))
         return renamed
 
-    def freeze_split(self, *, redraw: bool = False) -> Split:
+    def freeze_split(self, *, redraw: bool = False, check: Callable[[], None] = lambda: None) -> Split:
         """The split to train with: drawn at the first call, later only extended by new patients, and kept on disk.
 
         Args:
             redraw: draw a new one, from all patients; figures from before cannot be compared with those after.
+            check: called while it waits for another writer; stops by raising.
 
         Raises:
             ConfigError: too few patients, or too few cases left on one side.
@@ -292,7 +293,7 @@ class SiteDataset:
         self.reload()
         split = self.planned_split(redraw=redraw)
         if split != self.split:
-            with self._writing():
+            with self._writing(check):
                 split = self.planned_split(redraw=redraw)
                 self._save(replace(self._index, split=split))
         return split
@@ -356,8 +357,8 @@ class SiteDataset:
         return case
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        with folder_lock(self.root / LOCK_FILE, self._wait_s) as taken_over:
+    def _writing(self, check: Callable[[], None] = lambda: None) -> Iterator[None]:
+        with folder_lock(self.root / LOCK_FILE, self._wait_s, check) as taken_over:
             self.reload()
             if taken_over or not self._recovered:
                 recover(self._index)

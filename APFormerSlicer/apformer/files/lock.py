@@ -12,7 +12,7 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -57,8 +57,10 @@ class Holder:
 
 
 @contextmanager
-def folder_lock(path: Path, wait_s: float = WAIT_S) -> Iterator[bool]:
+def folder_lock(path: Path, wait_s: float = WAIT_S, check: Callable[[], None] = lambda: None) -> Iterator[bool]:
     """Hold the lock file `path` while the block runs; waits up to `wait_s` seconds for another holder.
+
+    `check` is called while it waits, and ends that by raising.
 
     Yields whether it was taken over from a holder that is gone, who may have left work half done.
 
@@ -66,7 +68,7 @@ def folder_lock(path: Path, wait_s: float = WAIT_S) -> Iterator[bool]:
         OutputError: another writer holds it all that time (the text names it), or the folder cannot be written.
     """
     mine = Holder.this_process()
-    taken_over = _acquire(path, mine, wait_s)
+    taken_over = _acquire(path, mine, wait_s, check)
     try:
         yield taken_over
     finally:
@@ -75,7 +77,7 @@ def folder_lock(path: Path, wait_s: float = WAIT_S) -> Iterator[bool]:
                 path.unlink()
 
 
-def _acquire(path: Path, mine: Holder, wait_s: float) -> bool:
+def _acquire(path: Path, mine: Holder, wait_s: float, check: Callable[[], None]) -> bool:
     deadline, taken_over = time.monotonic() + wait_s, False
     nameless: _Nameless | None = None
     while not _create(path, mine):
@@ -94,6 +96,7 @@ def _acquire(path: Path, mine: Holder, wait_s: float) -> bool:
                 f"Wait for it to finish. If nothing else works in that folder any more, delete {path} and try again.",
             )
         else:
+            check()
             time.sleep(_PAUSE_S)
     return taken_over
 

@@ -6,7 +6,7 @@ network is the published APFormer (3D: with heads half as wide, as the bundled h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -38,11 +38,12 @@ class Design:
     arguments: dict[str, Any]
 
 
-def design(sites: Sequence[SiteCase], labelled: Sequence[int]) -> Design:
+def design(sites: Sequence[SiteCase], labelled: Sequence[int], check: Callable[[], None] = lambda: None) -> Design:
     """A model for these cases.
 
     Args:
         labelled: the values in their label maps that are learned: a CT window is put around their intensities.
+        check: called between the files that are read; stops by raising.
     """
     channels = sites[0].image.channels
     modality = "RGB" if channels == 3 else _commonest([site.modality for site in sites]) or "MR"
@@ -54,7 +55,7 @@ def design(sites: Sequence[SiteCase], labelled: Sequence[int]) -> Design:
         orientation=("LPS" if modality == "CT" and not pictures else ACQUIRED) if flat else "RAS",
         spacing_mm=None if pictures else spacing,
         patch_size=size,
-        intensity=_window(sites, labelled) if modality == "CT" else dict(PERCENTILES),
+        intensity=_window(sites, labelled, check) if modality == "CT" else dict(PERCENTILES),
     )
     arguments: dict[str, Any] = {
         "spatial_dims": preprocessing.spatial_dims,
@@ -110,12 +111,14 @@ def _up(length: float) -> int:
     return max(2 * MULTIPLE, int(-(-length // MULTIPLE) * MULTIPLE))
 
 
-def _window(sites: Sequence[SiteCase], labelled: Sequence[int]) -> dict[str, Any]:
+def _window(sites: Sequence[SiteCase], labelled: Sequence[int], check: Callable[[], None]) -> dict[str, Any]:
     """The intensities of what is learned, with a margin: what is far from them need not be told apart."""
     found = []
     for site in sites[:: max(1, len(sites) // LOOKED_AT)][:LOOKED_AT]:
         assert site.labels_path is not None
+        check()
         inside = np.isin(files.read_volume(site.labels_path).array, labelled)
+        check()
         values = files.read_volume(site.image_path).array[inside]
         if values.size:
             found.append(np.percentile(values, (0.5, 99.5)))

@@ -24,7 +24,7 @@ TRAININGS = "trainings"
 PLAN = "plan.json"
 REPORT, PAGE = "report.json", "report.html"
 LOCK = ".lock"
-SCHEMA = 1
+SCHEMA = 2  # 2: rounds name the form of their network
 _CHECKPOINTS = "*/checkpoint.pt"  # of training.checkpoint, which takes long to import
 # Of plan.json, from its first version on: what the training began with (see `setup.beginning`), seconds used, how they
 # were used, and what was settled of each of the trainings it takes.

@@ -12,31 +12,39 @@ from ..bundles import Bundle
 from ..errors import ConfigError
 from ..networks import build_network
 from ..pruning.gates import DependencyGate, QueryGate
+from ..pruning.plugin import PruneHead
 
 # A new structure begins as a part of the background that is a little less likely than the rest: its logit is that of
 # the background, less this. It neither drowns what the base knows nor has to be found from noise.
 NEW_LOGIT = -2.0
+BEHIND_GATES = "network."  # begins the names of a network's tensors in `networks.pruned`
 NEW_NOISE = 0.02  # relative to the background's weights: breaks the tie between several new structures
 
 
 def grown_weights(
-    base: Bundle, arguments: Mapping[str, Any], channels: Mapping[int, int], seed: int
+    base: Bundle, name: str, arguments: Mapping[str, Any], channels: Mapping[int, int], seed: int
 ) -> dict[str, Tensor]:
-    """Weights of a network of `arguments`, taken from `base` wherever it has them.
+    """Weights of a new network, taken from `base` wherever it has them.
 
     Args:
-        arguments: of the same network as the base's, with other outputs or with gates added.
+        name, arguments: of the same network as the base's, with other outputs, with gates or without.
         channels: output channel of the base -> of the new network, background left out; other outputs are new.
-        seed: of the noise that tells new outputs apart.
+        seed: of the noise that tells new outputs apart, and of new gates.
 
     Raises:
         ConfigError: the networks differ in more than outputs and gates.
     """
     old = base.build_network().state_dict()
-    network = build_network(base.network_name, arguments)
+    if name == "pruned" != base.network_name:
+        old = {f"{BEHIND_GATES}{key}": tensor for key, tensor in old.items()}
+    elif base.network_name == "pruned" != name:
+        old = {key.removeprefix(BEHIND_GATES): value for key, value in old.items() if key.startswith(BEHIND_GATES)}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build_network(name, arguments)
     new = network.state_dict()
-    outputs = _class_dependent(base.network_name, arguments)
-    gates = _gate_parameters(network)
+    outputs = class_dependent(name, arguments)
+    gates = gate_parameters(network)
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in new.items():
         if name in outputs:
@@ -65,17 +73,18 @@ def _rows(old: Tensor, count: int, channels: Mapping[int, int], generator: torch
     return new
 
 
-def _class_dependent(name: str, arguments: Mapping[str, Any]) -> set[str]:
+def class_dependent(name: str, arguments: Mapping[str, Any]) -> set[str]:
     """Names of the tensors whose first axis is the outputs: those that change with their number."""
     more = build_network(name, {**arguments, "out_channels": int(arguments["out_channels"]) + 1}).state_dict()
     present = build_network(name, arguments).state_dict()
     return {key for key, tensor in present.items() if more[key].shape != tensor.shape}
 
 
-def _gate_parameters(network: nn.Module) -> set[str]:
+def gate_parameters(network: nn.Module) -> set[str]:
+    """Names of the tensors of its gates, and of the head in front of those of `prune_attention`."""
     return {
         f"{prefix}.{name}"
         for prefix, module in network.named_modules()
-        if isinstance(module, QueryGate | DependencyGate)
+        if isinstance(module, QueryGate | DependencyGate | PruneHead)
         for name in module.state_dict()
     }

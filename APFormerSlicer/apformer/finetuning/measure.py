@@ -130,7 +130,7 @@ def cost_of(bundle: Bundle, images: PreparedCases, check: Check) -> dict[str, An
     figures: dict[str, Any] = {"gmac": whole / 1e9, "gmac_dense": whole / 1e9, "parameters": count_parameters(network)}
     kept = []
     macs = []
-    if gated and bundle.network_arguments.get("prune_queries"):
+    if getattr(network, "query_gate", None) is not None:
         network.gating = "hard"  # type: ignore[assignment]
         for index in _spread(len(images)):
             check()

@@ -161,6 +161,7 @@ def _report(
         "labels": setup.plan.describe(),
         "settings": _settings(setup, trained.config),
         "curves": [dict(row) for row in found.rows],
+        "blend": trained.blend,
         "before": found.before,
         "rival": found.rival,
         "after": found.after,

@@ -288,6 +288,7 @@ def _run(report: Report) -> str:
     facts = [
         ("Time", f"{_duration(time['used_s'])}{f' of {_duration(asked)} asked for' if asked is not None else ''}"),
         ("Spent on", ", ".join(f"{entry['name']} {_duration(entry['seconds'])}" for entry in time["phases"])),
+        ("Way from the base", _way(report.get("blend"))),
         ("Machine", report["machine"]),
         ("Device", f"{report['device']}, {report['threads']} threads"),
         ("Seed", report["seed"]),
@@ -296,6 +297,18 @@ def _run(report: Report) -> str:
     settings = json.dumps(report["settings"], indent=2, ensure_ascii=False, default=str)
     exact = f"<details><summary>Exact settings</summary><pre>{text(settings)}</pre></details>"
     return _section("Run", f"<dl>{lines}</dl>", exact)
+
+
+def _way(blend: Mapping[str, Any] | None) -> str:
+    """How far the weights are from the base's, and what else was tried; see `blend`."""
+    if blend is None:
+        return ""
+    tried = ", ".join(f"{float(share):.0%}: {dice:.3f}" for share, dice in sorted(blend["dice"].items(), key=_share))
+    return f"{blend['share']:.0%} of what was learned. Mean Dice during training at {tried}"
+
+
+def _share(entry: tuple[str, float]) -> float:
+    return float(entry[0])
 
 
 def _duration(seconds: float) -> str:

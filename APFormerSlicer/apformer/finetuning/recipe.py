@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from ..bundles import Bundle
-from ..errors import ConfigError
 from ..training.config import Augmentation, Pruning, Split, Stage, TrainingConfig
 from .design import Design
+from .form import GATES, Form
 from .labels import LabelPlan
 from .request import Request
 
@@ -45,39 +44,14 @@ class Effort:
     precision: str
 
 
-def network_arguments(source: Bundle | Design, plan: LabelPlan, budget: str | None) -> dict[str, Any]:
-    """Arguments of the new network: the base's, with its own outputs; with gates when there is a budget, else without.
-
-    Gates that were trained on other images are not taken over: what they prune on a new site's is not what they pruned
-    there (`left-ventricle-cine-mr` 1.1.0 on ACDC: pooled Dice 0.83 with its gates, 0.88 with all tokens kept).
-
-    Raises:
-        ConfigError: a budget for a network that cannot be pruned while it is trained.
-    """
-    arguments: dict[str, Any] = dict(source.network_arguments if isinstance(source, Bundle) else source.arguments)
-    arguments["out_channels"] = len(plan.labels) + 1
-    for gates in ("prune_queries", "prune_keys"):
-        arguments.pop(gates, None)
-    if budget is not None:
-        name = source.network_name if isinstance(source, Bundle) else source.network
-        if name != "apformer":
-            raise ConfigError(
-                f"The network {name} has no gates that a budget could train.",
-                "It can be fine-tuned, but not pruned in the same run.",
-                "Leave the budget out, or choose an APFormer model as the base.",
-            )
-        arguments |= {"prune_queries": True, "prune_keys": True}
-    return arguments
-
-
 def write_recipe(
-    request: Request, source: Bundle | Design, plan: LabelPlan, version: str, licence: str, effort: Effort
+    request: Request, source: Bundle | Design, plan: LabelPlan, form: Form, version: str, licence: str, effort: Effort
 ) -> TrainingConfig:
     """The recipe. It decides the weights, together with the cases and the base."""
     settings = source.preprocessing
     scratch = isinstance(source, Design)
-    arguments = network_arguments(source, plan, request.budget)
-    phases = DENSE_PHASES if request.budget is None else PRUNING_PHASES
+    pruning = Pruning(request.budget, gate_rate=30.0) if form.budget == GATES and request.budget else None
+    phases = DENSE_PHASES if pruning is None else PRUNING_PHASES
     return TrainingConfig(
         name=request.name,
         version=version,
@@ -87,8 +61,8 @@ def write_recipe(
         data_licence=licence,
         labels=plan.labels,
         preprocessing=settings,
-        network=source.network_name if isinstance(source, Bundle) else source.network,
-        network_arguments=arguments,
+        network=form.network,
+        network_arguments=form.arguments,
         split=Split("(?P<number>[0-9]+)"),  # the site's own frozen split takes its place
         stages=_stages(phases, settings.patch_size, effort, scratch, request.epochs is not None),
         augmentation=_augmentation(source),
@@ -97,7 +71,7 @@ def write_recipe(
         weight_decay=0.01,
         # The average reaches back over about a thirtieth of the training.
         ema_decay=min(0.998, max(0.8, 1 - 30 / max(1, effort.steps))),
-        pruning=None if request.budget is None else Pruning(request.budget, gate_rate=30.0),
+        pruning=pruning,
     )
 
 

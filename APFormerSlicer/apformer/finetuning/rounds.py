@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,9 +17,11 @@ from ..bundles.preprocessing import ACQUIRED, Preprocessing
 from ..errors import InputError
 from ..networks import build_network
 from ..networks.apformer import APFormer
+from ..networks.slimmed import slimmed_arguments
 from ..pruning.budget import Budget
+from ..pruning.plugin import PrunedNetwork
 from ..training.augment import fit
-from ..training.calibration import keep_foreground, keep_share
+from ..training.calibration import IMAGES, keep_foreground, keep_share
 from ..training.cases import Case, PreparedCases
 from ..training.checkpoint import CHECKPOINT
 from ..training.config import TrainingConfig
@@ -27,12 +30,15 @@ from ..training.pace import Timed
 from ..training.parallel import Processes
 from ..training.pruned import compacted
 from ..training.rehearsal import Rehearsal
+from .blend import SHARES, blended, choose_share
 from .events import Teller
-from .heads import grown_weights
+from .form import GATES, SLICES, Form
+from .heads import class_dependent, gate_parameters, grown_weights
 from .pictures import draw_overlay
-from .recipe import PHASE_NAMES, Effort, network_arguments, write_recipe
+from .recipe import PHASE_NAMES, Effort, write_recipe
 from .schedule import StepTimer, plan_effort
 from .setup import Setup
+from .slicing import examples, sliced
 
 PATIENCE_SHARE = 0.4  # of a training's validations without a better one end a phase
 FEWEST_PATIENCE = 5
@@ -54,12 +60,17 @@ class Place:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training gave: the recipe after pruning, weights, log rows, and the cases that could not be read."""
+    """What a training gave: the recipe after pruning, weights, log rows, and the cases that could not be read.
+
+    blend: how far the weights are on the way from the base, {"share", "dice": mean Dice by share}; None without
+        rehearsal.
+    """
 
     config: TrainingConfig
     weights: dict[str, Tensor]
     rows: list[Row]
     unreadable: dict[str, str]
+    blend: dict[str, Any] | None
 
 
 class Round:
@@ -84,7 +95,8 @@ class Round:
         self.setup, self.folder, self.place = setup, folder, place
         self.training, self.validation = prepared
         self.teller, self.check, self.processes = teller, check, processes
-        self.arguments = network_arguments(setup.source, setup.plan, setup.request.budget)
+        self.form = setup.form  # until it is cut
+        self.start: dict[str, Tensor] | None = None
         self.shown: list[tuple[int, int]] = []
         self.unreadable: dict[str, str] = {}
 
@@ -98,32 +110,40 @@ class Round:
             ConfigError: too little time.
         """
         request, cases = self.setup.request, len(self.training)
+        self._begin()
+        form = json.loads(json.dumps(asdict(self.form)))  # as it is read back
         if request.epochs is not None:
             steps = request.epochs * max(1, cases // 4)
             effort = Effort(request.epochs, steps, max(1, request.epochs // 10), "float32")
-            return {"seconds": None, "effort": asdict(effort), "guesses": {}, "counted": False}
-        rehearses = self.setup.base is not None and request.rehearsal
-        network = build_network(self.setup.source_network, self.arguments)
-        if (start := self._start()) is not None:
-            network.load_state_dict(start)
-        timer = StepTimer(network, self.setup.source.channels, self.setup.device, rehearses, self.check)
+            return {"form": form, "seconds": None, "effort": asdict(effort), "guesses": {}, "counted": False}
+        network = build_network(self.form.network, self.form.arguments)
+        if self.start is not None:
+            network.load_state_dict(self.start)
+        timer = StepTimer(network, self.setup.source.channels, self.setup.device, self.rehearses, self.check)
         stages = self._recipe(Effort(20, 100, 20, "float32")).stages
         last = stages[-1]
         precision = timer.choose_precision(last)
         guesses = {_key(stage): timer(stage) for stage in stages}
         epochs = sum(stage.epochs for stage in stages)
         step = sum(stage.epochs * guesses[_key(stage)] for stage in stages) / epochs
-        validation = timer(last) / last.batch_size / 3 * len(self.validation)  # a step is about three forward passes
+        forward = timer(last) / last.batch_size / 3  # of an image: a step is about three forward passes
+        validation = forward * len(self.validation)
         seconds = left(validation)
         assert seconds is not None
+        if self.rehearses and self.place.judged:
+            settling = 2 * min(IMAGES, len(self.training)) * forward if self.form.budget == GATES else 0.0
+            seconds -= len(SHARES) * (validation + settling)
         effort = plan_effort(seconds, step, validation if self.place.judged else 0.0, precision)
         if not self.place.judged:
             effort = Effort(effort.epochs, effort.steps, effort.epochs, precision)
         guesses["validation"] = validation
-        return {"seconds": seconds, "effort": asdict(effort), "guesses": guesses, "counted": False}
+        return {"form": form, "seconds": seconds, "effort": asdict(effort), "guesses": guesses, "counted": False}
 
     def run(self, settled: dict[str, Any], version: str) -> Trained:
         """Train as settled, or go on with the training whose checkpoint is in the folder."""
+        if self.processes.is_first:
+            self._begin()
+        self.form, self.start = Form(**settled["form"]), self.processes.from_first(self.start)
         effort, guesses, seconds = Effort(**settled["effort"]), settled["guesses"], settled["seconds"]
         config = self._recipe(effort, version)
         pace = None
@@ -144,6 +164,7 @@ class Round:
             settle=self._settle,
             check=self.check,
             processes=self.processes,
+            judged=self.setup.plan.judged.values(),
         )
         self.unreadable = trainer.unreadable
         if (self.folder / CHECKPOINT).exists():
@@ -151,11 +172,39 @@ class Round:
             if not settled["counted"]:
                 self.teller.resumed(sum(row["seconds"] for row in trainer.rows))
                 self.teller.say(f"Continuing after epoch {trainer.epoch} of {config.epochs}.")
-        elif (start := self._start()) is not None:
-            trainer.start_with(start)
-        weights = trainer.run()
+        elif self.start is not None:
+            trainer.start_with(self.start)
+        learned = trainer.run()
+        blend = settled.get("blend") or self._blend(trainer, learned)
+        weights = learned if blend is None else self._on_the_way(learned, blend["share"])
         config, weights = compacted(config, weights, self._readable())
-        return Trained(config, weights, trainer.rows, trainer.unreadable)
+        return Trained(config, weights, trainer.rows, trainer.unreadable, blend)
+
+    @property
+    def rehearses(self) -> bool:
+        """Whether what the base knows is looked after."""
+        return self.setup.base is not None and self.setup.request.rehearsal
+
+    def _blend(self, trainer: Trainer, learned: dict[str, Tensor]) -> dict[str, Any] | None:
+        """Where between the base and what was learned the new model is; see `blend`."""
+        if not self.rehearses:
+            return None
+        share, dice = choose_share(trainer.best[0], lambda share: trainer.dice_of(self._on_the_way(learned, share)))
+        return {"share": share, "dice": dice}
+
+    def _on_the_way(self, learned: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+        if share == 1 or self.start is None:
+            return learned
+        name, arguments, start = self.form.network, self.form.arguments, dict(self.start)
+        known = [0, *self.setup.plan.base_channels.values()]
+        for output in class_dependent(name, arguments):
+            rows = learned[output].clone()
+            rows[known] = start[output][known]
+            start[output] = rows  # of new structures the base knows nothing: they stay as learned
+        network = build_network(name, arguments)
+        network.load_state_dict(blended(start, learned, share, gate_parameters(network)))
+        self._settle(network.eval())  # what is pruned changes with the weights
+        return network.state_dict()
 
     def _readable(self) -> PreparedCases:
         """The training cases, without those that have become unreadable."""
@@ -165,34 +214,43 @@ class Round:
 
     def _recipe(self, effort: Effort, version: str = "1.0.0") -> TrainingConfig:
         setup = self.setup
-        return write_recipe(setup.request, setup.source, setup.plan, version, setup.licence, effort)
+        return write_recipe(setup.request, setup.source, setup.plan, self.form, version, setup.licence, effort)
 
     def _settle(self, network: nn.Module) -> None:
         """Set what is pruned to the share that the budget names, but never below what holds the structures."""
         budget = self.setup.request.budget
-        if budget is None or not isinstance(network, APFormer):
+        if budget is None or not isinstance(network, APFormer | PrunedNetwork):
             return
         keep = Budget.parse(budget).keep
         if keep is not None:
             keep_share(network, self._readable(), keep)
         keep_foreground(network, self._readable(), FOREGROUND_KEPT)
 
-    def _settled(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The selected weights with the threshold that suits them."""
-        network = build_network(self.setup.source_network, self.arguments)
-        network.load_state_dict(weights)
-        self._settle(network.eval())
-        return network.state_dict()
+    def _begin(self) -> None:
+        """Find the weights to begin with, once; without a base they are left to chance, which the seed decides.
 
-    def _start(self) -> dict[str, Tensor] | None:
-        """Weights to begin with; None leaves them to chance, which the seed decides."""
-        if self.setup.base is None:
-            return None
-        return grown_weights(self.setup.base, self.arguments, self.setup.plan.base_channels, self.setup.request.seed)
+        What a budget cuts is cut here, on the training cases: a model that is judged saw none of the others.
+        """
+        setup, form = self.setup, self.setup.form
+        if setup.base is None or self.start is not None:
+            return
+        seed = setup.request.seed
+        self.start = grown_weights(setup.base, form.network, form.arguments, setup.plan.base_channels, seed)
+        if form.budget == SLICES and setup.request.budget is not None:
+            self.teller.training("cutting the network to the budget", (self.place.fold - 1) / self.place.folds)
+            network = build_network(form.network, form.arguments)
+            network.load_state_dict(self.start)
+            sample = torch.zeros(1, setup.source.channels, *setup.source.preprocessing.patch_size)
+            budget = Budget.parse(setup.request.budget)
+            small = sliced(network.eval(), examples(self.training), sample, budget, self.check)
+            # What a search cut before already names the network that it was cut from.
+            base = str(form.arguments.get("base", form.network))
+            self.form = Form("slimmed", slimmed_arguments(small, base, form.arguments), SLICES)
+            self.start = small.state_dict()
 
     def _rehearsal(self) -> Rehearsal | None:
         setup = self.setup
-        if setup.base is None or not setup.request.rehearsal:
+        if setup.base is None or not self.rehearses:
             return None
         base = setup.base.build_network().to(setup.device)
         return Rehearsal(base, setup.plan.base_channels, setup.plan.unlabelled)

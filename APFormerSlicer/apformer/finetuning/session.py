@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean, median_low
 from typing import Any
 
 import torch
@@ -209,12 +210,14 @@ class _Session:
         settled = folder.plan["rounds"].get(place.name)
         if settled is None:
             settled = one.plan(lambda validation: self._time_for(setup, folder, rounds_left, validation))
+            if not place.judged:
+                settled["blend"] = _middle(folder.plan["rounds"].values())
             self._settle_round(folder, place, settled)
         told = {"place": asdict(place), "settled": settled, "version": version, "skipped": self.skipped}
         self.processes.from_first(told)
         trained = one.run(settled, version)
         if not settled["counted"]:
-            settled["counted"] = True
+            settled |= {"counted": True, "blend": trained.blend}
             name = "training" if place.folds == 1 else f"training {place.fold} of {place.folds}"
             self._phase(folder, name, rounds={**folder.plan["rounds"], place.name: settled})
         if place.judged and "scores" not in settled:
@@ -303,6 +306,15 @@ def _places(setup: Setup) -> list[Place]:
     folds = setup.split.rounds
     judged = [Place(f"fold-{number}", number, folds + 1) for number in range(1, folds + 1)]
     return [*judged, Place("final", folds + 1, folds + 1, judged=False)]
+
+
+def _middle(rounds: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """How far from the base the final training ends, which nothing judges: as far as those of the folds did."""
+    blends = [settled["blend"] for settled in rounds if settled.get("blend")]
+    if not blends:
+        return None
+    dice = {share: round(fmean(blend["dice"][share] for blend in blends), 5) for share in blends[0]["dice"]}
+    return {"share": median_low(blend["share"] for blend in blends), "dice": dice}
 
 
 def _limited(

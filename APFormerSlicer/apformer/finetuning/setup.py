@@ -18,6 +18,7 @@ from ..training.parallel import Processes
 from .cases import SiteReader
 from .design import Design, design
 from .folder import TRAININGS
+from .form import Form, choose_form
 from .labels import LabelPlan, plan_labels
 from .request import Request
 
@@ -28,7 +29,7 @@ class Setup:
 
     Attributes:
         sites: the completed cases that take part. warnings: of the data set, in words.
-        source: the base, or the design of a new model.
+        source: the base, or the design of a new model. form: of the network that is trained.
         rival: the version that is active now under the name to write, when that is not the base.
     """
 
@@ -40,6 +41,7 @@ class Setup:
     rival: Bundle | None
     plan: LabelPlan
     source: Bundle | Design
+    form: Form
     device: torch.device
     reader: SiteReader
     warnings: tuple[str, ...]
@@ -47,11 +49,6 @@ class Setup:
     def divided(self, fold: int) -> tuple[list[SiteCase], list[SiteCase]]:
         """(training, validation) of a fold."""
         return self.split.divide(self.sites, fold)
-
-    @property
-    def source_network(self) -> str:
-        """Registered name of the network."""
-        return self.source.network_name if isinstance(self.source, Bundle) else self.source.network
 
     @property
     def licence(self) -> str:
@@ -81,6 +78,7 @@ def set_up(
         ConfigError: the data set cannot be trained on, the request does not fit it, or what the training began with
             has changed since.
         BundleError: there is no such base, or it is unsound.
+        PruningError: a budget for a network that cannot be pruned.
         OutputError: the data set cannot be written.
     """
     if not request.dataset.is_dir():
@@ -97,7 +95,7 @@ def set_up(
         more = f" (and {len(blocking) - 1} more)" if len(blocking) > 1 else ""
         raise ConfigError(blocking[0].what + more, blocking[0].meaning, blocking[0].remedy)
     if processes.is_first:
-        dataset.freeze_split()
+        dataset.freeze_split(check=check)
     processes.wait()
     dataset.reload()
     assert dataset.split is not None
@@ -105,7 +103,7 @@ def set_up(
     sites = _listed(dataset, listed, request)
     occurring = {value for site in sites for value in _counts(site)}
     plan = plan_labels(dataset.labels, occurring, base, request)
-    source: Bundle | Design = base or design(sites, list(plan.site_values))
+    source: Bundle | Design = base or design(sites, list(plan.site_values), check)
     refuse_unfit(source, sites, "Choose a base for such images, or keep these cases in a data set of their own.")
     rival = _rival(request.name, base, library)
     if rival is not None and began is None:
@@ -120,6 +118,7 @@ def set_up(
         rival=rival,
         plan=plan,
         source=source,
+        form=choose_form(source, plan, request.budget),
         device=device,
         reader=SiteReader.of(sites, plan),
         warnings=tuple(problem.what for problem in problems),

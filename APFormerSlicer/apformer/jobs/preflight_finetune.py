@@ -24,8 +24,9 @@ from ..errors import ConfigError
 from ..finetuning.cases import SiteReader, as_case
 from ..finetuning.design import Design, design
 from ..finetuning.folder import PLAN, TRAININGS, unfinished
+from ..finetuning.form import choose_form
 from ..finetuning.labels import LabelPlan
-from ..finetuning.recipe import BATCH, network_arguments
+from ..finetuning.recipe import BATCH
 from ..finetuning.request import Request
 from ..finetuning.schedule import FEWEST_STEPS_IN_ALL, plan_effort
 from ..finetuning.session import CLOSING_SECONDS, CLOSING_SHARE, MEASURING_MARGIN
@@ -70,7 +71,7 @@ def estimate_finetune(
     folder = dataset.root / TRAININGS / request.name
     used = _seconds_used(folder, request)
     plan, sites = checked.plan(), dataset.cases(COMPLETED)
-    source: Bundle | Design = checked.base or design(sites, list(plan.site_values))
+    source: Bundle | Design = checked.base or design(sites, list(plan.site_values), check)
     refuse_unfit(source, sites, "Choose a base for such images, or keep these cases in a data set of their own.")
     check()
     free_bytes = {**free_places(device, free), "disk": free_on_disk(dataset.root)}
@@ -153,8 +154,8 @@ class TrainingStep:
     @classmethod
     def build(cls, checked: Checked, source: Bundle | Design, plan: LabelPlan) -> TrainingStep:
         request, base, settings = checked.request, checked.base, source.preprocessing
-        name = source.network_name if isinstance(source, Bundle) else source.network
-        network = build_network(name, network_arguments(source, plan, request.budget))
+        form = choose_form(source, plan, request.budget)
+        network = build_network(form.network, form.arguments)
         teacher = base.build_network() if base is not None and request.rehearsal else None
         shape = (BATCH[settings.spatial_dims], source.channels, *settings.patch_size)
         return cls(network, teacher, shape, len(plan.labels) + 1)

@@ -9,6 +9,7 @@ from torch import nn
 from ..errors import ConfigError
 from .apformer import APFormer
 from .mobile_utr import MobileUtr
+from .pruned import Pruned
 from .slimmed import Slimmed
 from .sparse_unetr import SparseUnetr
 from .transunet import TransUnet
@@ -18,6 +19,7 @@ _REGISTRY: dict[str, type[nn.Module]] = {
     "mobile_utr": MobileUtr,
     "sparse_unetr": SparseUnetr,
     "transunet": TransUnet,
+    "pruned": Pruned,
     "slimmed": Slimmed,
 }
 NETWORK_NAMES = tuple(_REGISTRY)

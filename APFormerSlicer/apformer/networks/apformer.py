@@ -313,6 +313,11 @@ class APFormer(Gated, nn.Module):
         self.head = conv(first, config.out_channels, kernel_size=1)
 
     @property
+    def token_stride(self) -> tuple[int, ...]:
+        """Voxels per token along each axis."""
+        return self.config.token_stride
+
+    @property
     def costs(self) -> list[LayerCost]:
         """What each transformer layer costs."""
         return [layer.cost for layer in self._typed_layers()]

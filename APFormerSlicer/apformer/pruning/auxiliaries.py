@@ -44,3 +44,10 @@ class Auxiliaries(NamedTuple):
     token_stride: tuple[int, ...]
     kept: Tensor
     transformer_macs: Tensor
+
+    @classmethod
+    def unpruned(cls, image: Tensor) -> Auxiliaries:
+        """Of a network that prunes nothing and leaves its attention to itself, for a batch of images (B, C, *size)."""
+        size = tuple(image.shape[2:])
+        kept = image.new_ones(image.shape[0], *size)
+        return cls(None, [], (1,) * len(size), kept, image.new_zeros(image.shape[0]))

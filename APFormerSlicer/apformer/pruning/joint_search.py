@@ -44,7 +44,9 @@ class JointSearch(SearchedNetwork):
 
     Args:
         network: maps images (B, C, *size) to logits; APFormer (dense), MobileUtr, SparseUnetr, TransUnet, or another
-            network around MONAI's TransformerBlock or torch's TransformerEncoderLayer. It is copied.
+            network around MONAI's TransformerBlock or torch's TransformerEncoderLayer. It is copied. What an earlier
+            search has left of one (`SearchedNetwork`) is searched for dimensions and channels; its patches and its
+            pixel classification module stay as they are.
         sample: a batch of images on its device, of the size that patches are searched for.
         patches: whether patches are searched. That takes blocks which all see the same tokens; without, blocks anywhere
             in the network are searched, as in the token-sparse UNETR. Patches are places on the image: they suit
@@ -77,16 +79,23 @@ class JointSearch(SearchedNetwork):
             )
         network = copy.deepcopy(network)
         parameter = next(network.parameters())
-        names, where = _find_blocks(network, sample, patches, grid, stack)
-        everything = None if where is None else torch.ones(_base_grid(where, sample), dtype=torch.bool)
         shape = (1, *sample.shape[1:])
         macs, parameters = count_macs(network, shape).total, count_parameters(network)
-        session = Session(where)
-        blocks = {
-            name: SearchBlock(take_apart(name, network.get_submodule(name)), session, everything, masks=True)
-            for name in names
-        }
-        pixels = PixelClassifier(sample.ndim - 2, sample.shape[1], pixel_channels) if pixel_channels else None
+        added = None
+        if isinstance(network, SearchedNetwork):
+            where, session, pixels = network.session.grid, Session(network.session.grid), network.pixels
+            blocks = {name: _again(block, session) for name, block in zip(network.names, network.blocks, strict=True)}
+            network = network.network
+        else:
+            names, where = _find_blocks(network, sample, patches, grid, stack)
+            everything = None if where is None else torch.ones(_base_grid(where, sample), dtype=torch.bool)
+            session = Session(where)
+            blocks = {
+                name: SearchBlock(take_apart(name, network.get_submodule(name)), session, everything, masks=True)
+                for name in names
+            }
+            pixels = PixelClassifier(sample.ndim - 2, sample.shape[1], pixel_channels) if pixel_channels else None
+            added = pixels
         super().__init__(network, blocks, session, pixels)
         self.to(device=parameter.device, dtype=parameter.dtype).train(network.training)
         self.weight = penalty
@@ -94,7 +103,7 @@ class JointSearch(SearchedNetwork):
         self.whole = Whole(
             parameters,
             macs,
-            0 if pixels is None else count_parameters(pixels),
+            0 if added is None else count_parameters(added),
             count_macs(self, shape).total - macs,  # masks only multiply elements
             tuple(block.seen for block in self.blocks),
             0 if where is None else where.leading,
@@ -157,6 +166,13 @@ class JointSearch(SearchedNetwork):
 
     def _device(self) -> torch.device:
         return next(self.parameters()).device
+
+
+def _again(block: SearchBlock, session: Session) -> SearchBlock:
+    """A block that was cut, with masks over what is left of it but its patches, which stay decided."""
+    masked = SearchBlock(block.parts(), session, block.patches, masks=True)
+    masked.patch_mask = None
+    return masked
 
 
 def _find_blocks(

@@ -107,6 +107,20 @@ class PrunedNetwork(Gated, nn.Module):
             self._session.run = None
         return (output, run.auxiliaries()) if auxiliaries else output
 
+    @property
+    def token_stride(self) -> tuple[int, ...]:
+        """Voxels per token along each axis."""
+        return self.grid.stride
+
+    def plan(self) -> dict[str, Any]:
+        """Where the gates are, as plain data, from which `networks.pruned` makes the same modules."""
+        return {
+            "blocks": [view.name for view in self._views],
+            "tokens": [self.grid.leading, list(self.grid.stride), self.grid.width],
+            "prune_keys": len(self.dependency) > 0,
+            "safety_ring": self.query_gate.ring,
+        }
+
     def restore(self) -> nn.Module:
         """Take the gates out. The network is the very object that was given, with its own blocks; weights stay."""
         for view in self._views:

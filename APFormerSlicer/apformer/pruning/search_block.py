@@ -240,7 +240,7 @@ class SearchBlock(nn.Module):
         self.patch_mask = None if start is None else nn.Parameter(start)
         self.register_buffer("patches", None if patches is None else patches.to(device).clone())  # its own
         self.stays: tuple[Tensor, Tensor] | None = None  # numbers of dimensions and channels, once that is decided
-        self.seen = 0  # tokens of the last pass
+        self.seen = 0  # tokens of the last pass that it may work on
 
     @property
     def cost(self) -> LayerCost:
@@ -377,8 +377,8 @@ class SearchBlock(nn.Module):
         return torch.cat([weights.new_ones(where.leading), weights.flatten()])
 
     def _count(self, tokens: int, weights: Tensor | None) -> None:
-        self.seen = tokens
         worked = tokens if weights is None else float(weights.detach().sum())
+        self.seen = tokens if self.patch_mask is not None else round(worked)
         self.session.macs += float(self.cost.macs(worked, worked))
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..networks.apformer import APFormer
+from ..pruning.plugin import PrunedNetwork
 from ..pruning.threshold import find_threshold, recorded_margins
 from .augment import fit
 from .cases import PreparedCases
@@ -21,7 +22,7 @@ IMAGES = 96  # over which a threshold is set, evenly over the cases
 
 
 @torch.no_grad()
-def keep_foreground(network: APFormer, cases: PreparedCases, recall: float) -> None:
+def keep_foreground(network: APFormer | PrunedNetwork, cases: PreparedCases, recall: float) -> None:
     """Lower the threshold, if need be, until `recall` of the tokens that hold foreground are kept without the ring."""
     margins, cells = _look(network, cases)
     found = torch.cat([margin[cell > 0] for margin, cell in zip(margins, cells, strict=True)])
@@ -31,14 +32,14 @@ def keep_foreground(network: APFormer, cases: PreparedCases, recall: float) -> N
 
 
 @torch.no_grad()
-def keep_share(network: APFormer, cases: PreparedCases, share: float) -> None:
+def keep_share(network: APFormer | PrunedNetwork, cases: PreparedCases, share: float) -> None:
     """Set the threshold so that `share` of all tokens are kept on average, the safety ring included."""
     margins, _ = _look(network, cases)
     assert network.query_gate is not None
     network.query_gate.threshold.fill_(find_threshold(margins, share, network.query_gate.ring))
 
 
-def _look(network: APFormer, cases: PreparedCases) -> tuple[list[Tensor], list[Tensor]]:
+def _look(network: APFormer | PrunedNetwork, cases: PreparedCases) -> tuple[list[Tensor], list[Tensor]]:
     """What the gate compares with its threshold, and where foreground is: (1, *grid) per image, on the CPU."""
     training = network.training
     network.eval()
@@ -49,7 +50,7 @@ def _look(network: APFormer, cases: PreparedCases) -> tuple[list[Tensor], list[T
         with recorded_margins(network.query_gate) as margins:
             for image, label in _images(cases):
                 network(image[None].to(device))
-                cells.append(cells_with_foreground(label[None, :1], network.config.token_stride)[0])
+                cells.append(cells_with_foreground(label[None, :1], network.token_stride)[0])
     finally:
         network.train(training)
     return margins, cells

@@ -214,8 +214,9 @@ def _check_gates(config: TrainingConfig) -> None:
     for number, stage in enumerate(config.stages, 1):
         if stage.gates not in GATES:
             raise _refuse(f"Stage {number} has gates = {stage.gates!r}; it must be one of {', '.join(GATES)}.")
+    gated = config.network == "pruned" or config.network_arguments.get("prune_queries")
     if any(stage.gates != "closed" for stage in config.stages):
-        if not config.network_arguments.get("prune_queries"):
+        if not gated:
             raise _refuse("A stage trains gates, but [network] does not set prune_queries = true.")
         if config.pruning is None:
             raise _refuse("A stage trains gates, but there is no [pruning] with a budget.")

@@ -7,7 +7,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -89,6 +89,7 @@ class Trainer:
             average; sets what is to be pruned.
         check: called before every step and every validation image; stops the training by raising.
         processes: all processes of this training; by default this one alone.
+        judged: names of the labels that the validation cases can judge; by default all.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Trainer:
         settle: Callable[[nn.Module], None] = lambda network: None,
         check: Callable[[], None] = _never,
         processes: Processes | None = None,
+        judged: Collection[str] = (),
     ) -> None:
         seed_everything(config.seed)
         self.config, self.training, self.validation = config, training, validation
@@ -114,6 +116,7 @@ class Trainer:
         self.pace: Pace = pace or WholePasses(len(training))
         self.rehearsal, self.patience, self.settle, self.check = rehearsal, patience, settle, check
         self.processes = processes or Processes()
+        self.judged = [label.name for label in config.labels if not judged or label.name in judged]
         layout = torch.channels_last if config.preprocessing.spatial_dims == 2 else torch.channels_last_3d
         network = build_network(config.network, config.network_arguments)
         if self.processes.size > 1 and device.type == "cuda":  # gloo on CPUs has no such layer
@@ -180,8 +183,15 @@ class Trainer:
         self.gates.prepare_validation(self.ema.module, stage)
         dice: dict[str, float] = {}
         if self.processes.is_first:
-            dice = validate(self.ema.module, self.validation, self.config, self.device, self.check)
+            found = validate(self.ema.module, self.validation, self.config, self.device, self.check)
+            dice = {name: found[name] for name in self.judged}
         return self.processes.from_first(dice)
+
+    def dice_of(self, weights: dict[str, Tensor]) -> float:
+        """Mean Dice of other weights of this network, once training is over; by what `run` selects by."""
+        self.ema.module.load_state_dict(weights)
+        dice = self._validate(self.config.stages[-1])
+        return sum(dice.values()) / len(dice)
 
     def _select(self, dice: dict[str, float]) -> None:
         """Keep these weights if they are the best of the last stage (earlier stages saw other image sizes)."""
