@@ -2,13 +2,16 @@
 
     Slicer --testing --no-splash --additional-module-paths APFormerSlicer --python-script Testing/run_in_slicer.py
 
-The Python packages of the module are installed into that Slicer where they are missing. `--volume FILE` after the
-script's name takes an abdominal CT from a file; otherwise Slicer's sample CTLiver is downloaded.
+The Python packages of the module are installed into that Slicer where they are missing. After the script's name,
+`--volume FILE` takes an abdominal CT from a file, otherwise Slicer's sample CTLiver is downloaded; `--minutes N` is the
+time for the fine-tuning and `--base NAME` the model it begins with. Models are written to a temporary folder, or to
+`--models FOLDER`; the user's own are not touched.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -24,6 +27,8 @@ MODEL, LABEL, LIVER = "liver-ct", "Liver", "10200004"  # SNOMED CT: liver struct
 LEAST_ML, MOST_ML = 700.0, 3500.0  # a liver of an adult, healthy or not
 LONG = 900.0  # seconds for one segmentation, on two cores
 STEP = 0.05  # seconds between looks at Slicer's events
+PATIENTS, SLICES = 8, 3  # of the data set that is fine-tuned on: slabs of the one CT, as if of other patients
+MINUTES = 3.0
 
 
 def patiently(over: Callable[[], bool], what: str, seconds: float = LONG) -> None:
@@ -70,13 +75,13 @@ def check_result(segmentation: Any, volume: Any) -> None:
     assert of_node(segmentation).model == MODEL
 
 
-def the_panel_opens(volume: Any, folder: Path) -> None:
+def the_panel_opens(volume: Any, folder: Path, asked: argparse.Namespace) -> None:
     slicer.util.selectModule("APFormerSlicer")
     slicer.app.processEvents()
     assert panel().ui.segmentButton is not None and panel().ui.modelList.count > 0, "no models are listed"
 
 
-def a_script_segments(volume: Any, folder: Path) -> None:
+def a_script_segments(volume: Any, folder: Path, asked: argparse.Namespace) -> None:
     from APFormerSlicer import APFormerSlicerLogic
 
     logic = APFormerSlicerLogic()
@@ -89,7 +94,7 @@ def a_script_segments(volume: Any, folder: Path) -> None:
     slicer.mrmlScene.RemoveNode(segmentation)
 
 
-def the_button_cancels_and_segments(volume: Any, folder: Path) -> None:
+def the_button_cancels_and_segments(volume: Any, folder: Path, asked: argparse.Namespace) -> None:
     state, button = panel().workflow.state, panel().ui.segmentButton
     state.volume, state.model, state.device, state.segmentation = volume, MODEL, "cpu", None
     slicer.app.processEvents()
@@ -105,14 +110,79 @@ def the_button_cancels_and_segments(volume: Any, folder: Path) -> None:
     check_result(state.segmentation, volume)
 
 
-def the_segment_has_a_surface(volume: Any, folder: Path) -> None:
+def the_segment_has_a_surface(volume: Any, folder: Path, asked: argparse.Namespace) -> None:
     segmentation = panel().workflow.state.segmentation
     assert segmentation.CreateClosedSurfaceRepresentation()
     names = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
     assert segmentation.GetSegmentation().ContainsRepresentation(names)
 
 
-def the_scene_is_saved_and_comes_back(volume: Any, folder: Path) -> None:
+def a_correction_can_be_undone_and_the_result_is_accepted(volume: Any, folder: Path, asked: argparse.Namespace) -> None:
+    unfold("reviewSection")
+    ui, segmentation = panel().ui, panel().workflow.state.segmentation
+    segment_id = segmentation.GetSegmentation().GetSegmentIdBySegmentName(LABEL)
+    before = liver_ml(segmentation, volume)
+    mask = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segment_id, volume)
+    mask[mask.any(axis=(1, 2)).argmax()] = 0  # its lowest slice
+    ui.segmentEditor.saveStateForUndo()
+    slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, segment_id, volume)
+    after = liver_ml(segmentation, volume)
+    ui.segmentEditor.undo()
+    assert after < before == liver_ml(segmentation, volume), f"{before} mL, corrected {after} mL, not undone"
+    if ui.nextPlaceButton.enabled:
+        left = ui.placesLabel.text
+        ui.nextPlaceButton.click()
+        patiently(lambda: ui.placesLabel.text != left, "the next place", 60)
+    ui.acceptButton.click()
+    patiently(lambda: ui.segmentsTable.item(0, 2).text() == "completed", "accepting", 60)
+
+
+def the_case_is_collected(volume: Any, folder: Path, asked: argparse.Namespace) -> None:
+    unfold("siteSection")
+    ui, workflow = panel().ui, panel().workflow
+    dataset = workflow.collecting.create(folder / "site", workflow.models.find(MODEL))
+    ui.patientEdit.setText("patient 0")
+    slicer.app.processEvents()
+    assert ui.addCaseButton.enabled, ui.siteLabel.text
+    ui.addCaseButton.click()
+    assert ui.casesTable.rowCount == 1, ui.siteReportLabel.text
+    for number, (image, labels) in enumerate(slabs(volume, workflow), 1):
+        dataset.add(image, labels, patient=f"patient {number}", status="completed")
+    workflow.collecting.changed.emit()
+    assert ui.casesTable.rowCount == PATIENTS
+
+
+def it_is_fine_tuned_adopted_and_rolled_back(volume: Any, folder: Path, asked: argparse.Namespace) -> None:
+    from APFormerSlicerLib.workflow import Choices
+
+    unfold("tuningSection", "versionsSection")
+    ui, workflow = panel().ui, panel().workflow
+    workflow.state.model = asked.base  # whose versions are listed
+    before = workflow.models.find(asked.base).version
+    workflow.tuning.choices = Choices(asked.base, asked.base, minutes=asked.minutes, device="cpu", adopt="never")
+    slicer.app.processEvents()
+    assert ui.tuneButton.enabled and ui.nameEdit.text == asked.base, ui.tuningLabel.text
+    assert abs(ui.minutesSpinBox.value - asked.minutes) < 0.05, "the panel does not show what was chosen"
+    for more in (1, 3, 9):  # a slow computer says that it needs more time, and gets it
+        ui.minutesSpinBox.setValue(more * asked.minutes)
+        slicer.app.processEvents()
+        ui.tuneButton.click()
+        assert panel().training.running, ui.tuningStatusLabel.text
+        patiently(lambda: not panel().training.running, "the fine-tuning", 60 * ui.minutesSpinBox.value + LONG)
+        trained = workflow.tuning.training.trained
+        if trained is not None:
+            break
+    assert trained is not None and ui.comparisonTable.rowCount > 1, ui.tuningStatusLabel.text
+    print(f"  {trained.reference}: {trained.verdict}", flush=True)
+    ui.adoptButton.click()
+    patiently(lambda: workflow.models.find(asked.base).version != before, "adopting", 120)
+    patiently(lambda: ui.rollBackButton.enabled, "the versions", 60)
+    ui.rollBackButton.click()
+    patiently(lambda: workflow.models.find(asked.base).version == before, "rolling back", 120)
+    workflow.state.model = MODEL
+
+
+def the_scene_is_saved_and_comes_back(volume: Any, folder: Path, asked: argparse.Namespace) -> None:
     before, name = liver_ml(panel().workflow.state.segmentation, volume), volume.GetName()
     assert slicer.util.saveScene(str(folder / "scene.mrb"))
     slicer.mrmlScene.Clear(0)
@@ -126,6 +196,30 @@ def the_scene_is_saved_and_comes_back(volume: Any, folder: Path) -> None:
     assert abs(after - before) < 0.5, f"{before} mL became {after} mL"
 
 
+def slabs(volume: Any, workflow: Any) -> list[tuple[Any, Any]]:
+    """Images and labels of a few slices each, cut from the CT and its segmentation."""
+    import numpy as np
+    from apformer.volume import Volume
+    from APFormerSlicerLib.scene import to_label_map, to_volume
+
+    whole = to_volume(volume)
+    labels = to_label_map(workflow.state.segmentation, volume, workflow.models.find(MODEL).labels)
+    found = np.flatnonzero(labels.array.any(axis=(1, 2)))
+    cut = []
+    for first in np.linspace(found[0], found[-1] + 1 - SLICES, PATIENTS - 1).astype(int):
+        matrix = whole.ijk_to_ras.copy()
+        matrix[:3, 3] += first * matrix[:3, 2]
+        part = slice(first, first + SLICES)
+        cut.append((Volume(whole.array[part], matrix, "CT"), Volume(labels.array[part], matrix)))
+    return cut
+
+
+def unfold(*sections: str) -> None:
+    for section in sections:
+        getattr(panel().ui, section).collapsed = False
+    slicer.app.processEvents()
+
+
 def panel() -> Any:
     return slicer.modules.apformerslicer.widgetRepresentation().self().panel
 
@@ -135,30 +229,37 @@ STEPS = (
     a_script_segments,
     the_button_cancels_and_segments,
     the_segment_has_a_surface,
+    a_correction_can_be_undone_and_the_result_is_accepted,
+    the_case_is_collected,
+    it_is_fine_tuned_adopted_and_rolled_back,
     the_scene_is_saved_and_comes_back,
 )
 
 
-def journey(path: str | None) -> int:
-    """Go through the steps, which build on each other; 1 at the first that fails."""
+def journey(asked: argparse.Namespace) -> None:
+    """Go through the steps, which build on each other; an error at the first that fails."""
     assert hasattr(slicer.modules, "apformerslicer"), "Slicer did not load the module; see --additional-module-paths"
-    volume = load(path)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows: the worker may hold a file yet
+        os.environ["APFORMER_MODELS"] = asked.models or str(Path(folder) / "models")  # of the panel and its workers
+        volume = load(asked.volume)
         for step in STEPS:
             print(step.__name__.replace("_", " "), flush=True)
-            step(volume, Path(folder))
+            step(volume, Path(folder), asked)
     print("All steps are well.", flush=True)
-    return 0
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--volume", help="an abdominal CT; default: Slicer's sample CTLiver")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="for the fine-tuning")
+    parser.add_argument("--base", default=MODEL, help="the model that is fine-tuned")
+    parser.add_argument("--models", help="folder for models; default: a temporary one")
     try:
-        return journey(parser.parse_args(arguments).volume)
+        journey(parser.parse_args(arguments))
     except BaseException:  # noqa: BLE001 -- whatever it is, Slicer must end and say that it failed
         traceback.print_exc()
         return 1
+    return 0
 
 
 if __name__ == "__main__":

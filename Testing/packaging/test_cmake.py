@@ -153,6 +153,9 @@ def test_the_index_entry_has_the_fields_of_the_catalogue_and_no_others() -> None
     optional = {"scm_revision", "scm_type", "build_dependencies", "build_subdirectory", "enabled", "tier"}
     assert required <= set(entry) <= required | optional | {"dicom_support_rule"}
     assert entry["$schema"].endswith("/slicer-extension-catalog-entry-schema-v1.0.2.json#")
+    texts = {name: value for name, value in entry.items() if name not in ("build_dependencies", "tier", "enabled")}
+    assert all(isinstance(value, str) for value in texts.values()) and type(entry["tier"]) is int
+    assert all(isinstance(name, str) for name in entry["build_dependencies"])
     assert entry["tier"] == 1 and entry["scm_url"].startswith("https://")
     assert "slicer" in entry["scm_url"].rpartition("/")[2].lower(), "the index asks for it in a repository's name"
 
@@ -165,6 +168,16 @@ def test_the_index_entry_and_the_project_tell_the_same() -> None:
     assert setting("EXTENSION_HOMEPAGE") == entry["scm_url"].removesuffix(".git")
     depends = re.search(r'EXTENSION_DEPENDS "([^"]+)"', (ROOT / "CMakeLists.txt").read_text("utf-8"))
     assert depends and depends.group(1).split() == entry["build_dependencies"] == ["PyTorch"]
+
+
+def test_the_project_has_one_address() -> None:
+    """What publishing it elsewhere changes: the repository in APFormer.json, and what follows from it."""
+    address = json.loads((ROOT / "APFormer.json").read_text("utf-8"))["scm_url"].removesuffix(".git")
+    named = address.removeprefix("https://github.com/")
+    texts = {name: (ROOT / name).read_text("utf-8") for name in ("APFormer.json", "CMakeLists.txt")}
+    hosts = r"https://(?:raw\.githubusercontent|github)\.com/([\w.-]+/[\w-]+)"
+    found = {name: set(re.findall(hosts, text)) - {"Slicer/Slicer"} for name, text in texts.items()}
+    assert found == {"APFormer.json": {named}, "CMakeLists.txt": {named}}
 
 
 @pytest.mark.parametrize("name", ["EXTENSION_ICONURL", "EXTENSION_SCREENSHOTURLS"])

@@ -33,6 +33,14 @@ def test_no_weights_file_is_above_6_mib(name: str) -> None:
     assert weights.stat().st_size <= 6 * 2**20
 
 
+def test_the_readme_explains_messages_that_the_program_has() -> None:
+    rows = [line.split("|")[1] for line in README.partition("| it says |")[2].partition("\n\n")[0].splitlines()[2:]]
+    quoted = [re.findall(r"`([^`]+)`", row) for row in rows]
+    assert len(rows) > 8 and all(len(found) == 1 for found in quoted)
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "APFormerSlicer").rglob("*.py"))
+    assert [found for (found,) in quoted if found not in sources] == []
+
+
 def test_every_picture_the_readme_shows_exists() -> None:
     pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", README)
     assert pictures

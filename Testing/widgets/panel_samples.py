@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from apformer.errors import APFormerError
+from apformer.jobs import JobError
 from workflow_samples import PlayedWorker, save_models
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,10 +84,6 @@ class Answers:
     def file_to_write(self, title: str, start: str, kinds: str) -> Path | None:
         return self.files.pop(0)
 
-    @contextmanager
-    def busy(self) -> Iterator[None]:
-        yield
-
 
 def add_volume(scene: Any, array: np.ndarray, name: str = "MR", kind: str = "vtkMRMLScalarVolumeNode") -> Any:
     """A volume node with the array, (k, j, i) or (k, j, i, components)."""
@@ -129,6 +126,29 @@ def saved_models() -> Path:
     return Path(folder.name)
 
 
+def save_small_model(name: str, like: str, library: Any = None) -> None:
+    """An untrained network of a few hundred weights for the labels and images of another model, as an active version:
+    it learns in seconds."""
+    import torch
+    from apformer.bundles import ModelLibrary
+    from apformer.networks import build_network
+    from apformer.training.config import parse_config
+    from apformer.training.run import write_bundle
+    from training_samples import settings
+
+    library = library or ModelLibrary()
+    other = library.find(like)
+    dims = other.preprocessing.spatial_dims
+    made = settings(name=name, description="Learns fast.", modality=other.modality, labels=other.metadata["labels"])
+    made["network"] |= {"spatial_dims": dims, "image_size": [16] * dims, "out_channels": 1 + len(other.labels)}
+    made["stages"][0]["size"] = [16] * dims
+    made["preprocessing"] = {**other.metadata["preprocessing"], "patch_size": [16] * dims}
+    config = parse_config(made)
+    torch.manual_seed(1)
+    weights = build_network(config.network, config.network_arguments).state_dict()
+    library.activate(name, library.add_version(lambda folder: write_bundle(config, weights, folder)).version)
+
+
 @dataclass
 class Shown:
     """A panel in a window, with all that it was given. `worker` segments, `trainer` fine-tunes."""
@@ -161,6 +181,18 @@ class Shown:
         names = [listed.item(row).text().split()[0] for row in range(listed.count)]
         listed.setCurrentRow(names.index(model))
         return volume
+
+    def answer(self) -> None:
+        """Let the worker's own code do what was asked last, and tell of it."""
+        from job_samples import run_here
+
+        asked = self.worker.last
+        try:
+            result = run_here(asked.job, **asked.fields)
+        except APFormerError as error:
+            asked.fail(JobError(error.what, error.meaning, error.remedy))
+        else:
+            asked.tell("result", **result)
 
     def segment(self, array: np.ndarray, maps: dict[str, np.ndarray] | None = None) -> Any:
         """Click, and let the worker answer; the segmentation."""

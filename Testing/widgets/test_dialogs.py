@@ -94,3 +94,15 @@ def test_what_goes_well_shows_nothing(dialogs: Any) -> None:
 
 def _fail(error: Exception) -> None:
     raise error
+
+
+def test_with_slicer_in_testing_mode_an_error_goes_to_the_log_and_nothing_waits(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    import stand_in
+
+    with stand_in.start(tmp_path, testing=True) as host:
+        from APFormerSlicerLib.widgets.dialogs import Dialogs
+
+        Dialogs(host.window).error(InputError("It is empty.", "Nothing to do.", "Choose another."))
+    assert "It is empty. Nothing to do. Choose another." in caplog.text

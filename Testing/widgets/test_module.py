@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 _LOAD = """
-import json, sys
+import json, sys, time
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
 import stand_in
 with stand_in.start(Path(sys.argv[1]), window=False) as host:
-    before = set(sys.modules)
+    before, started = set(sys.modules), time.process_time()
     host.load()
-    print(json.dumps(sorted(set(sys.modules) - before)))
+    seconds = time.process_time() - started
+    print(json.dumps([sorted(set(sys.modules) - before), seconds]))
 """
 
 
@@ -41,7 +42,8 @@ def a_logic(a_slicer: Host) -> Iterator[Any]:
     logic.close()
 
 
-def test_loading_the_module_imports_nothing_but_itself(tmp_path: Path) -> None:
+def test_loading_the_module_imports_nothing_but_itself_and_takes_under_300_ms(tmp_path: Path) -> None:
+    """Of processor time: other programs on the computer do not count."""
     folders = [str(HERE.parents[1] / "APFormerSlicer"), *(str(HERE.parent / room) for room in ("scene", "engine"))]
     ended = subprocess.run(
         [sys.executable, "-c", _LOAD, str(tmp_path), str(HERE), *folders],
@@ -50,7 +52,8 @@ def test_loading_the_module_imports_nothing_but_itself(tmp_path: Path) -> None:
         errors="replace",
         check=True,
     )
-    assert json.loads(ended.stdout.splitlines()[-1]) == ["APFormerSlicer"]
+    loaded, seconds = json.loads(ended.stdout.splitlines()[-1])
+    assert loaded == ["APFormerSlicer"] and seconds < 0.3
 
 
 def test_slicer_is_told_what_the_module_is(a_slicer: Host) -> None:
@@ -145,6 +148,53 @@ def test_closing_the_scene_under_a_script_ends_its_job_with_a_reason(a_slicer: H
     volume = add_volume(a_slicer.scene, noise((40, 40, 40)))
     with pytest.raises(APFormerError, match="scene was closed"):
         a_logic.segment(volume, "hippocampus-mr", progress=lambda _run: a_slicer.scene.Clear(False), device="cpu")
+
+
+def test_a_script_fine_tunes_with_what_it_was_asked(
+    a_slicer: Host, a_logic: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from apformer.bundles import ModelLibrary
+    from apformer.datasets import SiteDataset
+    from test_tuning_panel import report
+    from workflow_samples import PlayedWorker
+
+    class Played(PlayedWorker):
+        """Tells the end of the job when it is waited for."""
+
+        def deliver(self, _seconds: float) -> None:
+            self.last.tell("result", **report("1.0.0", adopted=True))
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr("APFormerSlicerLib.widgets.scripting.HeadlessWorker", lambda *_, **__: Played(tmp_path))
+    SiteDataset.create(tmp_path / "site", ModelLibrary().find("liver-ct").labels)
+    trained = a_logic.fineTune(tmp_path / "site", name="liver-ours", base="liver-ct", minutes=30, keep=0.3)
+    asked = a_logic.scripting._worker.last
+    assert (asked.job, asked.fields["name"], asked.fields["base"]) == ("finetune", "liver-ours", "liver-ct")
+    assert (asked.fields["seconds"], asked.fields["budget"]) == (1800.0, "keep=0.3")
+    assert trained.adopted and trained.verdict == "Better by 0.1."
+
+
+def test_the_readmes_script_uses_what_there_is(a_slicer: Host) -> None:
+    """Every call in the README's Python block, by name and by its keywords."""
+    import ast
+    import inspect
+    from dataclasses import fields
+
+    from APFormerSlicerLib.widgets.scripting import Scripting
+    from APFormerSlicerLib.workflow import Choice, Choices
+
+    text = (HERE.parents[1] / "README.md").read_text(encoding="utf-8")
+    script = text.partition("```python\n")[2].partition("```")[0]
+    calls = [node for node in ast.walk(ast.parse(script)) if isinstance(node, ast.Call)]
+    called = [call for call in calls if ast.unparse(call.func).startswith("logic.")]
+    methods = {"segment": Scripting.segment, "segmentAll": Scripting.segment_all, "fineTune": Scripting.fine_tune,
+               "install": Scripting.install, "close": Scripting.close}  # fmt: skip
+    assert {node.func.attr for node in called} == set(methods)
+    choices = {field.name for kind in (Choice, Choices) for field in fields(kind)}
+    for node in called:
+        known = set(inspect.signature(methods[node.func.attr]).parameters) | choices
+        assert {keyword.arg for keyword in node.keywords} <= known, ast.unparse(node)
 
 
 def test_a_script_cannot_fine_tune_without_a_data_set(a_logic: Any, tmp_path: Path) -> None:

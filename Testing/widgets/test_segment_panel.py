@@ -33,7 +33,9 @@ def test_without_a_volume_the_button_says_what_to_do(shown: Shown) -> None:
 def test_models_are_listed_with_what_a_user_needs_and_found_by_words(shown: Shown) -> None:
     listed = shown.ui.modelList
     texts = [listed.item(row).text() for row in range(listed.count)]
-    assert len(texts) == 4 and any("MR, slices: anterior, posterior. Dice 0.85 in 12 cases." in text for text in texts)
+    assert len(texts) == 4 and any(
+        "MR, slices: anterior, posterior. Dice 0.85 in 12 cases; 0." in text for text in texts
+    )
     shown.ui.modelSearchEdit.setText("rgb")
     assert [listed.item(row).text().split()[0] for row in range(listed.count)] == ["photos"]
 
@@ -108,6 +110,41 @@ def test_maps_are_not_offered_as_volumes(shown: Shown) -> None:
     shown.segment(a_block(SHAPE), {"uncertainty": np.ones(SHAPE, np.float32)})
     selector = shown.ui.volumeSelector
     assert [selector.nodeFromIndex(index).GetName() for index in range(selector.nodeCount())] == ["MR"]
+
+
+def test_a_region_goes_with_the_request_and_can_be_taken_away(shown: Shown) -> None:
+    shown.choose(add_volume(shown.host.scene, noise()))
+    roi = shown.host.scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "box")
+    roi.SetXYZ(3.0, 3.0, 4.0)
+    roi.SetRadiusXYZ(2.0, 2.0, 3.0)
+    shown.ui.roiSelector.setCurrentNode(roi)
+    shown.ui.segmentButton.click()
+    assert shown.workflow.state.roi is roi and ":" in shown.worker.last.fields["roi"]
+    shown.worker.last.finish(a_block(SHAPE))
+    shown.ui.roiSelector.setCurrentNode(None)
+    shown.ui.segmentButton.click()
+    assert "roi" not in shown.worker.last.fields
+
+
+def test_a_colour_picture_goes_to_a_model_for_colours(shown: Shown) -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (1, 20, 30, 3)).astype(np.uint8)
+    shown.choose(add_volume(shown.host.scene, picture, "photo", "vtkMRMLVectorVolumeNode"), "photos")
+    assert shown.segment(a_block((3, 20, 30))[1:2]) is not None
+    assert shown.asks.errors == []
+
+
+def test_ctrl_enter_segments_and_cancels(shown: Shown) -> None:
+    import qt
+
+    shortcuts = shown.panel.segment._shortcuts
+    assert [shortcut.key.toString() for shortcut in shortcuts] == ["Ctrl+Return", "Ctrl+Enter"]
+    shortcuts[0].activated.emit()  # without a volume: nothing happens
+    assert shown.worker.asked == []
+    shown.choose(add_volume(shown.host.scene, noise()))
+    shortcuts[0].activated.emit()
+    shortcuts[1].activated.emit()
+    assert [asked.job for asked in shown.worker.asked] == ["segment"] and shown.worker.cancelled != []
+    assert isinstance(shortcuts[0], qt.QShortcut)
 
 
 # ------------------------------------------------------------------ bad input
@@ -235,3 +272,10 @@ def test_packages_are_asked_for_at_the_first_use_and_a_no_is_taken(shown: Shown)
     shown.install.willing = True
     shown.ui.segmentButton.click()
     assert [asked.job for asked in shown.worker.asked] == ["segment"]
+
+
+def test_the_self_check_goes_to_the_clipboard(shown: Shown) -> None:
+    import qt
+
+    shown.ui.reportButton.click()
+    assert qt.QApplication.clipboard().text() == "torch 2.13, one GPU"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from apformer.jobs import JobError
 from panel_samples import Shown, add_volume, noise, shown_panel
 from workflow_samples import a_block
 
@@ -115,17 +114,39 @@ def test_check_says_what_would_spoil_a_training(shown: Shown, a_site: Path, a_re
     add(shown)
     next(a_site.rglob("image*")).write_bytes(b"damaged")
     shown.ui.checkSiteButton.click()
+    assert not shown.ui.checkSiteButton.enabled and "being checked" in shown.ui.checkSiteButton.toolTip
+    shown.worker.last.progress(0.5, "reading case 1 of 2")
+    assert shown.ui.siteReportLabel.text == "reading case 1 of 2"
+    shown.answer()
     assert "case-0001" in shown.ui.siteReportLabel.text and shown.asks.errors == []
+    assert shown.ui.checkSiteButton.enabled
 
 
-@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="nothing is read-only for root or on Windows")
-def test_a_read_only_folder_is_told_with_the_remedy(shown: Shown, a_site: Path, a_result: Any) -> None:
-    a_site.chmod(0o500)
-    try:
+def test_a_worker_that_dies_in_a_check_is_told_and_it_can_be_repeated(
+    shown: Shown, a_site: Path, a_result: Any
+) -> None:
+    add(shown)
+    shown.ui.checkSiteButton.click()
+    shown.worker.last.fail(JobError("It was ended by SIGKILL.", "Memory ran out.", "Close programs.", "/log"))
+    assert [error.log for error in shown.asks.errors] == ["/log"] and shown.ui.siteReportLabel.text == ""
+    shown.ui.checkSiteButton.click()
+    shown.answer()
+    assert "patients" in shown.ui.siteReportLabel.text  # too few
+
+
+def test_a_read_only_folder_is_told_with_the_remedy(
+    shown: Shown, a_site: Path, a_result: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(30, "Read-only file system")
+
+    with monkeypatch.context() as patched:  # permissions would not stop root
+        patched.setattr("os.mkdir", refuse)
         add(shown)
-        assert shown.asks.errors and shown.asks.errors[0].remedy
-    finally:
-        a_site.chmod(0o700)
+    assert len(shown.asks.errors) == 1 and "Read-only" in shown.asks.errors[0].what and shown.asks.errors[0].remedy
+    assert shown.ui.casesTable.rowCount == 0
+    add(shown)
+    assert shown.ui.casesTable.rowCount == 1
 
 
 def test_a_folder_that_cannot_be_made_is_told_with_the_remedy(shown: Shown, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_choices_are_asked_for_as_they_stand_in_the_widgets(shown: Shown, a_site
 
     shown.ui.minutesSpinBox.setValue(2.0)
     shown.ui.keepSlider.setValue(30)
-    shown.ui.labelsList.item(1).setCheckState(qt.Qt.Unchecked)
+    shown.ui.labelsTable.item(1, 0).setCheckState(qt.Qt.Unchecked)
     shown.ui.adoptComboBox.setCurrentIndex(2)
     assert shown.ui.keepLabel.text == "30 %"
     shown.ui.tuneButton.click()
@@ -101,8 +101,60 @@ def test_no_label_is_no_training(shown: Shown, a_site: Path) -> None:
     import qt
 
     for row in range(2):
-        shown.ui.labelsList.item(row).setCheckState(qt.Qt.Unchecked)
+        shown.ui.labelsTable.item(row, 0).setCheckState(qt.Qt.Unchecked)
     assert not shown.ui.tuneButton.enabled and "No label is checked" in shown.ui.tuningLabel.text
+
+
+def test_each_label_is_kept_mapped_or_new_and_the_bases_others_can_be_dropped(
+    shown: Shown, a_site: Path, tmp_path: Path
+) -> None:
+    import qt
+
+    partners = [shown.ui.labelsTable.cellWidget(row, 1) for row in range(2)]
+    assert [shown.ui.labelsTable.item(row, 0).text() for row in range(2)] == ["anterior", "posterior"]
+    texts = [[box.itemText(number) for number in range(box.count)] for box in partners]
+    assert texts == [["the same name", "posterior"], ["the same name", "anterior"]]
+    partners[0].setCurrentIndex(1)
+    shown.ui.labelsTable.item(1, 0).setCheckState(qt.Qt.Unchecked)
+    shown.ui.replaceCheckBox.setChecked(True)
+    shown.ui.tuneButton.click()
+    asked = shown.trainer.last.fields
+    assert (asked["labels"], asked["mapping"], asked["replace"]) == (["anterior"], {"anterior": "posterior"}, True)
+
+
+def test_two_labels_cannot_be_one_label_of_the_base(shown: Shown, a_site: Path) -> None:
+    shown.ui.labelsTable.cellWidget(0, 1).setCurrentIndex(1)
+    assert not shown.ui.tuneButton.enabled
+    assert "anterior and posterior would both be posterior" in shown.ui.tuningLabel.text
+
+
+def test_another_base_offers_its_own_labels_and_none_makes_all_of_them_new(shown: Shown, a_site: Path) -> None:
+    shown.ui.labelsTable.cellWidget(0, 1).setCurrentIndex(1)
+    shown.ui.baseComboBox.setCurrentIndex(0)
+    shown.panel.tuning._choose_base()
+    box = shown.ui.labelsTable.cellWidget(0, 1)
+    assert [box.itemText(number) for number in range(box.count)] == ["new"] and not box.enabled
+    assert not shown.ui.replaceCheckBox.enabled
+    choices = shown.panel.tuning._choices()
+    assert (choices.base, choices.mapping, choices.replace) == ("", {}, False)
+
+
+def test_what_was_chosen_of_labels_comes_back_with_the_scene(shown: Shown, a_site: Path, tmp_path: Path) -> None:
+    import qt
+
+    shown.ui.labelsTable.item(1, 0).setCheckState(qt.Qt.Unchecked)
+    shown.ui.labelsTable.cellWidget(0, 1).setCurrentIndex(1)
+    scene, file = shown.host.scene, str(tmp_path / "scene.mrml")
+    scene.SetURL(file)
+    assert scene.Commit(file)
+    shown.ui.labelsTable.item(1, 0).setCheckState(qt.Qt.Checked)
+    shown.ui.labelsTable.cellWidget(0, 1).setCurrentIndex(0)
+    scene.Clear(False)
+    scene.SetURL(file)
+    scene.Connect()
+    shown.host.settle()
+    assert shown.panel.tuning._labels.learned() == ["anterior"]
+    assert shown.panel.tuning._labels.mapping() == {"anterior": "posterior"}
 
 
 def test_the_estimate_is_a_verdict_in_words(shown: Shown, a_site: Path) -> None:
@@ -172,8 +224,11 @@ def test_before_and_after_stand_in_a_table_and_the_user_decides(shown: Shown, a_
     ]
     assert shown.ui.decisionLabel.text == "Better by 0.1." and not shown.ui.keepOldButton.enabled
     shown.ui.adoptButton.click()
+    assert not shown.ui.adoptButton.enabled and "being checked" in shown.ui.adoptButton.toolTip
+    shown.answer()
     assert shown.workflow.models.find("slices").version == version and not shown.ui.adoptButton.enabled
     shown.ui.keepOldButton.click()
+    shown.answer()
     assert shown.workflow.models.find("slices").version == "1.0.0" and shown.ui.adoptButton.enabled
 
 
@@ -184,21 +239,44 @@ def test_versions_are_listed_made_active_and_rolled_back(shown: Shown, a_site: P
     assert not shown.ui.rollBackButton.enabled and "no earlier slices" in shown.ui.rollBackButton.toolTip
     shown.ui.versionsTable.selectRow(1)
     shown.ui.activateButton.click()
+    assert not shown.ui.rollBackButton.enabled and not shown.ui.importButton.enabled
+    shown.answer()
     assert shown.workflow.models.find("slices").version == version
     assert not shown.ui.activateButton.enabled and "already" in shown.ui.activateButton.toolTip
     shown.ui.rollBackButton.click()
+    shown.answer()
     assert shown.workflow.models.find("slices").version == "1.0.0" and "1.0.0" in cells(shown.ui.versionsTable)[0][0]
 
 
 def test_a_model_goes_to_a_colleague_and_comes_back(shown: Shown, a_site: Path, tmp_path: Path) -> None:
+    file = tmp_path / "Modell 脳.zip"
     shown.ui.versionsTable.selectRow(0)
-    shown.asks.files = [tmp_path / "Modell 脳.zip"]
+    shown.asks.files = [file, file]
     shown.ui.exportButton.click()
-    assert (tmp_path / "Modell 脳.zip").exists() and "Written to" in shown.ui.versionsLabel.text
-    shown.asks.files = [tmp_path / "Modell 脳.zip"]
+    shown.answer()
+    assert file.exists() and f"Written to {file}" in shown.ui.versionsLabel.text
     shown.ui.importButton.click()
-    assert len(shown.asks.questions) == 1 and "is installed" in shown.ui.versionsLabel.text
+    shown.answer()
+    assert len(shown.asks.questions) == 1 and "slices is installed already" in shown.asks.questions[0]
+    assert shown.worker.last.fields["replace"] is True
+    shown.answer()
+    assert shown.ui.versionsLabel.text == "slices 1.0.0 is installed." and len(shown.asks.questions) == 1
+    assert shown.asks.errors == []
+
+
+def test_a_no_to_replacing_a_model_changes_nothing(shown: Shown, a_site: Path, tmp_path: Path) -> None:
+    shown.workflow.versions.export("slices", tmp_path / "slices.zip")
+    shown.asks.files, shown.asks.agrees = [tmp_path / "slices.zip"], False
+    shown.ui.importButton.click()
+    shown.answer()
+    assert len(shown.asks.questions) == 1 and shown.ui.importButton.enabled
+    assert [row.card.origin for row in shown.workflow.versions.rows("slices")] == ["bundled"]
+
+
+def test_a_file_that_is_no_model_is_told_and_not_asked_about(shown: Shown, a_site: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.zip").write_bytes(b"no zip")
     shown.asks.files = [tmp_path / "bad.zip"]
     shown.ui.importButton.click()
-    assert len(shown.asks.errors) == 1 and shown.asks.errors[0].remedy
+    shown.answer()
+    assert len(shown.asks.errors) == 1 and shown.asks.errors[0].remedy and shown.asks.questions == []
+    assert shown.ui.importButton.enabled

@@ -92,3 +92,80 @@ def test_closing_ends_the_process_and_removes_the_folders(a_slicer: Host, a_work
     if sys.platform != "win32":
         with pytest.raises(ProcessLookupError):
             os.kill(process, 0)
+
+
+# ------------------------------------------------------------------ behind a launcher, as PythonSlicer is one
+
+_STUBBORN = """
+import subprocess, sys, time
+from os import getpid
+from pathlib import Path
+from apformer.jobs.__main__ import claim_streams
+from apformer.jobs.messages import ACCEPTED, PROGRESS, READY, Event, Request
+from apformer.jobs.processes import lead_own_group
+
+lead_own_group()
+requests, events = claim_streams()
+events.write(Event(READY, None, {"version": "test", "pid": getpid(), "jobs": []}).encode())
+asked = Request.parse(requests.readline())
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+log = Path(__file__).with_name(f"{getpid()}.log")
+log.write_text(f"at work on {asked.job}", encoding="utf-8")
+events.write(Event(ACCEPTED, asked.id, {"position": 0, "log": str(log)}).encode())
+events.write(Event(PROGRESS, asked.id, {"fraction": 0.1, "message": str(child.pid), "eta_s": None}).encode())
+time.sleep(1000)
+"""
+
+
+@pytest.fixture
+def a_stubborn_worker(a_slicer: Host, tmp_path: Path) -> Iterator[Any]:
+    """A launcher whose child is the worker, which has a child of its own and hears no cancel."""
+    from APFormerSlicerLib.widgets.worker import ProcessWorker
+
+    (tmp_path / "stubborn.py").write_text(_STUBBORN, encoding="utf-8")
+    launcher = tmp_path / "launcher.sh"
+    launcher.write_text(f'#!/bin/sh\n"{sys.executable}" "{tmp_path}/stubborn.py"\nexit $?\n', encoding="utf-8")
+    launcher.chmod(0o755)
+    worker = ProcessWorker(str(launcher), tmp_path / "logs", grace_seconds=0.3)
+    yield worker
+    worker.close()
+
+
+def _at_work(slicer: Host, worker: Any, heard: list[Event]) -> tuple[str, list[int]]:
+    """A job's id, and the processes that are at it: launcher, worker, its child."""
+    job = worker.submit("segment", {}, heard.append)
+    slicer.wait(lambda: any(event.kind == "progress" for event in heard), LONG)
+    launcher = int(worker._process.processId())
+    return job, [launcher, pid(worker) or 0, int(heard[-1].data["message"])]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the program is a shell script")
+def test_a_job_that_does_not_stop_ends_with_the_launcher_the_worker_and_its_children(
+    a_slicer: Host, a_stubborn_worker: Any
+) -> None:
+    from test_jobs_process import alive
+
+    heard: list[Event] = []
+    job, processes = _at_work(a_slicer, a_stubborn_worker, heard)
+    assert len(set(processes)) == 3 and all(map(alive, processes))
+    a_stubborn_worker.cancel(job)
+    a_slicer.wait(lambda: ended(heard) and not any(map(alive, processes)), LONG)
+    assert heard[-1].kind == "cancelled"
+    _job, others = _at_work(a_slicer, a_stubborn_worker, [])
+    assert not set(others) & set(processes)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+def test_a_worker_that_dies_in_a_job_is_told_with_its_log_and_the_next_job_runs(
+    a_slicer: Host, a_stubborn_worker: Any
+) -> None:
+    from test_jobs_process import alive
+
+    heard: list[Event] = []
+    _job, processes = _at_work(a_slicer, a_stubborn_worker, heard)
+    os.kill(processes[1], signal.SIGKILL)
+    a_slicer.wait(lambda: ended(heard) and not any(map(alive, processes)), LONG)
+    told = heard[-1].data
+    assert heard[-1].kind == "error" and "SIGKILL" in told["what"] and told["meaning"] and told["remedy"]
+    assert "at work on segment" in Path(told["log"]).read_text("utf-8")
+    _at_work(a_slicer, a_stubborn_worker, [])

@@ -13,7 +13,7 @@ from apformer.errors import BundleError, InputError
 from apformer.volume import Source, Volume
 from APFormerSlicerLib.workflow import Workflow, best
 from APFormerSlicerLib.workflow.suggestion import suggest
-from workflow_samples import add_version
+from workflow_samples import PlayedWorker, a_block, add_version
 
 
 def mr(
@@ -31,8 +31,21 @@ def test_a_card_says_what_a_user_chooses_by(a_workflow: Workflow) -> None:
     card = a_workflow.models.find("slices")
     assert (card.title, card.origin, card.label_names) == ("slices 1.0.0", "bundled", ("anterior", "posterior"))
     assert card.mean_dice == pytest.approx(0.85) and card.cases == 12
-    assert card.line == "MR, slices: anterior, posterior. Dice 0.85 in 12 cases. CC0 1.0"
-    assert a_workflow.models.find("volumes").line == "MR, volumes: anterior, posterior. Not measured. CC0 1.0"
+    megabytes = f"{card.size_bytes / 1e6:.1f} MB"
+    assert card.line == f"MR, slices: anterior, posterior. Dice 0.85 in 12 cases; {megabytes}. CC0 1.0"
+    assert "Dice not measured" in a_workflow.models.find("volumes").line
+
+
+def test_a_card_tells_what_the_last_image_took_on_this_computer(
+    a_workflow: Workflow, a_worker: PlayedWorker, a_volume_node: Any, tmp_path: Path
+) -> None:
+    a_workflow.segment(a_volume_node, model="slices")
+    a_worker.last.finish(a_block((5, 6, 7)), seconds=2.5)
+    lines = {card.name: card.line for card in a_workflow.models.cards()}
+    assert "2.5 s for the last image here" in lines["slices"] and "last image" not in lines["volumes"]
+    assert a_workflow.library.list()  # the file is no model
+    (a_workflow.library.user_root / "timings.json").write_text("[1", encoding="utf-8")
+    assert "last image" not in a_workflow.models.search("slices")[0].line
 
 
 def test_the_sites_own_models_come_first_and_are_marked(a_workflow: Workflow, a_library: ModelLibrary) -> None:

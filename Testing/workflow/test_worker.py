@@ -48,6 +48,20 @@ def test_a_volume_is_segmented_by_the_worker_process(
     workflow.close()
 
 
+def test_a_gpu_that_is_gone_is_told_before_and_after_and_the_cpu_does_it(
+    a_scene: Any, a_real_worker: HeadlessWorker, a_library: ModelLibrary, a_volume_node: Any
+) -> None:
+    workflow = Workflow(a_scene, a_real_worker, a_library)
+    workflow.state.volume, workflow.state.model, workflow.state.device = a_volume_node, "slices", "cuda:99"
+    estimate = a_real_worker.wait(workflow.segmenting.estimate(workflow.choice()), LONG).outcome
+    assert not estimate.ok and "cuda:99" in estimate.line
+    run = a_real_worker.wait(workflow.segment(), LONG)
+    assert run.status == "failed" and "cuda:99" in run.error.what and run.error.remedy
+    workflow.state.device = "cpu"
+    assert a_real_worker.wait(workflow.segment(), LONG).status == "done"
+    workflow.close()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 def test_a_killed_worker_is_told_and_replaced(
     a_scene: Any, a_real_worker: HeadlessWorker, a_library: ModelLibrary, a_volume_node: Any

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,5 +53,3 @@ class Asks(Protocol):
     def file_to_open(self, title: str, kinds: str) -> Path | None: ...
 
     def file_to_write(self, title: str, start: str, kinds: str) -> Path | None: ...
-
-    def busy(self) -> AbstractContextManager[None]: ...

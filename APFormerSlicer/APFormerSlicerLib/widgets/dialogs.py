@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import qt
+import slicer
 from apformer.errors import APFormerError
 from apformer.jobs.exits import explain_error
 from slicer.i18n import tr as _
@@ -36,7 +37,13 @@ class Dialogs:
         return False
 
     def error(self, error: APFormerError) -> None:
-        """What happened, what it means, what to do; and the log, where there is one."""
+        """What happened, what it means, what to do; and the log, where there is one.
+
+        With `Slicer --testing` nobody is there to close a window: then it goes to Slicer's log, as slicer.util's do.
+        """
+        if slicer.app.testingEnabled():
+            logging.error("%s %s %s", error.what, error.meaning, error.remedy)
+            return
         box = self._box(qt.QMessageBox.Warning, error.what)
         box.setInformativeText("\n\n".join(filter(None, (error.meaning, error.remedy))))
         log = getattr(error, "log", None)
@@ -85,15 +92,6 @@ class Dialogs:
 
     def file_to_write(self, title: str, start: str, kinds: str) -> Path | None:
         return _chosen(qt.QFileDialog.getSaveFileName(self._parent, title, start, kinds))
-
-    @contextmanager
-    def busy(self) -> Iterator[None]:
-        """The pointer shows that the program is at work, for what takes a few seconds."""
-        qt.QApplication.setOverrideCursor(qt.QCursor(qt.Qt.WaitCursor))
-        try:
-            yield
-        finally:
-            qt.QApplication.restoreOverrideCursor()
 
     def _box(self, icon: Any, text: str) -> Any:
         box = qt.QMessageBox(self._parent)

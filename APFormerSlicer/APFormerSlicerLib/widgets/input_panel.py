@@ -32,7 +32,7 @@ class InputPanel:
         ui.useSuggestionButton.connect("clicked(bool)", self._use_suggestion)
         workflow.state.changed.connect(self.refresh)
         workflow.versions.changed.connect(lambda _name: self.list_models())
-        workflow.segmenting.segmented.connect(lambda *_: self._hide_maps())
+        workflow.segmenting.segmented.connect(lambda *_: self._segmented())
         workflow.watch.loaded.connect(self._hide_maps)
         self.list_models()
         self.refresh()
@@ -53,13 +53,16 @@ class InputPanel:
 
     def list_models(self) -> None:
         """Read the models from the disk, as far as the search words allow."""
+        self._fill_list()
+        self._looked_at = None
+        self._suggest(self._workflow.state.volume)
+
+    def _fill_list(self) -> None:
         listed = self._ui.modelList
         with quietly(listed):
             listed.clear()
             for card in self._workflow.models.search(self._ui.modelSearchEdit.text):
                 listed.addItem(_entry(card))
-        self._looked_at = None
-        self._suggest(self._workflow.state.volume)
         self._mark_model(self._workflow.state.model)
 
     def _mark_model(self, reference: str) -> None:
@@ -117,6 +120,11 @@ class InputPanel:
         if not self._workflow.state.model:
             self._workflow.state.model = self._suggested
         return _("Suggested: {model}, because {reason}.").format(model=found.card.name, reason=found.why)
+
+    def _segmented(self) -> None:
+        """There are maps, and it is known how long the model takes."""
+        self._hide_maps()
+        self._fill_list()
 
     def _hide_maps(self) -> None:
         """Maps of uncertainty are volumes too, but nothing to segment."""

@@ -10,7 +10,8 @@ import slicer
 from apformer.errors import APFormerError
 from slicer.i18n import tr as _
 
-from ..workflow import Added, Workflow, sentence
+from ..workflow import Added, Run, Workflow, sentence
+from ..workflow.runs import DONE, FAILED
 from ..workflow.thumbnails import SIDE, thumbnail
 from .collaborators import Asks, Install, Ui
 from .hints import Hints, quietly, show_text
@@ -28,6 +29,7 @@ class SitePanel:
         self._ui, self._workflow, self._asks, self._install = ui, workflow, asks, install
         self._hints = Hints()
         self._volume: Any = None  # whose patient was typed in
+        self._checking: Run | None = None
         self._pictures: dict[Any, Any] = {}  # (folder, case, date) -> QIcon, or None where there is none
         self._missing: list[Any] = []  # cases whose pictures are still to be made
         self._timer = qt.QTimer()  # one picture each time the program has nothing else to do
@@ -89,7 +91,8 @@ class SitePanel:
         fill(ui.casesTable, [row.name for row in rows], texts, tips)
         self._show_pictures()
         ui.casesTable.resizeRowsToContents()
-        self._hints.allow(ui.checkSiteButton, (bool(rows), _("There is no case yet.")))
+        wait = (False, _("The data set is being checked."))
+        self._hints.allow(ui.checkSiteButton, wait if self._checking else (bool(rows), _("There is no case yet.")))
         self._hints.allow(ui.newSiteButton, self._can_create())
         self._show_case_buttons()
         self._show_add()
@@ -197,9 +200,32 @@ class SitePanel:
             self._asks.attempt(lambda: self._workflow.collecting.set_status(chosen[0], status))
 
     def _check(self) -> None:
-        with self._asks.busy():
-            problems = self._workflow.collecting.problems(read_files=True)
-        lines = [f"{problem.severity}: {problem.what} {problem.remedy}" for problem in problems]
+        if not self._install.ensure():
+            return
+        run = self._checking = self._workflow.check_site()
+        run.changed.connect(self._show_check)
+        run.ended.connect(self._end_check)
+        if run.over:
+            self._end_check(run)
+        self._show_cases()
+
+    def _show_check(self, run: Run) -> None:
+        if run is self._checking and not run.over:
+            show_text(self._ui.siteReportLabel, run.message or _("waiting for the worker"))
+
+    def _end_check(self, run: Run) -> None:
+        if run is not self._checking:
+            return
+        self._checking = None
+        self.refresh()
+        if run.status == DONE:
+            self._tell_problems(run.outcome)
+        else:
+            show_text(self._ui.siteReportLabel, "")
+        if run.status == FAILED and run.error is not None:
+            self._asks.error(run.error)
+
+    def _tell_problems(self, lines: list[str]) -> None:
         if len(lines) > MOST_PROBLEMS:
             lines = [*lines[:MOST_PROBLEMS], _("and {count} more").format(count=len(lines) - MOST_PROBLEMS)]
         show_text(self._ui.siteReportLabel, "\n".join(lines) or _("Nothing is wrong with the data set."))
@@ -207,6 +233,9 @@ class SitePanel:
     def close(self) -> None:
         self._timer.stop()
         self._missing = []
+        run, self._checking = self._checking, None
+        if run is not None:
+            run.cancel()
 
 
 def _picture_key(case: Any) -> tuple[Path, str, int]:

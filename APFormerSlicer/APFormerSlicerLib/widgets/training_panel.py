@@ -110,12 +110,9 @@ class TrainingPanel:
         fill(ui.comparisonTable, keys, rows)
         show_text(ui.decisionLabel, trained.verdict)
         active, free = self._is_active(trained.reference), self._changing.check()
-        adopt, keep = (
-            (not active, _("It is the active version already.")),
-            (active, _("The old one is active already.")),
-        )
-        self._hints.allow(ui.adoptButton, adopt if free[0] else free)
-        self._hints.allow(ui.keepOldButton, keep if free[0] else free)
+        adopt, keep = _("It is the active version already."), _("The old version is the active one.")
+        self._hints.allow(ui.adoptButton, (not active, adopt) if free[0] else free)
+        self._hints.allow(ui.keepOldButton, (active, keep) if free[0] else free)
 
     def _is_active(self, reference: str) -> bool:
         rows = self._workflow.versions.rows(reference.partition("@")[0])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import qt
 from apformer.errors import APFormerError
 from slicer.i18n import tr as _
 
@@ -13,6 +12,7 @@ from ..workflow.runs import DONE
 from ..workflow.tuning import check_choices
 from .collaborators import Asks, Install, Ui
 from .hints import Hints, quietly, show_text
+from .labels_table import LabelsTable
 from .segment_panel import DEVICES, fill_devices
 from .training_panel import TrainingPanel
 
@@ -27,7 +27,7 @@ class TuningPanel:
         self._ui, self._workflow, self._asks, self._install, self._shown = ui, workflow, asks, install, shown
         self._hints = Hints()
         self._named = False  # whether the user wrote a name of their own
-        self._listed: list[str] = []
+        self._labels = LabelsTable(ui, self._changed)
         self._estimate: Run | None = None
         self._told = ""  # of the last estimate
         titles = (_("when it is better"), _("always"), _("never; I decide"))
@@ -36,7 +36,6 @@ class TuningPanel:
         fill_devices(ui.tuningDeviceComboBox)
         ui.baseComboBox.connect("activated(int)", self._choose_base)
         ui.nameEdit.connect("textEdited(QString)", self._name)
-        ui.labelsList.connect("itemChanged(QListWidgetItem*)", self._changed)
         ui.minutesSpinBox.connect("valueChanged(double)", self._changed)
         ui.keepSlider.connect("valueChanged(int)", self._changed)
         ui.adoptComboBox.connect("currentIndexChanged(int)", self._changed)
@@ -58,7 +57,7 @@ class TuningPanel:
             return
         ui, choices = self._ui, self._workflow.tuning.choices
         self._list_bases(choices.base or ("" if choices.name else self._workflow.state.model))
-        self._list_labels(choices)
+        self._labels.offer(self._label_names(), self._base_labels())
         known = bool(choices.name)  # else nothing was kept yet, and what is typed must stay
         if known:
             widgets = (ui.nameEdit, ui.minutesSpinBox, ui.keepSlider, ui.adoptComboBox, ui.tuningDeviceComboBox)
@@ -70,6 +69,7 @@ class TuningPanel:
                 ui.adoptComboBox.setCurrentIndex(ADOPT.index(choices.adopt))
                 row = DEVICES.index(choices.device) if choices.device in DEVICES else 0
                 ui.tuningDeviceComboBox.setCurrentIndex(row)
+            self._labels.show(choices.labels, choices.mapping, choices.replace)
             self._named = choices.name != _name_of(choices.base)
         elif not ui.nameEdit.text:
             with quietly(ui.nameEdit):
@@ -85,19 +85,6 @@ class TuningPanel:
                 if card.problem is None:
                     combo.addItem(card.title, card.reference)
             combo.setCurrentIndex(max(0, combo.findData(wanted)))
-
-    def _list_labels(self, choices: Choices) -> None:
-        names = self._label_names()
-        if names == self._listed:
-            return
-        self._listed = names
-        with quietly(self._ui.labelsList):
-            self._ui.labelsList.clear()
-            for name in names:
-                item = qt.QListWidgetItem(name)
-                wanted = not choices.labels or name in choices.labels
-                item.setCheckState(qt.Qt.Checked if wanted else qt.Qt.Unchecked)
-                self._ui.labelsList.addItem(item)
 
     def _label_names(self) -> list[str]:
         if self._install.missing():
@@ -129,7 +116,7 @@ class TuningPanel:
     def _check(self, choices: Choices) -> tuple[bool, str]:
         if self._install.missing():
             return False, _("The packages that read images are not installed yet. The first Segment does that.")
-        if self._listed and not self._checked_labels():
+        if self._none_learned:
             return False, _("No label is checked. Check one or more.")
         return self._workflow.tuning.check(choices)
 
@@ -137,13 +124,14 @@ class TuningPanel:
 
     def _choices(self) -> Choices:
         """What the widgets say."""
-        ui, checked = self._ui, self._checked_labels()
+        ui, learned = self._ui, self._labels.learned()
         keep = ui.keepSlider.value
         return Choices(
             name=ui.nameEdit.text.strip(),
             base=self._base(),
-            labels=() if len(checked) == len(self._listed) else tuple(checked),
-            mapping=self._workflow.tuning.choices.mapping if self._base() else {},
+            labels=() if len(learned) == len(self._labels.names) else tuple(learned),
+            mapping=self._labels.mapping(),
+            replace=self._labels.drops,
             minutes=float(ui.minutesSpinBox.value),
             keep=None if keep >= ALL else keep / 100.0,
             device=DEVICES[max(0, ui.tuningDeviceComboBox.currentIndex)],
@@ -154,14 +142,21 @@ class TuningPanel:
         row = self._ui.baseComboBox.currentIndex
         return str(self._ui.baseComboBox.itemData(row) or "") if row >= 0 else ""
 
-    def _checked_labels(self) -> list[str]:
-        items = [self._ui.labelsList.item(row) for row in range(self._ui.labelsList.count)]
-        return [item.text() for item in items if item.checkState() == qt.Qt.Checked]
+    def _base_labels(self) -> tuple[str, ...]:
+        try:
+            return self._workflow.models.find(self._base()).label_names if self._base() else ()
+        except APFormerError:  # the line of `check` says so
+            return ()
+
+    @property
+    def _none_learned(self) -> bool:
+        return bool(self._labels.names) and not self._labels.learned()
 
     def _choose_base(self, *_unused: Any) -> None:
         if not self._named:
             with quietly(self._ui.nameEdit):
                 self._ui.nameEdit.setText(_name_of(self._base()))
+        self._labels.offer(self._label_names(), self._base_labels())
         self._changed()
 
     def _name(self, *_unused: Any) -> None:
@@ -169,8 +164,11 @@ class TuningPanel:
         self._changed()
 
     def _changed(self, *_unused: Any) -> None:
-        """Keep what can be kept; half a name cannot."""
+        """Keep what can be kept; half a name cannot, nor can no label at all: that stands for all of them."""
         self._told = ""
+        if self._none_learned:
+            self._show_buttons()
+            return
         choices = self._choices()
         try:
             check_choices(choices)

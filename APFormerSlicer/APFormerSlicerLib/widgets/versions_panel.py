@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,28 +64,26 @@ class VersionsPanel:
             self._hints.allow(button, checked if free[0] else free)
 
     def _activate(self) -> None:
-        for reference in selected(self._ui.versionsTable)[:1]:
-            self._begin(
-                lambda: self._workflow.changes.adopt(reference, "chosen from the list of versions"), self._active
-            )
+        change = partial(self._workflow.changes.adopt, self._chosen(), "chosen from the list of versions")
+        self._begin(change, self._active)
 
     def _roll_back(self) -> None:
-        self._begin(lambda: self._workflow.changes.roll_back(self._name, "rolled back by the user"), self._active)
+        self._begin(partial(self._workflow.changes.roll_back, self._name, "rolled back by the user"), self._active)
 
     def _export(self) -> None:
-        for reference in selected(self._ui.versionsTable)[:1]:
-            start = reference.replace("@", "-") + ".zip"
-            path = self._asks.file_to_write(_("Export the model to"), start, _("Models (*.zip)"))
-            if path is not None:
-                self._begin(
-                    lambda: self._workflow.changes.export(reference, path),
-                    lambda changed: self._tell(_("Written to {path}.").format(path=changed.path)),
-                )
+        reference = self._chosen()
+        start = reference.replace("@", "-") + ".zip"
+        path = self._asks.file_to_write(_("Export the model to"), start, _("Models (*.zip)"))
+        if path is not None:
+            self._begin(
+                partial(self._workflow.changes.export, reference, path),
+                lambda changed: self._tell(_("Written to {path}.").format(path=changed.path)),
+            )
 
     def _import(self) -> None:
         path = self._asks.file_to_open(_("Import a model from"), _("Models (*.zip)"))
         if path is not None:
-            self._begin(lambda: self._workflow.changes.import_zip(path), lambda changed: self._imported(path, changed))
+            self._begin(partial(self._workflow.changes.import_zip, path), partial(self._imported, path))
 
     def _imported(self, path: Path, changed: Changed) -> None:
         if not changed.present:
@@ -93,10 +92,12 @@ class VersionsPanel:
         what = _("A model named {model} is installed already.").format(model=changed.name)
         meaning = _("It can be replaced by the one in the file; versions that were trained here are kept.")
         if self._asks.confirm(what, meaning, _("Replace")):
-            self._begin(
-                lambda: self._workflow.changes.import_zip(path, replace=True),
-                lambda changed: self._imported(path, changed),
-            )
+            again = partial(self._workflow.changes.import_zip, path, replace=True)
+            self._begin(again, partial(self._imported, path))
+
+    def _chosen(self) -> str:
+        """The version that is selected; the buttons that need one are disabled without it."""
+        return selected(self._ui.versionsTable)[0]
 
     def _active(self, changed: Changed) -> None:
         self._tell(_("{model} is active now.").format(model=f"{changed.name} {changed.version}"))

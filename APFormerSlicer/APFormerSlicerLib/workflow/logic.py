@@ -63,6 +63,7 @@ class Workflow:
         self.collecting = Collecting(scene, self.state, proposals)
         self.versions = Versions(self.library, self.models)
         self.changes = Changes(worker, self.library, self.versions)
+        self._worker = worker
         self.tuning = Tuning(trainer or worker, self.state, self.collecting, self.models, self.versions)
         self.segmenting.segmented.connect(self._choose_result)
 
@@ -120,6 +121,18 @@ class Workflow:
         self.models.find(self.state.model)
         return FolderBatch(self.segmenting, folder, output, self.choice(None, roi_node=None, segmentation_node=None))
 
+    def check_site(self) -> Run:
+        """Have the worker read every file of the site's data set; the run's outcome is a list of sentences, one for
+        each thing that would spoil a training, what blocks one first.
+
+        Raises:
+            ConfigError: there is no data set. JobError: no worker can be started.
+        """
+        root = self.collecting.dataset.root
+        run = Run(self._worker, "check", f"check of {root.name}", _problem_lines)
+        run.start({"dataset": str(root)})
+        return run
+
     def close(self) -> None:
         """Give up what is running and listen to the scene no more. The workers are the host's to end."""
         self.segmenting.stop()
@@ -139,3 +152,7 @@ class Workflow:
     def _choose_result(self, choice: Choice, done: Segmented) -> None:
         if choice.volume_node is self.state.volume:
             self.state.segmentation = done.written.segmentation_node
+
+
+def _problem_lines(data: dict[str, Any]) -> list[str]:
+    return [f"{problem['severity']}: {problem['what']} {problem['remedy']}" for problem in data["problems"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 
 from apformer.bundles import ModelLibrary
 from apformer.bundles.catalogue import VERSIONS_FOLDER
@@ -10,6 +11,7 @@ from apformer.bundles.versions import BUNDLED, IMPORTED_MODEL, ORIGINS, Versions
 from apformer.errors import BundleError
 
 from .cards import Card, read_card
+from .timings import Timings
 from .wording import sentence
 
 
@@ -18,10 +20,13 @@ class Models:
 
     def __init__(self, library: ModelLibrary) -> None:
         self.library = library
+        self.timings = Timings(library.user_root)
 
     def cards(self) -> list[Card]:
         """What each name stands for, the site's own first, then by name; models that cannot be used last."""
-        cards = [card for card in map(self._active, self._names()) if card is not None]
+        seconds = self.timings.seconds()
+        found = [card for card in map(self._active, self._names()) if card is not None]
+        cards = [replace(card, seconds=seconds.get(f"{card.name} {card.version}")) for card in found]
         return sorted(cards, key=lambda card: (card.problem is not None, not card.is_own, card.name))
 
     def search(self, text: str) -> list[Card]:

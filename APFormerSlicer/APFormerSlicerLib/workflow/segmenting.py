@@ -112,7 +112,10 @@ class Segmenting:
         stamp = _stamp(choice, about)
 
         def finish(data: dict[str, Any]) -> Segmented:
-            return self._write(choice, about, data, changed=_stamp(choice, about) != stamp)
+            done = self._write(choice, about, data, changed=_stamp(choice, about) != stamp)
+            self._models.timings.note(f"{card.name} {card.version}", done.seconds)
+            self.segmented.emit(choice, done)
+            return done
 
         run = Run(self._worker, "segment", _title(choice, card), finish)
         self._occupy(choice.volume_node, run)
@@ -201,9 +204,7 @@ class Segmenting:
         self._proposals.keep(written.segmentation_node, choice.volume_node, result)
         seconds = float(data.get("seconds") or 0.0)
         unique = tuple(dict.fromkeys(warnings))
-        done = Segmented(written, data.get("volumes_ml", {}), str(data.get("device", "")), seconds, unique)
-        self.segmented.emit(choice, done)
-        return done
+        return Segmented(written, data.get("volumes_ml", {}), str(data.get("device", "")), seconds, unique)
 
     def _place(self, choice: Choice, frame: int | None, result: Result) -> Written:
         """Write it to the scene; that of a frame also to the sequence of segmentations."""

@@ -21,11 +21,26 @@ _OF_MANY = {"left", "right", "cavity"}  # words that name no organ
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A model that can segment a volume. `points` only order suggestions; `why` is for the user."""
+    """A model that can segment a volume.
+
+    Attributes:
+        points: only order suggestions. reason: for the user.
+        needs_region: the volume is much larger than what it was trained on.
+    """
 
     card: Card
     points: int
-    why: str
+    reason: str
+    needs_region: bool = False
+
+    @property
+    def why(self) -> str:
+        """The reason, and what is to be done about it."""
+        return (
+            f"{self.reason}, but it was trained on crops: give a region of interest"
+            if self.needs_region
+            else self.reason
+        )
 
 
 def check_fits(card: Card, volume: Volume, name: str) -> None:
@@ -81,11 +96,10 @@ def _judge(card: Card, volume: Volume, modality: str | None, words: str) -> Sugg
     named = [name for name in (*card.label_names, card.name) if _mentions(words, name)]
     if named:
         points, why = points + 20, [*why, f"the image's name says {named[0]}"]
-    if card.field_of_view_mm is not None and _is_larger(volume, card.field_of_view_mm):
-        points, why = points - 50, [*why, "but it was trained on crops: give a region of interest"]
     if card.is_own:
         points, why = points + 10, [*why, "it was trained on our cases"]
-    return Suggestion(card, points, ", ".join(why) or "it can read the image")
+    needs_region = card.field_of_view_mm is not None and _is_larger(volume, card.field_of_view_mm)
+    return Suggestion(card, points - 50 * needs_region, ", ".join(why) or "it can read the image", needs_region)
 
 
 def _guess(volume: Volume) -> str | None:

@@ -40,14 +40,15 @@ def picture(image: Volume, labels: Volume, table: Sequence[Label]) -> np.ndarray
         image, labels = image.oriented("LPS"), labels.oriented("LPS")
     counts = np.count_nonzero(labels.array, axis=(1, 2))
     k = int(np.argmax(counts)) if counts.any() else labels.array.shape[0] // 2
-    step = max(1, -(-max(labels.array.shape[1:]) // SIDE))
-    rows = np.s_[k, ::step, ::step]
+    plane = labels.array.shape[1:]
+    share = min(1.0, SIDE / max(plane))
+    shown_kji = (k, *np.ix_(*(np.linspace(0, n - 1, max(1, round(n * share))).round().astype(int) for n in plane)))
     channels = image.array.reshape(-1, *image.spatial_shape)
     shown = channels[:3] if len(channels) == 3 else channels[:1]
-    gray = np.stack([_scaled(channel[rows]) for channel in shown], axis=-1)
+    gray = np.stack([_scaled(channel[shown_kji]) for channel in shown], axis=-1)
     colours = np.broadcast_to(gray, (*gray.shape[:2], 3)).copy()
     for label in table:
-        inside = labels.array[rows] == label.value
+        inside = labels.array[shown_kji] == label.value
         colours[inside] = (1 - _OPACITY) * colours[inside] + _OPACITY * np.array(label.color)
     return np.ascontiguousarray(colours.round().astype(np.uint8))
 

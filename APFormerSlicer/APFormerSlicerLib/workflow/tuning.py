@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from apformer.bundles.bundle import check_name
 from apformer.errors import APFormerError, ConfigError
 from apformer.finetuning.request import ADOPTIONS, LONGEST_SECONDS, SHORTEST_SECONDS
 
+from .cards import Card
 from .collecting import Collecting
 from .hosts import Worker
 from .models import Models
@@ -187,8 +188,7 @@ class Tuning:
     def _prepare(self, choices: Choices, resume: bool) -> dict[str, Any]:
         dataset = self._collecting.dataset
         check_choices(choices)
-        if choices.base:
-            self._models.find(choices.base)
+        base = self._models.find(choices.base) if choices.base else None
         names = [label.name for label in dataset.labels]
         unknown = [name for name in (*choices.labels, *choices.mapping) if name not in names]
         if unknown:
@@ -197,6 +197,8 @@ class Tuning:
                 "It cannot be trained.",
                 f"Choose from: {', '.join(names)}.",
             )
+        if base is not None:
+            _check_partners(choices, choices.labels or names, base)
         if resume:
             self._require_unfinished(choices.name)
         return choices.request(dataset.root, resume)
@@ -237,6 +239,25 @@ def check_choices(choices: Choices) -> None:
         f"The new version is to be adopted {choices.adopt!r}.",
         "Choose better, always or never.",
     )
+
+
+def _check_partners(choices: Choices, learned: Sequence[str], base: Card) -> None:
+    """Raises ConfigError when a label of the base is none, or is two labels of the site; the engine's rule, told before
+    a job."""
+    partners: dict[str, str] = {}
+    for name in learned:
+        partner = choices.mapping.get(name, name)
+        _refuse_unless(
+            name not in choices.mapping or partner in base.label_names,
+            f"The model {base.name} has no label {partner!r}.",
+            f"Choose one of: {', '.join(base.label_names)}.",
+        )
+        _refuse_unless(
+            partner not in partners or partner not in base.label_names,
+            f"{partners.get(partner)} and {name} would both be {partner} of the base.",
+            "Choose a label of its own for each, or leave one out.",
+        )
+        partners[partner] = name
 
 
 def _refuse_unless(holds: bool, what: str, remedy: str) -> None:

@@ -16,6 +16,7 @@ import vtk
 from PySide6 import QtCore, QtWidgets
 from PySide6.QtCore import Signal
 
+from .files import CoreIOManager
 from .pythonqt import derive, own, played
 
 VIEWS = ("Red", "Green", "Yellow")
@@ -65,6 +66,9 @@ class qSlicerApplication(derive(QtWidgets.QApplication)):
 
     def moduleManager(self) -> Any:
         return self.__dict__["_modules"]
+
+    def coreIOManager(self) -> Any:
+        return CoreIOManager()
 
     def testingEnabled(self) -> bool:
         return self.__dict__["_testing"]

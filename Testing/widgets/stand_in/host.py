@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import sys
 import time
@@ -115,6 +116,7 @@ def start(folder: Path, *, window: bool = True, testing: bool = False) -> Iterat
     """
     import slicer
 
+    _keep_constants_alive()
     pythonqt.inject_properties()
     from . import ctk_widgets, node_widgets, packaging, scripted, segment_widgets
     from .application import qSlicerMainWindow, the_application
@@ -133,8 +135,10 @@ def start(folder: Path, *, window: bool = True, testing: bool = False) -> Iterat
     ctk = _module("ctk", {name: cls for name, cls in vars(ctk_widgets).items() if name.startswith("ctk")})
     QUiLoader.custom = own_widgets | {name: cls for name, cls in vars(ctk).items() if name.startswith("ctk")}
     pip = packaging.Pip()
+    volumes = slicer.vtkSlicerVolumesLogic()
+    volumes.SetMRMLScene(logics.scene)
     modules = scripted.other_modules(terminologies=logics.terminologies, segmentations=logics.segmentations,
-                                     sequences=logics.sequences, colors=logics.colors)  # fmt: skip
+                                     sequences=logics.sequences, colors=logics.colors, volumes=volumes)  # fmt: skip
     attributes = {
         **own_widgets,
         "app": app,
@@ -168,6 +172,17 @@ def start(folder: Path, *, window: bool = True, testing: bool = False) -> Iterat
         app.end()
         undo()
         logics.close()
+
+
+def _keep_constants_alive() -> None:
+    """Give None, True and False references to spare.
+
+    Below Python 3.12, where they are not immortal, each call of PySide6 6.12 that returns one of them may drop a
+    reference that it never took; when all are gone, the interpreter ends with "deallocating None".
+    """
+    if sys.version_info < (3, 12):
+        for constant in (None, True, False):
+            ctypes.c_ssize_t.from_address(id(constant)).value += 1 << 40
 
 
 def _tr(text: str) -> str:

@@ -109,6 +109,10 @@ class qSlicerScriptedLoadableModuleWidget(derive(QtWidgets.QWidget)):
     def mrmlScene(self) -> Any:
         return self.__dict__["_scene"]
 
+    def self(self) -> Any:
+        """The ScriptedLoadableModuleWidget."""
+        return self.__dict__["_python"]
+
 
 class ModuleParent:
     """qSlicerScriptedLoadableModule: the properties that a module file may set, and no others."""

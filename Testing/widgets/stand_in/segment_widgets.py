@@ -8,7 +8,7 @@ from typing import Any
 
 import slicer
 import vtk
-from PySide6 import QtCore, QtWidgets
+from PySide6 import QtCore, QtGui, QtWidgets
 from PySide6.QtCore import Signal
 
 from .node_widgets import SceneWidget, qMRMLNodeComboBox
@@ -81,7 +81,9 @@ class qMRMLSegmentsTableView(SceneWidget):
         table, selected = self.__dict__["_table"], self.selectedSegmentIDs()
         table.clear()
         for segment_id in _ids(self.segmentationNode()):
-            item = QtWidgets.QListWidgetItem(self.segmentationNode().GetSegmentation().GetSegment(segment_id).GetName())
+            segment = self.segmentationNode().GetSegmentation().GetSegment(segment_id)
+            item = QtWidgets.QListWidgetItem(segment.GetName())
+            item.setData(QtCore.Qt.ItemDataRole.DecorationRole, QtGui.QColor.fromRgbF(*segment.GetColor()))
             item.setData(QtCore.Qt.ItemDataRole.UserRole, segment_id)
             table.addItem(item)
         self.setSelectedSegmentIDs(selected)
@@ -124,9 +126,9 @@ class qMRMLSegmentEditorWidget(SceneWidget):
         table.selectionChanged.connect(lambda *values: self._segment_chosen(*values))
 
     def _show_selectors(self) -> None:
-        segmentation, volume = self.__dict__["_selectors"]
-        segmentation.setVisible(self.segmentationNodeSelectorVisible)
-        volume.setVisible(self.sourceVolumeNodeSelectorVisible)
+        shown = (self.segmentationNodeSelectorVisible, self.sourceVolumeNodeSelectorVisible)
+        for row, visible in enumerate(shown):
+            self.layout().setRowVisible(row, visible)
 
     segmentationNodeSelectorVisible = plain(bool, "segmentationNodeSelectorVisible", True, _show_selectors)
     sourceVolumeNodeSelectorVisible = plain(bool, "sourceVolumeNodeSelectorVisible", True, _show_selectors)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..job import Job
 from ..messages import Fields
-from . import benchmark, evaluate, finetune, models, preflight, segment
+from . import benchmark, check, evaluate, finetune, models, preflight, segment
 
 
 @dataclass(frozen=True)
@@ -31,4 +31,5 @@ HANDLERS: Mapping[str, Handler] = {
     "finetune": Handler(finetune.parse, finetune.run),
     "preflight": Handler(preflight.parse, preflight.run),
     "models": Handler(models.parse, models.run),
+    "check": Handler(check.parse, check.run),
 }
