@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ for folder in (HERE, HERE.parent / "engine"):  # the engine's samples: a data se
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
 
-from web_server import chromium, missing, serving  # noqa: E402
+from web_page import WebPage  # noqa: E402
+from web_server import OFFLINE, Served, chromium, missing, serving  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -23,28 +24,46 @@ def installed() -> None:
         pytest.skip(f"the Python package {missing()} is not installed; it comes with the web extra or the demo")
 
 
-@pytest.fixture(scope="session")
-def a_server(installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server of this computer's user, for two users."""
-    with serving("--users", "2", models=tmp_path_factory.mktemp("models")) as address:
-        yield address
+@pytest.fixture(scope="module")
+def a_server(installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server of this computer's user, for two users and for small uploads."""
+    with serving("--users", "2", "--upload-mb", "4", models=tmp_path_factory.mktemp("models")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def a_browser() -> Iterator[Any]:
+    """Chromium, which reaches nothing but this computer."""
     program = chromium()
     if program is None:
         pytest.skip("no Chromium is installed")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=program)
+        browser = started.chromium.launch(executable_path=program, args=list(OFFLINE))
         yield browser
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def new_user(a_browser: Any) -> Iterator[Callable[[], Any]]:
+    """Makes browsers of their own, with their own cookies."""
+    contexts = []
+
+    def make() -> Any:
+        contexts.append(a_browser.new_context(viewport={"width": 1366, "height": 768}))
+        return contexts[-1]
+
+    yield make
+    for context in contexts:
+        context.close()
+
+
 @pytest.fixture
-def a_user(a_browser: Any) -> Iterator[Any]:
-    """A browser of its own, with its own cookies."""
-    context = a_browser.new_context(viewport={"width": 1366, "height": 768})
-    yield context
-    context.close()
+def a_user(new_user: Callable[[], Any]) -> Any:
+    return new_user()
+
+
+@pytest.fixture(scope="module")
+def a_page(a_server: Served, new_user: Callable[[], Any]) -> WebPage:
+    """A user's page, which the tests of a file share: starting one takes seconds."""
+    return WebPage(new_user(), a_server.address)

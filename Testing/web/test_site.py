@@ -14,9 +14,8 @@ pytest.importorskip("monai", reason="training needs MONAI (the extra 'train')")
 from apformer.bundles import ModelLibrary
 from apformer.files import write_scalar
 from finetune_samples import a_ball, a_base, a_site
+from web_page import SLOW, WebPage
 from web_server import serving
-
-SLOW = 60_000  # ms
 
 
 def test_a_case_is_added_and_a_model_learns_from_the_site_is_adopted_and_rolled_back(
@@ -27,17 +26,14 @@ def test_a_case_is_added_and_a_model_learns_from_the_site_is_adopted_and_rolled_
     site = a_site(tmp_path / "site")
     upload = tmp_path / "ball.nii.gz"
     write_scalar(upload, a_ball(8)[0])
-    with serving("--site", str(site.root), models=tmp_path / "models") as address:
-        page = a_user.new_page()
-        page.goto(address)
-        page.get_by_text("Choose files").wait_for(timeout=SLOW)
-        with page.expect_file_chooser() as chooser:
-            page.get_by_text("Choose files").click()
-        chooser.value.set_files(upload)
-        page.get_by_text("Next: segment").click(timeout=SLOW)
+    with serving("--site", str(site.root), models=tmp_path / "models") as server:
+        user = WebPage(a_user, server.address)
+        page = user.page
+        user.upload(upload)
+        user.wait_for_image("ball")
+        user.press("2")
         page.locator(".row-item", has_text="ball 1.0.0").click()
-        page.keyboard.press("s")
-        page.locator(".result .table tr").first.wait_for(timeout=SLOW)
+        user.segment()
         page.keyboard.press("a")
         page.keyboard.press("4")
         assert page.locator("tr", has_text="case").count() == 8

@@ -7,14 +7,20 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+
+import psutil
 
 SOURCES = Path(__file__).resolve().parents[2] / "APFormerSlicer"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 NEEDED = ("trame_slicer", "slicer_layer_dm", "slicer", "nilearn")
+# Every name but this computer's own is unknown to the browser: nothing can leave.
+OFFLINE = ("--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",)
 
 
 def missing() -> str:
@@ -27,25 +33,65 @@ def chromium() -> str | None:
     return next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
-@contextmanager
-def serving(*options: str, models: Path | None = None) -> Iterator[str]:
-    """The address of a server on a free port, which keeps models in a folder of its own."""
-    command = [sys.executable, "-m", "APFormerSlicerLib.web", "--port", "0", *options]
-    environment = {**os.environ, **({} if models is None else {"APFORMER_MODELS": str(models)})}
-    with subprocess.Popen(
-        command,
-        cwd=SOURCES,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        encoding="utf-8",
-        errors="replace",
-    ) as process:
-        assert process.stdout is not None
-        found = re.search(r"http://\S+", process.stdout.readline())
-        assert found is not None
+@dataclass(frozen=True)
+class Served:
+    """A server that runs.
+
+    Attributes:
+        link: what it printed, with the token where there is one. temporary: the folder where it keeps users' data.
+    """
+
+    link: str
+    process: subprocess.Popen[str]
+    temporary: Path
+
+    @property
+    def address(self) -> str:
+        return self.link.partition("?")[0]
+
+    def processes(self, module: str = "") -> list[psutil.Process]:
+        """Its own processes below the front, or those that run a Python module."""
+        below = psutil.Process(self.process.pid).children(recursive=True)
+        return [one for one in below if one.is_running() and (not module or module in one.cmdline())]
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Jobs stand still meanwhile."""
+        workers = self.processes("apformer.jobs")
+        assert workers
+        for worker in workers:
+            worker.suspend()
         try:
-            yield found.group()
+            yield
         finally:
-            process.terminate()
-            process.wait(20)
+            for worker in workers:
+                worker.resume()
+
+    def files(self) -> list[Path]:
+        """What lies in the users' private folders, the logs aside."""
+        return [path for path in self.temporary.rglob("*") if path.is_file() and path.suffix != ".log"]
+
+
+@contextmanager
+def serving(*options: str, models: Path | None = None) -> Iterator[Served]:
+    """A server on a free port; `models` is the folder where it keeps new versions."""
+    command = [sys.executable, "-m", "APFormerSlicerLib.web", "--port", "0", *options]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        environment = {**os.environ, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), folder)}
+        with subprocess.Popen(
+            command,
+            cwd=SOURCES,
+            env=environment if models is None else {**environment, "APFORMER_MODELS": str(models)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            encoding="utf-8",
+            errors="replace",
+        ) as process:
+            assert process.stdout is not None
+            found = re.search(r"http://\S+", process.stdout.readline())
+            assert found is not None
+            try:
+                yield Served(found.group(), process, Path(folder))
+            finally:
+                process.terminate()
+                process.wait(20)

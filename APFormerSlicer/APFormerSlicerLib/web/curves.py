@@ -20,7 +20,11 @@ def charts(curves: Mapping[str, Curve]) -> list[dict[str, Any]]:
     Returns:
         title, top (what the upper edge means), svg and lines (name, color, last value) of each chart that has any.
     """
-    losses = {name.removeprefix("loss: "): curve for name, curve in curves.items() if name.startswith("loss: ")}
+    losses = {
+        name.removeprefix("loss: ").replace("_", " "): curve
+        for name, curve in curves.items()
+        if name.startswith("loss: ")
+    }
     shares = {name: curve for name, curve in curves.items() if not name.startswith("loss: ")}
     found = (_chart("Loss", losses, _top(losses)), _chart("Dice and share of tokens kept", shares, 1.0))
     return [chart for chart in found if chart["lines"]]

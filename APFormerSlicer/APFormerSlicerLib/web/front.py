@@ -20,6 +20,7 @@ from .settings import Settings
 
 COOKIE = "apformer-session-"  # and the port: browsers send a cookie to every port of a host
 _ASSETS = Path(__file__).resolve().parent / "assets"
+_LAUNCHER = "/paraview/"  # where trame's page asks a launcher for its session
 _WAIT_SECONDS = 0.2  # a process that is ready is not announced by the page that says it is not
 _CLOSE_SECONDS = 1.0  # for requests that still run when the server ends: open pages would keep it for a minute
 
@@ -65,23 +66,38 @@ class Front:
         return response
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        session = self._sessions.find(request.cookies.get(_cookie(request)))
+        if request.path == "/favicon.ico":
+            return web.FileResponse(_ASSETS / "icon.svg")
+        key = request.cookies.get(_cookie(request), "")
+        session = self._sessions.find(key)
         if session is None:
-            return await self._let_in(request)
+            return await self._let_in(request, key)
+        if request.method == "POST" and request.path == "/end":
+            await self._sessions.end(session)
+            return web.Response(status=204)
         if not await session.ready(_WAIT_SECONDS):
             if session.ended is not None:
                 return _page("failed", status=500)
             return _page("starting") if _is_page(request) else web.Response(status=503, text="starting")
         if request.path == "/" and "token" in request.query:
             return web.HTTPFound("/")  # out of the address bar, and of screenshots of it
+        if request.path == _LAUNCHER:
+            return web.json_response({"sessionURL": "ws://use_host/ws", "secret": "wslink-secret"})
         assert self._client is not None and session.port is not None
         return await pass_on(request, self._client, session.port, session.secret)
 
-    async def _let_in(self, request: web.Request) -> web.StreamResponse:
-        """A session for a browser that has none: when it asks for the page, and knows the token where one is needed."""
+    async def _let_in(self, request: web.Request, key: str) -> web.StreamResponse:
+        """A session for a browser that has none: when it asks for the page, and knows the token where one is needed.
+
+        Who had a session is told first why it is over, and needs no token.
+        """
         if not _is_page(request):
             return web.Response(status=401, text="This browser has no session any more. Load the page again.")
-        if self.token is not None and not hmac.compare_digest(request.query.get("token", ""), self.token):
+        ended = self._sessions.why_ended(key)
+        if ended is not None and "again" not in request.query:
+            return _page("ended", why=ended)
+        known = ended is not None or self.token is None
+        if not known and not hmac.compare_digest(request.query.get("token", ""), self.token or ""):
             return _page("no-token", status=401)
         if self._sessions.full:
             return _page("full", status=503, users=str(self.settings.users))

@@ -19,6 +19,8 @@ from .unpacking import unpack
 DEMO_MODEL = "hippocampus-mr"  # that of the command-line demonstration
 _SEGMENTATION = ".seg.nrrd"
 _FOR_DICOM = ("", ".dcm", ".ima")
+_BOX_COLOR = (0.31, 0.64, 0.78)  # the page's own
+_BOX_LINE = 0.1  # half of Slicer's width
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,10 @@ def look_at(folder: Path, files: Sequence[Path], most_bytes: int) -> Found:
         else:
             everything.append(path)
     segmentations = tuple(path for path in everything if suffix_of(path) == _SEGMENTATION)
-    images = tuple(path for path in everything if suffix_of(path) in IMAGE_SUFFIXES and path not in segmentations)
-    slices = [path for path in everything if path.suffix.lower() in _FOR_DICOM and path not in images]
+    slices = [path for path in everything if path.suffix.lower() in _FOR_DICOM]
     dicom = folder if any(looks_like_dicom(path) for path in slices) else None
-    images = tuple(path for path in images if path.suffix.lower() != ".dcm")
+    others = {*segmentations, *slices}
+    images = tuple(path for path in everything if suffix_of(path) in IMAGE_SUFFIXES and path not in others)
     if not (images or segmentations or dicom):
         names = ", ".join(path.name for path in everything[:3]) or "nothing"
         raise InputError(
@@ -89,16 +91,19 @@ async def import_image(desk: Desk, path: Path, series_uid: str | None = None, na
 
 
 async def import_demo(desk: Desk) -> Any:
-    """The demonstration's volume, with a box around each hippocampus. Raises InputError when it is not installed."""
+    """The demonstration's volume, with a box around both hippocampi and one around each. Raises InputError when it is
+    not installed."""
     from apformer.demo.inputs import SIDES, read_template
 
     volume = await asyncio.to_thread(read_template)
     node = place(desk, volume, "Demo: T1 template")
     desk.workflow.state.model = DEMO_MODEL
+    _, across, down = SIDES[0].centre_ras
+    both = _box(desk.scene, "Both hippocampi", (0.0, across, down), width_mm=90.0)
     for side in SIDES:
-        box = _box(desk.scene, f"{side.name.capitalize()} hippocampus", side.centre_ras)
-        if side is SIDES[0]:
-            desk.workflow.state.roi = box
+        _box(desk.scene, f"{side.name.capitalize()} hippocampus", side.centre_ras)
+    desk.workflow.state.roi = both
+    desk.views.centre_on(SIDES[0].centre_ras)
     return node
 
 
@@ -116,6 +121,8 @@ def choose(desk: Desk, node: Any) -> None:
     state = desk.workflow.state
     state.volume, state.segmentation, state.roi = node, None, None
     desk.views.show_volume(node)
+    if node is not None:
+        desk.workers[0].start()  # loading torch takes seconds: meanwhile the user looks at the image
 
 
 def _import_segmentation(desk: Desk, path: Path) -> None:
@@ -146,11 +153,12 @@ async def _import_dicom(desk: Desk, folder: Path) -> list[Any]:
     return [await import_image(desk, folder, name=title)]
 
 
-def _box(scene: Any, name: str, centre_ras: tuple[float, float, float]) -> Any:
-    """A region of 40 x 56 x 40 mm, that of the command-line demonstration."""
+def _box(scene: Any, name: str, centre_ras: tuple[float, float, float], width_mm: float = 40.0) -> Any:
+    """A region of 40 x 56 x 40 mm, that of the command-line demonstration, or a wider one: in one box around both
+    sides the model finds what it finds in two (Dice between them 0.987)."""
     node = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", scene.GenerateUniqueName(name))
     node.SetCenter(*centre_ras)
-    node.SetSize(40.0, 56.0, 40.0)
+    node.SetSize(width_mm, 56.0, 40.0)
     node.CreateDefaultDisplayNodes()
     node.SetLocked(True)  # it is chosen in a list; dragging would fight with painting
     display = node.GetDisplayNode()
@@ -160,6 +168,10 @@ def _box(scene: Any, name: str, centre_ras: tuple[float, float, float]) -> Any:
     display.SetGlyphScale(0.0)
     display.SetFillVisibility(False)
     display.SetVisibility(False)
+    display.SetVisibility3D(False)  # it would hide the surfaces
+    display.SetSelectedColor(*_BOX_COLOR)
+    display.SetColor(*_BOX_COLOR)
+    display.SetLineThickness(_BOX_LINE)
     return node
 
 

@@ -11,6 +11,7 @@ from trame.widgets import vuetify3 as v
 
 from .desk import Desk
 from .jobs_bar import JobsBar
+from .parts import button
 from .section_edit import EditSection
 from .section_image import ImageSection
 from .section_review import ReviewSection
@@ -52,7 +53,7 @@ class Page:
 
     def __init__(self, desk: Desk, site: Path | None = None) -> None:
         self._desk = desk
-        desk.state.step = "image"
+        desk.state.update({"step": "image", "ending": False})
         self._jobs = JobsBar(desk)
         self._image = ImageSection(desk)
         self._segment = SegmentSection(desk, self._jobs)
@@ -75,6 +76,7 @@ class Page:
                     desk.views.place(self.layout)
             self._jobs.build()
             self._shortcuts.build()
+            self._build_end()
         self._image.refresh()
         self._segment.refresh(anew=True)
         desk.notices.guard(self._site.open_existing)()
@@ -95,6 +97,7 @@ class Page:
                 )
             v.VBtn(icon="mdi-fit-to-screen-outline", click="trigger('reset_views')", title="Fit all views (R)", **_ICON)
             v.VBtn(icon="mdi-keyboard-outline", click="help = true", title="Keyboard shortcuts (?)", **_ICON)
+            v.VBtn(icon="mdi-logout", click="ending = true", title="End the session", **_ICON)
 
     def _build_steps(self) -> None:
         with html.Div(classes="steps"):
@@ -104,6 +107,16 @@ class Page:
                 ):
                     html.Span(str(number), classes="step-number")
                     html.Span(title)
+
+    @staticmethod
+    def _build_end() -> None:
+        """Who leaves a shared computer must be able to leave nothing on it."""
+        with v.VDialog(v_model=("ending",), max_width="28rem"), html.Div(classes="help"):
+            html.H2("End the session?", classes="part")
+            html.P("Images, results and running jobs of this browser are removed from the server.")
+            html.P("Download first what you want to keep.", classes="hint")
+            button("End the session", "utils.apformer.end()", color="error", variant="flat")
+            button("Go on", "ending = false")
 
     def _build_notices(self) -> None:
         with html.Div(v_for="notice in notices", key="notice.id", classes=("`notice ${notice.kind}`",)):

@@ -19,7 +19,7 @@ POLICY = (
 SAFE_HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 LARGEST_MESSAGE = 64 << 20  # bytes, of a websocket: pictures of views are some 100 kB

@@ -156,7 +156,7 @@ class ReviewSection:
                 variant="flat",
                 disabled=("!places_left",),
             )
-            hint("{{ places_left }} of {{ places_all }} left. {{ place }}")
+            html.P("{{ places_left }} of {{ places_all }} left. {{ place }}", classes="hint places")
             button("Start over", "trigger('visit_again')", v_if="!places_left", variant="text", size="x-small")
         hint("No uncertain place, or no uncertainty map: ask for it when you segment.", v_else=True)
         with html.Div(classes="maps", v_if="maps.length"):
@@ -176,7 +176,7 @@ class ReviewSection:
 
     def _build_segments(self) -> None:
         heading("Segments")
-        with html.Table(classes="table"), html.Tbody():  # noqa: SIM117
+        with html.Table(classes="table segments clickable"), html.Tbody():  # noqa: SIM117
             with html.Tr(
                 v_for="one in segments",
                 key="one.id",
@@ -184,7 +184,7 @@ class ReviewSection:
                 classes=("one.id === segment_id ? 'chosen' : ''",),
                 title=("one.comment || one.model",),
             ):
-                with html.Td():
+                with html.Td(), html.Div(classes="segment"):
                     html.Span(classes="swatch", style=("{ background: one.color }",))
                     html.Span("{{ one.name }}")
                 html.Td("{{ one.ml }} mL", classes="number")

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from apformer.errors import APFormerError
 from trame.widgets import html
 from trame.widgets import vuetify3 as v
+from vtkmodules.vtkCommonMath import vtkMatrix4x4
 
+from ..scene.geometry import local_to_world, matrix_array
+from ..scene.images import array_of
 from ..scene.surface import is_in_3d
 from ..workflow import Card, Choice, Run, Segmented, best, regions
+from ..workflow.wording import device_in_words
 from .desk import Desk
 from .jobs_bar import JobsBar
 from .parts import button, heading, hint, select
 
 DEVICES = [
-    {"title": "Best available", "value": "auto"},
+    {"title": "Best", "value": "auto"},
     {"title": "CPU", "value": "cpu"},
     {"title": "NVIDIA GPU", "value": "cuda"},
 ]
@@ -30,6 +35,7 @@ class SegmentSection:
         self._estimating: Run | None = None
         self._estimated: Choice | None = None
         self._shown_volume: Any = None
+        self._listed_for: Any = None  # the region
         desk.state.update(
             {
                 "models": [],
@@ -61,6 +67,9 @@ class SegmentSection:
         if anew or chosen.volume is not self._shown_volume:
             self._shown_volume = chosen.volume
             desk.state.result = None
+            anew = True
+        if anew or chosen.roi is not self._listed_for:
+            self._listed_for = chosen.roi
             self._list_models()
         desk.state.model = chosen.model
         boxes = [{"title": node.GetName(), "value": node.GetID()} for node in regions(desk.scene)]
@@ -82,13 +91,14 @@ class SegmentSection:
             desk.notices.error(error)
             suggestions = []
         suits = {found.card.reference: found for found in suggestions}
-        rows = [_row(found.card, found.why, found.points >= 0) for found in suggestions]
+        chosen = desk.workflow.state
+        rows = [_row(found.card, found.reason if chosen.roi else found.why, found.points >= 0) for found in suggestions]
         rows += [_row(card, card.problem or "it cannot read such an image", False) for card in cards
                  if card.reference not in suits]  # fmt: skip
-        desk.state.models = rows
         first = best(suggestions)
-        if first is not None and desk.workflow.state.model not in suits:
-            desk.workflow.state.model = first.card.reference
+        if first is not None and chosen.model not in suits:
+            chosen.model = first.card.reference
+        desk.state.models = sorted(rows, key=lambda row: row["reference"] != chosen.model)
 
     def _choose_model(self, reference: str) -> None:
         self._desk.workflow.state.model = reference
@@ -159,11 +169,13 @@ class SegmentSection:
         node.GetDisplayNode().SetOpacity2DFill(0.35)
         if first_in_3d:
             desk.views.frame_3d()
+            desk.views.show_place(_place_inside(node))
         desk.state.result = {
-            "line": f"{done.seconds:.1f} s on {done.device.upper() if done.device == 'cpu' else done.device}",
+            "line": f"{done.seconds:.1f} s on {device_in_words(done.device)}",
             "replaced": list(done.written.replaced),
         }
-        desk.notices.warn(done.warnings)
+        told = desk.state.estimate["warnings"] if desk.state.estimate else []
+        desk.notices.warn(warning for warning in done.warnings if warning not in told)
         desk.state.step = "segment" if desk.state.step == "image" else desk.state.step
 
     # ---------------------------------------------------------------- what it looks like
@@ -173,16 +185,15 @@ class SegmentSection:
             hint("Load an image first; then this step offers the models that can segment it.")
             button("Load an image", "step = 'image'", "mdi-arrow-left", key="1")
         with html.Div(v_else=True):
+            self._build_result()
             self._build_models()
             heading("Where and how")
-            select("Region", "region_id", "regions")
             with html.Div(classes="two"):
+                select("Region", "region_id", "regions")
                 select("Computed on", "device", "devices")
-                with html.Div(classes="checks"):
-                    for name, title in (("uncertainty", "Uncertainty map"), ("kept_tokens", "Kept-token map")):
-                        v.VCheckbox(
-                            v_model=("wanted_maps",), value=name, label=title, density="compact", hide_details=True
-                        )
+            with html.Div(classes="two checks"):
+                for name, title in (("uncertainty", "Uncertainty map"), ("kept_tokens", "Kept-token map")):
+                    v.VCheckbox(v_model=("wanted_maps",), value=name, label=title, density="compact", hide_details=True)
             with html.Div(v_if="estimate", classes=("estimate.ok ? 'estimate' : 'estimate refused'",)):
                 html.Div("{{ estimate.line }}")
                 html.Div("{{ warning }}", v_for="warning in estimate.warnings", key="warning", classes="warning")
@@ -197,7 +208,6 @@ class SegmentSection:
                 block=True,
                 disabled=("!model || (job && job.kind === 'segment')",),
             )
-            self._build_result()
 
     def _build_models(self) -> None:
         heading("Model")
@@ -208,7 +218,7 @@ class SegmentSection:
             click="!one.problem && trigger('choose_model', [one.reference])",
         ):
             html.Div("{{ one.title }}", classes="row-title")
-            html.Div("{{ one.line }}", classes="row-line")
+            html.Div("{{ one.line }}", classes="row-line clamped", title=("one.line",))
             html.Div("{{ one.why }}", v_if="one.why", classes="row-line why")
         button(
             "{{ all_models ? 'Only those that suit' : 'Show all models' }}",
@@ -216,6 +226,15 @@ class SegmentSection:
             v_if="models.some((m) => !m.fits)",
             variant="text",
             size="x-small",
+            classes="",
+        )
+        button(
+            "Download the model",
+            "utils.apformer.download('model/' + encodeURIComponent(model))",
+            v_if="model",
+            variant="text",
+            size="x-small",
+            classes="",
         )
         hint("No model is installed. `apformer models import` installs one.", v_if="!models.length")
 
@@ -224,7 +243,7 @@ class SegmentSection:
             heading("Result")
             with html.Table(classes="table"), html.Tbody():  # noqa: SIM117
                 with html.Tr(v_for="one in segments", key="one.id"):
-                    with html.Td():
+                    with html.Td(), html.Div(classes="segment"):
                         html.Span(classes="swatch", style=("{ background: one.color }",))
                         html.Span("{{ one.name }}")
                     html.Td("{{ one.ml }} mL", classes="number")
@@ -234,6 +253,22 @@ class SegmentSection:
                 html.Span("Download", classes="hint")
                 for kind, title in (("seg.nrrd", ".seg.nrrd"), ("nifti", "NIfTI"), ("dicom", "DICOM SEG")):
                     button(title, f"utils.apformer.download('{kind}')", variant="text", size="x-small")
+
+
+def _place_inside(segmentation_node: Any) -> list[float]:
+    """A place in the first segment, RAS in mm: where it is widest, so that all slice views cut it."""
+    segment_id = segmentation_node.GetSegmentation().GetNthSegmentID(0)
+    layer = segmentation_node.GetBinaryLabelmapInternalRepresentation(segment_id)
+    mask = array_of(layer) == segmentation_node.GetSegmentation().GetSegment(segment_id).GetLabelValue()
+    k = int(mask.sum(axis=(1, 2)).argmax())
+    j = int(mask[k].sum(axis=1).argmax())
+    along = np.flatnonzero(mask[k, j])
+    i = along[len(along) // 4] if len(along) else 0  # not the middle, which may lie between two sides
+    matrix = vtkMatrix4x4()
+    layer.GetImageToWorldMatrix(matrix)
+    first_i, _, first_j, _, first_k, _ = layer.GetExtent()
+    place = matrix_array(matrix) @ [i + first_i, j + first_j, k + first_k, 1.0]
+    return [float(number) for number in (local_to_world(segmentation_node) @ place)[:3]]
 
 
 def _row(card: Card, why: str, fits: bool) -> dict[str, Any]:

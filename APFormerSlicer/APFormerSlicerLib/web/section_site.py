@@ -137,7 +137,7 @@ class SiteSection:
     def _build_cases(self) -> None:
         heading("Cases")
         hint("No case yet.", v_if="!cases.length")
-        with html.Table(classes="table", v_if="cases.length"), html.Tbody():  # noqa: SIM117
+        with html.Table(classes="table clickable", v_if="cases.length"), html.Tbody():  # noqa: SIM117
             with html.Tr(v_for="one in cases", key="one.name", click="trigger('open_case', [one.name])",
                          title=("`Open ${one.name}. ${one.comment}`",)):  # fmt: skip
                 with html.Td():

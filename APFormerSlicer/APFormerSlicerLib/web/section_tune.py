@@ -163,7 +163,7 @@ class TuneSection:
             return
         state.comparison = [_row(row) for row in trained.comparison.rows]
         state.costs = [
-            {"title": title, "before": _figure(before), "after": _figure(after)}
+            {"title": title, "before": _cost(before), "after": _cost(after)}
             for title, (before, after) in trained.comparison.costs.items()
             if before is not None or after is not None
         ]
@@ -311,6 +311,11 @@ def _measured(training: Training) -> list[dict[str, str]]:
 
 def _figure(value: float | None, digits: int = 3) -> str:
     return "-" if value is None else f"{value:.{digits}f}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def _cost(value: float | None) -> str:
+    """Milliseconds, operations or a share, of which three digits mean something."""
+    return _figure(value, 0 if value is not None and abs(value) >= 100 else 2)
 
 
 def _number(text: object) -> float:

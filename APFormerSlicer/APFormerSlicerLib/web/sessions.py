@@ -21,6 +21,7 @@ from .turns import Ticket, Turns
 _START_SECONDS = 120.0  # loading VTK from a cold disk on a slow machine
 _END_SECONDS = 6.0  # a worker that is told to stop has its own grace before that
 _LONGEST_LINE = 1 << 20
+_MOST_ENDED = 1000  # sessions whose end is remembered, to tell their users
 
 
 @dataclass(eq=False)
@@ -68,6 +69,7 @@ class Sessions:
         self._settings = settings
         self._turns = Turns()
         self._known: dict[str, Session] = {}  # by the key that a user's cookie says
+        self._ended: dict[str, str] = {}  # key -> why it is over
         self._spare: Session | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._root = Path(tempfile.mkdtemp(prefix="apformer-web-"))
@@ -80,6 +82,15 @@ class Sessions:
         """The session of a cookie; None when there is none, or it is over."""
         session = self._known.get(key or "")
         return None if session is None or session.ended is not None else session
+
+    def why_ended(self, key: str) -> str | None:
+        """Why the session of a cookie is over; None for a cookie that was never given, or long ago."""
+        return self._ended.get(key)
+
+    async def end(self, session: Session) -> None:
+        """End a session because its user said so. Its files are gone when this returns."""
+        self._forget(session, "You ended it")
+        await self._end(session)
 
     @property
     def full(self) -> bool:
@@ -132,12 +143,19 @@ class Sessions:
                 self._hear(session, parse(line) or {})
         finally:
             code = await session.process.wait()
-            session.ended = f"its process ended with status {code}" if code else "it was not used for a while"
-            session.changed.set()
-            self._known.pop(session.key, None)
+            self._forget(session, _why(code))
             self._turns.give_up(session.key)
             self._call()
             shutil.rmtree(session.folder, ignore_errors=True)
+
+    def _forget(self, session: Session, why: str) -> None:
+        """It is over, but for the reason."""
+        session.ended = session.ended or why
+        session.changed.set()
+        if self._known.pop(session.key, None) is not None:
+            self._ended[session.key] = session.ended
+            for oldest in list(self._ended)[:-_MOST_ENDED]:
+                del self._ended[oldest]
 
     def _hear(self, session: Session, message: Message) -> None:
         if "ready" in message:
@@ -170,3 +188,8 @@ class Sessions:
             processes.end_tree(session.process.pid)
             await session.process.wait()
         shutil.rmtree(session.folder, ignore_errors=True)
+
+
+def _why(code: int) -> str:
+    """Of a process that ended by itself, or was ended from outside."""
+    return f"Its process ended with status {code}" if code else "Nobody looked at it for a while"

@@ -66,7 +66,7 @@ class Shortcuts:
             call()
 
     def build(self) -> None:
-        with v.VDialog(v_model=("help",), max_width=420), html.Div(classes="help"):
+        with v.VDialog(v_model=("help",), max_width="36rem"), html.Div(classes="help"):
             html.H2("Keyboard shortcuts", classes="part")
             with html.Div(classes="keys"):
                 for key, what in KEYS.items():

@@ -43,6 +43,10 @@ class TurnWorker:
         """Whether a job waits or runs."""
         return bool(self._waiting)
 
+    def start(self) -> None:
+        """Start the worker ahead of its first job, so that it is warm then. Raises JobError."""
+        self._jobs.start()
+
     def submit(self, job: str, fields: Mapping[str, Any], listener: Listener) -> str:
         if job not in _NEEDS_TURN:
             return self._jobs.submit(job, fields, listener)

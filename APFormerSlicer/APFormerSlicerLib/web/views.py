@@ -70,6 +70,11 @@ class Views:
         node = vtkMRMLSliceNode
         node.JumpAllSlices(self._slicer.scene, *ras, node.CenteredJumpSlice)
 
+    def show_place(self, ras: Sequence[float]) -> None:
+        """Scroll all slice views to a place, mm, without moving the image in them."""
+        node = vtkMRMLSliceNode
+        node.JumpAllSlices(self._slicer.scene, *ras, node.OffsetJumpSlice)
+
     def frame_3d(self) -> None:
         """Everything that is shown in 3D in sight."""
         for view in self._slicer.view_manager.get_threed_views():
@@ -92,7 +97,8 @@ def _slice_corner(server: Server, _view_id: str, view: Any) -> None:
     name = view.get_singleton_tag()
     slider = connect_slice_view_slider_to_state(server, view)
     html.Div(_NAMES.get(name, name), classes=f"view-name view-name-{name.lower()}")
-    with html.Div(classes="view-slider"):
+    html.Div("No image yet", classes="view-empty", v_if="!image_id")
+    with html.Div(classes="view-slider", v_if="image_id"):
         v.VSlider(
             v_model=(slider.name.value,),
             min=(slider.name.min_value,),
@@ -108,3 +114,4 @@ def _slice_corner(server: Server, _view_id: str, view: Any) -> None:
 
 def _three_d_corner(_server: Server, _view_id: str, _view: Any) -> None:
     html.Div("3D", classes="view-name")
+    html.Div("Surfaces appear here once something is segmented", classes="view-empty", v_if="!segments.length")

@@ -29,11 +29,22 @@
     link.click();
     URL.revokeObjectURL(link.href);
   };
+  const end = async () => {
+    await fetch("end", { method: "POST" });
+    window.location.assign("/"); // which says that it is over
+  };
   const register = () => {
     if (!window.trame) return setTimeout(register, 20);
-    window.trame.utils.apformer = { pick, download };
+    window.trame.utils.apformer = { pick, download, end };
   };
   register();
+  // When the connection is lost, trame takes the page away: the server then says why, or leads back into the session.
+  let drawn = false;
+  setInterval(async () => {
+    const there = document.querySelector(".page") !== null;
+    if (drawn && !there && (await fetch("favicon.ico").catch(() => null))?.ok) window.location.assign("/");
+    drawn ||= there;
+  }, 1500);
   document.addEventListener("dragover", (e) => e.preventDefault());
   document.addEventListener("drop", (e) => {
     e.preventDefault();
@@ -41,7 +52,7 @@
   });
   const KEYS = /^([1-5]|[snaukpectir?]|Escape|ArrowUp|ArrowDown)$/;
   document.addEventListener("keydown", (e) => {
-    if (e.target.closest("input, textarea, [role=slider], [role=listbox]") || e.altKey || e.metaKey) return;
+    if (e.target.closest("input:not([type=checkbox]), textarea, [role=slider], [role=listbox]") || e.altKey || e.metaKey) return;
     const key = e.ctrlKey ? `Control+${e.key}` : e.key;
     if (!KEYS.test(key) && !/^Control\+[zy]$/.test(key)) return;
     e.preventDefault();
