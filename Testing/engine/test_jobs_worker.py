@@ -46,7 +46,15 @@ def test_ready_comes_first_and_says_what_can_be_asked() -> None:
         host.ending_of("p")
     assert host.events[0].kind == "ready"
     assert host.events[0].data["pid"] == os.getpid()
-    assert host.events[0].data["jobs"] == ["benchmark", "check", "evaluate", "finetune", "models", "preflight", "segment"]
+    assert host.events[0].data["jobs"] == [
+        "benchmark",
+        "check",
+        "evaluate",
+        "finetune",
+        "models",
+        "preflight",
+        "segment",
+    ]
 
 
 def test_jobs_run_one_after_the_other_in_the_order_of_their_requests(gate: Gate) -> None:

@@ -1,7 +1,7 @@
 """One file per command. Each has `add_parser`, which imports nothing heavy, and a function that does the work."""
 
-from . import benchmark, dataset, demo, evaluate, finetune, models, segment, train
+from . import benchmark, dataset, demo, evaluate, finetune, models, segment, serve, train
 
-COMMANDS = (segment, evaluate, train, finetune, dataset, models, benchmark, demo)
+COMMANDS = (segment, evaluate, train, finetune, dataset, models, benchmark, demo, serve)
 
-__all__ = ["COMMANDS", "benchmark", "dataset", "demo", "evaluate", "finetune", "models", "segment", "train"]
+__all__ = ["COMMANDS", "benchmark", "dataset", "demo", "evaluate", "finetune", "models", "segment", "serve", "train"]
