@@ -173,6 +173,12 @@ def test_a_time_that_holds_no_training_is_refused_with_what_is_missing() -> None
     assert "at least 45 s more" in caught.value.remedy
 
 
+def test_what_is_missing_counts_every_training_that_shares_it() -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan_effort(10.0, step_s=2.0, validation_s=1.0, precision="float32", shares=4)
+    assert "at least 3 min more" in caught.value.remedy
+
+
 def test_validations_take_their_share_of_the_time_and_no_more() -> None:
     effort = plan_effort(600.0, step_s=0.5, validation_s=20.0, precision="float32")
     assert effort.epochs / effort.validate_every * 20.0 <= 0.15 * 600

@@ -133,7 +133,8 @@ class Round:
         if self.rehearses and self.place.judged:
             settling = 2 * min(IMAGES, len(self.training)) * forward if self.form.budget == GATES else 0.0
             seconds -= len(SHARES) * (validation + settling)
-        effort = plan_effort(seconds, step, validation if self.place.judged else 0.0, precision)
+        shares = self.place.folds - self.place.fold + 1
+        effort = plan_effort(seconds, step, validation if self.place.judged else 0.0, precision, shares)
         if not self.place.judged:
             effort = Effort(effort.epochs, effort.steps, effort.epochs, precision)
         guesses["validation"] = validation

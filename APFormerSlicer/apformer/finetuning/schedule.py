@@ -81,22 +81,23 @@ def _kind(stage: Stage) -> tuple[object, ...]:
     return GATING[stage.gates], stage.batch_size, *stage.size
 
 
-def plan_effort(seconds: float, step_s: float, validation_s: float, precision: str) -> Effort:
+def plan_effort(seconds: float, step_s: float, validation_s: float, precision: str, shares: int = 1) -> Effort:
     """Epochs and validations for a training of `seconds`.
 
     Args:
         step_s: seconds of a step, on average over the stages' epochs; validation_s: of one validation.
+        shares: trainings, this one included, among which more time would be divided.
 
     Raises:
         ConfigError: too little time for anything.
     """
     steps = int(seconds * (1 - VALIDATION_SHARE) / step_s)
     if steps < FEWEST_STEPS_IN_ALL:
+        more = shares * (FEWEST_STEPS_IN_ALL * step_s / (1 - VALIDATION_SHARE) - seconds)
         raise ConfigError(
             f"The time that is left for training, {max(0.0, seconds):.0f} s, holds {max(0, steps)} steps here.",
             f"With fewer than {FEWEST_STEPS_IN_ALL}, nothing is learned.",
-            f"Give at least {_minutes(FEWEST_STEPS_IN_ALL * step_s / (1 - VALIDATION_SHARE) - seconds)} more, or "
-            "train on a GPU.",
+            f"Give at least {_minutes(more)} more, or train on a GPU.",
         )
     epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, round(seconds / EPOCH_SECONDS)), max(6, steps // FEWEST_STEPS))
     every = max(1, math.ceil(validation_s * epochs / (VALIDATION_SHARE * seconds)))
