@@ -14,7 +14,7 @@ from apformer.bundles import ModelLibrary
 pytest.importorskip("monai", reason="training needs MONAI (the extra 'train')")
 
 from apformer.finetuning import finetune, rounds
-from apformer.finetuning.blend import AS_GOOD, SHARES, blended, choose_share
+from apformer.finetuning.blend import SHARES, as_good, blended, choose_share
 from apformer.finetuning.heads import grown_weights
 from apformer.finetuning.session import _middle
 from crash_samples import TINY, plain_pictures, weights_of
@@ -45,9 +45,15 @@ def test_the_nearest_place_to_the_base_that_is_as_good_as_the_best_is_chosen(
     dice: tuple[float, ...], learned: float, share: float
 ) -> None:
     by_share = dict(zip(SHARES, dice, strict=True))
-    chosen, told = choose_share(learned, by_share.__getitem__)
+    chosen, told = choose_share(learned, by_share.__getitem__, patients=100)
     assert chosen == share
     assert told == {**{f"{place:g}": value for place, value in by_share.items()}, "1": learned}
+
+
+def test_few_patients_do_not_decide_alone_how_far_the_model_leaves_its_base() -> None:
+    by_share = dict(zip(SHARES, (0.88, 0.89, 0.897), strict=True))
+    chosen = {patients: choose_share(0.90, by_share.__getitem__, patients)[0] for patients in (1, 2, 25, 400)}
+    assert chosen == {1: 0.25, 2: 0.5, 25: 0.75, 400: 1.0}
 
 
 def test_weights_lie_on_the_line_and_gates_and_counters_stay_as_learned() -> None:
@@ -69,7 +75,9 @@ def test_the_new_version_has_the_weights_of_the_chosen_place_and_new_structures_
     site = a_site(tmp_path / "site")
     tuned: dict[float, dict[str, torch.Tensor]] = {}
     for share in (0.5, 1.0):
-        monkeypatch.setattr(rounds, "choose_share", lambda learned, dice_at, share=share: (share, {"1": learned}))
+        monkeypatch.setattr(
+            rounds, "choose_share", lambda learned, dice_at, patients, share=share: (share, {"1": learned})
+        )
         outcome = finetune(a_request(site, name=f"share-{share}"), library=library)
         assert json.loads(outcome.report.read_text(encoding="utf-8"))["blend"]["share"] == share
         tuned[share] = weights_of(outcome.bundle)
@@ -91,7 +99,7 @@ def test_the_report_tells_how_good_every_place_was(tmp_path: Path, settings: dic
     blend = outcome.summary["blend"]
     assert set(blend["dice"]) == {f"{share:g}" for share in (*SHARES, 1.0)}
     best = max(blend["dice"].values())
-    assert blend["dice"][f"{blend['share']:g}"] >= best - AS_GOOD - 1e-5
+    assert blend["dice"][f"{blend['share']:g}"] >= best - as_good(1) - 1e-5
 
 
 @pytest.mark.parametrize("settings", [{"rehearsal": False}, {"base": None}])

@@ -65,6 +65,7 @@ class Study:
     runs: tuple[Run, ...]
 
 
+SALT = hashlib.sha256(b"benchmark finetune").hexdigest()[:32]  # the same patients train and validate each time
 ACDC = r"^(?P<patient>patient\d+)"
 LEFT = {"Left ventricle": "Left ventricle cavity"}
 HEART = {**LEFT, "Right ventricle": "Right ventricle", "Myocardium": "Myocardium"}
@@ -226,7 +227,7 @@ def _tell(event: Mapping[str, Any], say: Say) -> None:
 def _site(source: Source, chosen: list[Pair], one: Run, base: Bundle | None, study: Study, folder: Path) -> SiteDataset:
     known: tuple[Label, ...] = () if base is None else base.labels
     table = (*known, *_more(known, one.labels.values()))
-    dataset = SiteDataset.create(folder, table)
+    dataset = SiteDataset.create(folder, table, salt=SALT)
     mapping = {name: one.labels.get(name) for name in (source.names or {}).values()}
     report = import_cases(dataset, replace(source, pairs=tuple(chosen)), patient_pattern=study.patient, mapping=mapping)
     if report.failed:

@@ -42,8 +42,8 @@ class Index:
     cases: Mapping[int, SiteCase] = field(default_factory=dict)
 
     @staticmethod
-    def new(root: Path, labels: tuple[Label, ...]) -> Index:
-        return Index(root, new_salt(), labels)
+    def new(root: Path, labels: tuple[Label, ...], salt: str | None = None) -> Index:
+        return Index(root, salt or new_salt(), labels)
 
     def with_case(self, case: SiteCase) -> Index:
         """The index with `case` added, or changed."""

@@ -53,8 +53,14 @@ class SiteDataset:
         self._recovered = False
 
     @classmethod
-    def create(cls, root: Path | str, labels: Sequence[Label], wait_s: float = WAIT_S) -> SiteDataset:
+    def create(
+        cls, root: Path | str, labels: Sequence[Label], wait_s: float = WAIT_S, salt: str | None = None
+    ) -> SiteDataset:
         """Make an empty data set in a new or empty folder.
+
+        Args:
+            salt: 32 hexadecimal digits; by default drawn. A given one is for studies of public data, whose split
+                shall be the same each time: with a salt that others know, pseudonyms hide little.
 
         Raises:
             ConfigError: the folder holds something.
@@ -73,7 +79,7 @@ class SiteDataset:
                     "A data set is made in a folder of its own; nothing was changed.",
                     "Add cases to it, or choose another folder.",
                 )
-            content = Index.new(root, tuple(labels)).save()
+            content = Index.new(root, tuple(labels), salt).save()
         return cls(root, content, wait_s)
 
     @classmethod

@@ -2,8 +2,8 @@
 
 Wortsman et al., "Robust fine-tuning of zero-shot models" (CVPR 2022, WiSE-FT): on the way back along that line, a
 fine-tuned network regains what it has forgotten long before it loses what it has learned. The paper leaves the place to
-the user; here it is the one nearest the base that is as good on the site's own validation cases, so that no case of the
-base's is needed.
+the user; here it is the one nearest the base that is as good on the site's own validation cases, as far as these can
+tell, so that no case of the base's is needed.
 """
 
 from __future__ import annotations
@@ -14,18 +14,28 @@ import torch
 from torch import Tensor
 
 SHARES = (0.25, 0.5, 0.75)  # of the way, besides all of it
-AS_GOOD = 0.002  # mean Dice; see `verdict.BETTER`: less is within what a second training of the same cases gives
+SPREAD = 0.02  # of mean Dice between patients (standard deviation), about
 
 
-def choose_share(learned: float, dice_at: Callable[[float], float]) -> tuple[float, dict[str, float]]:
-    """The smallest share of the way whose mean Dice is at most `AS_GOOD` below the best of all, and all Dice by share.
+def as_good(patients: int) -> float:
+    """Mean Dice that so many validation patients cannot tell from none: a standard error.
+
+    With it the simplest of several models is chosen as in Breiman et al., "Classification and Regression Trees" (1984),
+    3.4.3: a few patients must not decide alone how far a model leaves what many have taught it.
+    """
+    return SPREAD / max(1, patients) ** 0.5
+
+
+def choose_share(learned: float, dice_at: Callable[[float], float], patients: int) -> tuple[float, dict[str, float]]:
+    """The smallest share of the way whose mean Dice is at most `as_good` below the best of all, and all Dice by share.
 
     Args:
+        patients: who validate.
         learned: mean Dice at the end of the way, on the validation cases.
         dice_at: the same for another share; asked once for each.
     """
     found = {share: dice_at(share) for share in SHARES} | {1.0: learned}
-    enough = max(found.values()) - AS_GOOD
+    enough = max(found.values()) - as_good(patients)
     share = min(share for share, dice in found.items() if dice >= enough)
     return share, {f"{share:g}": round(dice, 5) for share, dice in found.items()}
 

@@ -190,7 +190,10 @@ class Round:
         """Where between the base and what was learned the new model is; see `blend`."""
         if not self.rehearses:
             return None
-        share, dice = choose_share(trainer.best[0], lambda share: trainer.dice_of(self._on_the_way(learned, share)))
+        patients = len({case.patient for case in self.validation.cases})
+        share, dice = choose_share(
+            trainer.best[0], lambda share: trainer.dice_of(self._on_the_way(learned, share)), patients
+        )
         return {"share": share, "dice": dice}
 
     def _on_the_way(self, learned: dict[str, Tensor], share: float) -> dict[str, Tensor]:
