@@ -65,6 +65,14 @@ def test_a_nifti_image_is_segmented_and_downloaded_on_its_own_grid(
     assert remedy.startswith("Download .seg.nrrd or NIfTI")
 
 
+@pytest.mark.parametrize("kind", ["nrrd", "mha"])
+def test_nrrd_and_mha_images_are_loaded(a_page: WebPage, a_hippocampus: Volume, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"crop-as-{kind}.{kind}"
+    write_scalar(path, a_hippocampus)
+    a_page.upload(path)
+    a_page.wait_for_image(f"crop-as-{kind}")
+
+
 def test_a_downloaded_segmentation_is_uploaded_again_for_review(
     a_page: WebPage, a_hippocampus: Volume, tmp_path: Path
 ) -> None:
