@@ -49,18 +49,12 @@ def a_scene(a_host: Host) -> Any:
 def make_volume_node(a_scene: Any) -> VolumeMaker:
     """Adds a volume node with the array, (k, j, i) or (k, j, i, components), and the ijkToRAS matrix."""
     import vtk
-    from vtk.util.numpy_support import numpy_to_vtk
+    from headless import add_volume
 
     def make(
         array: np.ndarray, ijk_to_ras: np.ndarray | None = None, name: str = "CT", kind: str = "vtkMRMLScalarVolumeNode"
     ) -> Any:
-        image = vtk.vtkImageData()
-        k, j, i = array.shape[:3]
-        image.SetDimensions(i, j, k)
-        scalars = array.ravel() if array.ndim == 3 else array.reshape(-1, array.shape[3])
-        image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(scalars), deep=True))
-        node = a_scene.AddNewNodeByClass(kind, name)
-        node.SetAndObserveImageData(image)
+        node = add_volume(a_scene, array, name, kind)
         matrix = vtk.vtkMatrix4x4()
         matrix.DeepCopy((np.eye(4) if ijk_to_ras is None else ijk_to_ras).ravel().tolist())
         node.SetIJKToRASMatrix(matrix)

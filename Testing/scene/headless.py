@@ -58,6 +58,18 @@ def matrix_of(volume_node: Any) -> Any:
     return matrix
 
 
+def add_volume(scene: Any, array: np.ndarray, name: str, kind: str = "vtkMRMLScalarVolumeNode") -> Any:
+    """A volume node with the array, (k, j, i) or (k, j, i, components), of voxels of 1 mm."""
+    image = vtk.vtkImageData()
+    k, j, i = array.shape[:3]
+    image.SetDimensions(i, j, k)
+    scalars = array.ravel() if array.ndim == 3 else array.reshape(-1, array.shape[3])
+    image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(scalars), deep=True))
+    node = scene.AddNewNodeByClass(kind, name)
+    node.SetAndObserveImageData(image)
+    return node
+
+
 def segment_mask(segmentation_node: Any, segment_id: str, shape_kji: tuple[int, int, int]) -> np.ndarray:
     """The voxels of a segment by their indices in the layer, found by VTK's means alone: uint8, (k, j, i)."""
     image = slicer.vtkOrientedImageData()

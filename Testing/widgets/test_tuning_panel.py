@@ -165,6 +165,14 @@ def test_the_estimate_is_a_verdict_in_words(shown: Shown, a_site: Path) -> None:
     assert shown.ui.tuningLabel.text == "There are 2 cases. Too few. Add 2."
 
 
+def test_an_estimate_of_other_choices_than_those_that_are_made_now_is_not_shown(shown: Shown, a_site: Path) -> None:
+    shown.ui.estimateButton.click()
+    asked = shown.trainer.last
+    shown.ui.minutesSpinBox.setValue(shown.ui.minutesSpinBox.value + 5)
+    asked.tell("result", ok=False, reason={"what": "There are 2 cases.", "meaning": "Too few.", "remedy": "Add 2."})
+    assert shown.ui.tuningLabel.text == ""
+
+
 def test_a_training_is_watched_with_curves_and_cancelled(shown: Shown, a_site: Path, tmp_path: Path) -> None:
     import qt
 

@@ -86,17 +86,10 @@ def a_workflow(a_scene: Any, a_worker: PlayedWorker, a_library: ModelLibrary) ->
 @pytest.fixture
 def make_volume_node(a_scene: Any) -> Callable[..., Any]:
     """Adds a volume node with the array, (k, j, i) or (k, j, i, components)."""
-    import vtk
-    from vtk.util.numpy_support import numpy_to_vtk
+    from headless import add_volume
 
     def make(array: np.ndarray, name: str = "MR", kind: str = "vtkMRMLScalarVolumeNode") -> Any:
-        image = vtk.vtkImageData()
-        k, j, i = array.shape[:3]
-        image.SetDimensions(i, j, k)
-        scalars = array.ravel() if array.ndim == 3 else array.reshape(-1, array.shape[3])
-        image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(scalars), deep=True))
-        node = a_scene.AddNewNodeByClass(kind, name)
-        node.SetAndObserveImageData(image)
+        node = add_volume(a_scene, array, name, kind)
         node.SetSpacing(1.0, 1.0, 2.0)
         return node
 

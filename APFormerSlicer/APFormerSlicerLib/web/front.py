@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp import web
 
+from . import front_pages
 from .proxy import SAFE_HEADERS, pass_on
 from .sessions import Sessions
 from .settings import Settings
@@ -56,10 +57,10 @@ class Front:
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Nobody without the token, no other site's page, and no name that another site gave to this computer."""
         if self.settings.is_local and _host_of(request.host) not in ("localhost", "127.0.0.1", "::1"):
-            return _page("wrong-host", status=403)
+            return _show(front_pages.WRONG_HOST)
         origin = request.headers.get("Origin")
         if origin is not None and urlsplit(origin).netloc != request.host:
-            return _page("wrong-origin", status=403)
+            return _show(front_pages.WRONG_ORIGIN)
         response = await handler(request)
         if not response.prepared:
             response.headers.update(SAFE_HEADERS)
@@ -77,8 +78,8 @@ class Front:
             return web.Response(status=204)
         if not await session.ready(_WAIT_SECONDS):
             if session.ended is not None:
-                return _page("failed", status=500)
-            return _page("starting") if _is_page(request) else web.Response(status=503, text="starting")
+                return _show(front_pages.FAILED)
+            return _show(front_pages.STARTING) if _is_page(request) else web.Response(status=503, text="starting")
         if request.path == "/" and "token" in request.query:
             return web.HTTPFound("/")  # out of the address bar, and of screenshots of it
         if request.path == _LAUNCHER:
@@ -93,14 +94,14 @@ class Front:
         """
         if not _is_page(request):
             return web.Response(status=401, text="This browser has no session any more. Load the page again.")
-        ended = self._sessions.why_ended(key)
-        if ended is not None and "again" not in request.query:
-            return _page("ended", why=ended)
-        known = ended is not None or self.token is None
+        why = self._sessions.why_ended(key)
+        if why is not None and "again" not in request.query:
+            return _show(front_pages.ended(why))
+        known = why is not None or self.token is None
         if not known and not hmac.compare_digest(request.query.get("token", ""), self.token or ""):
-            return _page("no-token", status=401)
+            return _show(front_pages.NO_TOKEN)
         if self._sessions.full:
-            return _page("full", status=503, users=str(self.settings.users))
+            return _show(front_pages.full(self.settings.users))
         session = await self._sessions.open()
         response = web.HTTPFound("/")
         response.headers.update(SAFE_HEADERS)
@@ -122,12 +123,8 @@ def _host_of(host: str) -> str:
     return urlsplit(f"//{host}").hostname or ""
 
 
-def _page(name: str, status: int = 200, **values: str) -> web.Response:
-    """One of the small pages that the front has itself."""
-    text = (_ASSETS / f"{name}.html").read_text(encoding="utf-8")
-    for key, value in values.items():
-        text = text.replace("{{" + key + "}}", value)
-    return web.Response(text=text, status=status, content_type="text/html", headers=SAFE_HEADERS)
+def _show(page: front_pages.FrontPage) -> web.Response:
+    return web.Response(text=page.text(), status=page.status, content_type="text/html", headers=SAFE_HEADERS)
 
 
 async def serve(settings: Settings) -> None:

@@ -28,16 +28,16 @@ def button(text: str, call: str, icon: str = "", key: str = "", **attributes: An
             html.Kbd(key)
 
 
+_FIELD: dict[str, Any] = {"density": "compact", "variant": "outlined", "hide_details": True, "classes": "mb-3"}
+
+
 def select(label: str, model: str, items: str, **attributes: Any) -> None:
     """A list to choose from; `model` and `items` are names of the page's state."""
     v.VSelect(
         v_model=(model,),
         items=(items,),
         label=label,
-        density="compact",
-        variant="outlined",
-        hide_details=True,
-        classes="mb-3",
+        **_FIELD,
         **attributes,
     )
 
@@ -46,9 +46,6 @@ def text_field(label: str, model: str, **attributes: Any) -> None:
     v.VTextField(
         v_model=(model,),
         label=label,
-        density="compact",
-        variant="outlined",
-        hide_details=True,
-        classes="mb-3",
+        **_FIELD,
         **attributes,
     )

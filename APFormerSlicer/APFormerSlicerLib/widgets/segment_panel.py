@@ -14,6 +14,7 @@ from ..workflow import Batch, Run, Segmented, Workflow, every_frame, sentence
 from ..workflow.runs import DONE, FAILED
 from ..workflow.wording import device_in_words
 from .collaborators import Asks, Install, Ui
+from .estimate import Estimate
 from .hints import Hints, quietly, show_text
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -29,9 +30,8 @@ class SegmentPanel:
         self._ui, self._workflow, self._asks, self._install = ui, workflow, asks, install
         self._hints = Hints()
         self._job: Job | None = None
-        self._estimate: Run | None = None
+        self._estimate = Estimate(self._heard_estimate)
         self._estimated: Any = None  # the choice that the line is about
-        self._told = ""  # the line
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(PATIENCE_MS)
@@ -96,7 +96,7 @@ class SegmentPanel:
         elif self._install.missing():
             show_text(self._ui.preflightLabel, _("The first use installs what is needed, once."))
         elif self._key(choice) == self._estimated:
-            show_text(self._ui.preflightLabel, self._told)
+            show_text(self._ui.preflightLabel, self._estimate.line)
         else:
             show_text(self._ui.preflightLabel, _("Estimating..."))
             self._timer.start()
@@ -136,35 +136,21 @@ class SegmentPanel:
         if self.running is not None or self._workflow.watch.is_closing:
             return
         self._cancel_estimate()
-        self._estimated, self._told = self._key(choice), _("Estimating...")
+        self._estimated = self._key(choice)
         try:
-            run = self._workflow.segmenting.estimate(choice)
+            self._estimate.follow(self._workflow.segmenting.estimate(choice), _("Estimating..."))
         except APFormerError as error:
-            self._told = sentence(error)
-        else:
-            self._estimate = run
-            run.ended.connect(self._heard_estimate)
-            if run.over:
-                self._heard_estimate(run)
+            self._estimate.line = sentence(error)
         self._show_button()
 
-    def _heard_estimate(self, run: Run) -> None:
-        if run is not self._estimate:
-            return
-        self._estimate = None
-        if run.status == DONE:
-            self._told = " ".join([run.outcome.line, *run.outcome.warnings])
-        else:
-            self._told = "" if run.error is None else sentence(run.error)
+    def _heard_estimate(self) -> None:
         if not self._workflow.watch.is_closing:
             self._show_button()
 
     def _cancel_estimate(self) -> None:
         self._timer.stop()
-        run, self._estimate = self._estimate, None
-        if run is not None:
+        if self._estimate.cancel():
             self._estimated = None
-            run.cancel()
 
     def _forget_estimate(self) -> None:
         self._estimated = None
@@ -210,7 +196,8 @@ class SegmentPanel:
 
     def close(self) -> None:
         self._timer.stop()
-        self._job = self._estimate = None
+        self._job = None
+        self._estimate.forget()
 
 
 def fill_devices(combo: Any) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 from apformer.errors import APFormerError
 from slicer.i18n import tr as _
 
-from ..workflow import Choices, Run, Workflow, sentence
-from ..workflow.runs import DONE
+from ..workflow import Choices, Workflow
 from ..workflow.tuning import check_choices
 from .collaborators import Asks, Install, Ui
+from .estimate import Estimate
 from .hints import Hints, quietly, show_text
 from .labels_table import LabelsTable
 from .segment_panel import DEVICES, fill_devices
@@ -28,8 +28,7 @@ class TuningPanel:
         self._hints = Hints()
         self._named = False  # whether the user wrote a name of their own
         self._labels = LabelsTable(ui, self._changed)
-        self._estimate: Run | None = None
-        self._told = ""  # of the last estimate
+        self._estimate = Estimate(self.refresh)
         titles = (_("when it is better"), _("always"), _("never; I decide"))
         for title, value in zip(titles, ADOPT, strict=True):
             ui.adoptComboBox.addItem(title, value)
@@ -111,7 +110,7 @@ class TuningPanel:
         self._hints.allow(ui.tuneButton, checked)
         self._hints.allow(ui.estimateButton, checked)
         self._hints.allow(ui.resumeButton, self._workflow.tuning.can_resume(choices.name) if checked[0] else checked)
-        show_text(ui.tuningLabel, self._told if checked[0] else checked[1])
+        show_text(ui.tuningLabel, self._estimate.line if checked[0] else checked[1])
 
     def _check(self, choices: Choices) -> tuple[bool, str]:
         if self._install.missing():
@@ -165,7 +164,8 @@ class TuningPanel:
 
     def _changed(self, *_unused: Any) -> None:
         """Keep what can be kept; half a name cannot, nor can no label at all: that stands for all of them."""
-        self._told = ""
+        self._estimate.cancel()  # it would be of other choices
+        self._estimate.line = ""
         if self._none_learned:
             self._show_buttons()
             return
@@ -184,22 +184,8 @@ class TuningPanel:
     def _ask_estimate(self) -> None:
         if not self._install.ensure(training=True):
             return
-        run = self._workflow.tuning.estimate(self._choices())
-        self._estimate, self._told = run, _("Measuring a few steps...")
-        run.ended.connect(self._heard_estimate)
-        if run.over:
-            self._heard_estimate(run)
+        self._estimate.follow(self._workflow.tuning.estimate(self._choices()), _("Measuring a few steps..."))
         self._show_buttons()
-
-    def _heard_estimate(self, run: Run) -> None:
-        if run is not self._estimate:
-            return
-        self._estimate = None
-        if run.status == DONE:
-            self._told = " ".join([run.outcome.line, *run.outcome.warnings])
-        else:
-            self._told = "" if run.error is None else sentence(run.error)
-        self.refresh()
 
     def _toggle(self, *_unused: Any) -> None:
         if self._shown.running:
@@ -210,9 +196,7 @@ class TuningPanel:
     def _start(self, resume: bool) -> None:
         if not self._install.ensure(training=True):
             return
-        if self._estimate is not None:  # the worker does one thing after another
-            run, self._estimate = self._estimate, None
-            run.cancel()
+        self._estimate.cancel()
         self._workflow.tuning.start(self._choices(), resume=resume)
         self.refresh()
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from apformer.jobs.client import GRACE_SECONDS, remove_leftovers
 from apformer.jobs.exits import explain_exit
 from apformer.jobs.logs import last_lines, log_name
 from apformer.jobs.messages import READY
+from apformer.jobs.scratch import Scratch
 
 _STOP_MS = 3000  # for a process that was ended to be gone
 
@@ -37,7 +36,7 @@ class ProcessWorker:
         self._process: Any = None
         self._log: Path | None = None
         self._killed = self._closed = False
-        self._scratch: Path | None = None
+        self._scratch = Scratch()
 
     def submit(self, job: str, fields: Mapping[str, Any], listener: Callable[[Event], None]) -> str:
         """As `workflow.hosts.Worker.submit`."""
@@ -63,14 +62,12 @@ class ProcessWorker:
             self._talk.forget(job_id)
 
     def folder(self) -> Path:
-        """A new private folder (mode 0700) for one job's arrays; `close` removes what is still there."""
-        if self._scratch is None:
-            self._scratch = Path(tempfile.mkdtemp(prefix="apformer-jobs-"))
-        return Path(tempfile.mkdtemp(dir=self._scratch))
+        """As `workflow.hosts.Worker.folder`."""
+        return self._scratch.folder()
 
     def discard(self, folder: Path) -> None:
-        """Remove such a folder."""
-        shutil.rmtree(folder, ignore_errors=True)
+        """As `workflow.hosts.Worker.discard`."""
+        self._scratch.discard(folder)
 
     def close(self) -> None:
         """End the worker, tell the jobs that are lost, and remove the private folders."""
@@ -82,9 +79,7 @@ class ProcessWorker:
             if not process.waitForFinished(self._grace_ms):
                 self._kill(process)
                 process.waitForFinished(_STOP_MS)
-        if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
-            self._scratch = None
+        self._scratch.close()
 
     # ---------------------------------------------------------------- the process
 

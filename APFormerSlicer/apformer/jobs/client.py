@@ -5,9 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import re
-import shutil
 import sys
-import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Mapping
@@ -21,6 +19,7 @@ from .conversation import Conversation, JobState
 from .exits import explain_exit
 from .logs import last_lines, log_name
 from .messages import READY, Event, JobCancelledError, JobError, Listener
+from .scratch import Scratch
 
 GRACE_SECONDS = 2.0  # for a cancelled job, and for a worker that is told to stop
 _READ_BYTES = 1 << 16
@@ -63,7 +62,7 @@ class JobClient:
         self._over: dict[str, threading.Event] = {}
         self._worker: _Worker | None = None
         self._closed = False
-        self._scratch: Path | None = None
+        self._scratch = Scratch()
         atexit.register(self.close)  # a host that forgets must not leave a worker or files behind
 
     def __enter__(self) -> JobClient:
@@ -140,15 +139,12 @@ class JobClient:
                 del self._over[job_id]
 
     def folder(self) -> Path:
-        """A new private folder (mode 0700) for one job's arrays; `close` removes what is still there."""
-        with self._lock:
-            if self._scratch is None:
-                self._scratch = Path(tempfile.mkdtemp(prefix="apformer-jobs-"))
-            return Path(tempfile.mkdtemp(dir=self._scratch))
+        """A new private folder for one job's arrays; `close` removes what is still there."""
+        return self._scratch.folder()
 
     def discard(self, folder: Path) -> None:
         """Remove a folder of `folder`, once its results are read."""
-        shutil.rmtree(folder, ignore_errors=True)
+        self._scratch.discard(folder)
 
     def close(self) -> None:
         """Cancel what is left, end the worker, remove the private folders."""
@@ -160,8 +156,7 @@ class JobClient:
                     self._talk.cancel(job_id)
         if worker is not None:
             worker.stop(self._grace)
-        if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+        self._scratch.close()
         atexit.unregister(self.close)
 
     # ---------------------------------------------------------------- the worker

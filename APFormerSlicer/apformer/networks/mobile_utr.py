@@ -14,7 +14,7 @@ attention through torch's fused kernels, and a bottleneck of `torch.nn.Transform
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +25,7 @@ from ..pruning.adapters import TorchEncoderLayer
 from ..pruning.attention import LayerCost
 from ..pruning.auxiliaries import Auxiliaries
 from ..pruning.budget import dense_macs
-from .parts import crop_to, drop_path, pad_to_cells
+from .parts import checked_numbers, crop_to, drop_path, pad_to_cells
 
 NORMS = ("batch", "instance")
 # size -> channels, depths, heads. "large" is as released: 6.2 M parameters, where the papers' figures show about 7.9 M.
@@ -84,7 +84,7 @@ class MobileUtrConfig:
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 4096:
                 raise ValueError(f"{name} must be an integer from 1 to 4096, not {value!r}")
         for name, count, default in (("channels", 4, channels), ("depths", 5, depths), ("kernels", 3, ())):
-            self._settle_numbers(settle, name, count, default)
+            settle(name, checked_numbers(name, getattr(self, name) or default, count))
         if any(kernel % 2 == 0 for kernel in self.kernels):
             raise ValueError(f"kernels must be odd, not {self.kernels!r}")
         if any(width % self.heads for width in self.channels[2:]):
@@ -93,14 +93,6 @@ class MobileUtrConfig:
             raise ValueError(f"norm must be one of {NORMS}, not {self.norm!r}")
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop_path must be in [0, 1), not {self.drop_path!r}")
-
-    def _settle_numbers(
-        self, settle: Callable[[str, object], None], name: str, count: int, default: tuple[int, ...]
-    ) -> None:
-        numbers = tuple(int(v) for v in getattr(self, name) or default)
-        if len(numbers) != count or not all(1 <= v <= 4096 for v in numbers):
-            raise ValueError(f"{name} must be {count} numbers from 1 to 4096, not {getattr(self, name)!r}")
-        settle(name, numbers)
 
     @property
     def cell(self) -> tuple[int, ...]:

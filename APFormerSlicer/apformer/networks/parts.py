@@ -1,4 +1,4 @@
-"""Small parts that networks share: padding to whole cells, stochastic depth."""
+"""Small parts that networks share: checked settings, padding to whole cells, stochastic depth."""
 
 from __future__ import annotations
 
@@ -7,6 +7,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+
+def checked_numbers(name: str, numbers: Sequence[int], count: int) -> tuple[int, ...]:
+    """A network's widths or depths, one per level.
+
+    Raises:
+        ValueError: they are not `count` numbers from 1 to 4096.
+    """
+    found = tuple(int(number) for number in numbers)
+    if len(found) != count or not all(1 <= number <= 4096 for number in found):
+        raise ValueError(f"{name} must be {count} numbers from 1 to 4096, not {numbers!r}")
+    return found
 
 
 def pad_to_cells(image: Tensor, cell: Sequence[int]) -> Tensor:

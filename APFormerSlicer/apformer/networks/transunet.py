@@ -9,7 +9,7 @@ channels, the pooling behind the root is padded, where the released code pads it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +20,7 @@ from ..pruning.adapters import TorchEncoderLayer
 from ..pruning.attention import LayerCost
 from ..pruning.auxiliaries import Auxiliaries
 from ..pruning.budget import dense_macs
-from .parts import crop_to, pad_to_cells
+from .parts import checked_numbers, crop_to, pad_to_cells
 
 CELL = 16  # voxels per token along each axis
 GROUPS = 32  # of the group norms, as released
@@ -71,17 +71,11 @@ class TransUnetConfig:
             raise ValueError(f"hidden_size must be a multiple of num_heads, not {self.hidden_size} / {self.num_heads}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), not {self.dropout!r}")
-        self._settle_numbers(settle, "units", 3)
-        self._settle_numbers(settle, "decoder_channels", 5)
+        settle("units", checked_numbers("units", self.units, 3))
+        settle("decoder_channels", checked_numbers("decoder_channels", self.decoder_channels, 5))
         settle("image_size", tuple(int(v) for v in self.image_size))
         if len(self.image_size) != self.spatial_dims or not all(8 <= v <= 1024 for v in self.image_size):
             raise ValueError(f"image_size must be {self.spatial_dims} sizes from 8 to 1024, not {self.image_size!r}")
-
-    def _settle_numbers(self, settle: Callable[[str, object], None], name: str, count: int) -> None:
-        numbers = tuple(int(v) for v in getattr(self, name))
-        if len(numbers) != count or not all(1 <= v <= 4096 for v in numbers):
-            raise ValueError(f"{name} must be {count} numbers from 1 to 4096, not {getattr(self, name)!r}")
-        settle(name, numbers)
 
     @property
     def cell(self) -> tuple[int, ...]:
