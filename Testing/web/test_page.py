@@ -46,6 +46,15 @@ def test_both_sides_are_segmented_with_one_click_and_a_reload_rejoins_the_job(a_
     assert len(set(colours)) == 2
 
 
+def test_segment_stays_in_view_beside_a_result(a_page: WebPage) -> None:
+    a_page.press("2")
+    button = a_page.page.locator(".always button").bounding_box()
+    window = a_page.page.viewport_size
+    assert button is not None and window is not None
+    assert a_page.page.locator(".result").is_visible()
+    assert button["y"] + button["height"] <= window["height"]
+
+
 def test_nothing_is_asked_of_another_computer_by_the_page_or_by_the_server(
     a_page: WebPage, a_server: Served, asked: list[str]
 ) -> None:

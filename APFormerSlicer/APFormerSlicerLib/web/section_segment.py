@@ -197,17 +197,19 @@ class SegmentSection:
             with html.Div(v_if="estimate", classes=("estimate.ok ? 'estimate' : 'estimate refused'",)):
                 html.Div("{{ estimate.line }}")
                 html.Div("{{ warning }}", v_for="warning in estimate.warnings", key="warning", classes="warning")
-            button(
-                "Segment",
-                "trigger('segment')",
-                "mdi-auto-fix",
-                key="S",
-                color="primary",
-                variant="flat",
-                size="large",
-                block=True,
-                disabled=("!model || (job && job.kind === 'segment')",),
-            )
+            with html.Div(classes="always"):
+                button(
+                    "Segment",
+                    "trigger('segment')",
+                    "mdi-auto-fix",
+                    key="S",
+                    color="primary",
+                    variant="flat",
+                    size="large",
+                    block=True,
+                    classes="",
+                    disabled=("!model || (job && job.kind === 'segment')",),
+                )
 
     def _build_models(self) -> None:
         heading("Model")
