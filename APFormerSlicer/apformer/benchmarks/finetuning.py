@@ -84,7 +84,7 @@ STUDIES: dict[str, Study] = {
     "new-structure": Study(ACDC, 20, 30.0, (Run("base", 0, LEFT, BASE), Run("fine-tuned", 20, HEART, BASE))),
     "scratch": Study(r"^(?P<patient>hippocampus_\d+)", 40, 15.0, (Run("from scratch", 20, HIPPOCAMPUS, None),)),
     "learning-curve": Study(
-        ACDC, 20, 8.0,
+        ACDC, 20, 12.0,
         tuple(
             Run(f"{count} patients{', pruned' if budget else ''}", count, LEFT, BASE, budget)
             for count in (3, 5, 10, 20)

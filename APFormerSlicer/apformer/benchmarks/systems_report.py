@@ -8,6 +8,12 @@ from pathlib import Path
 from typing import Any
 
 Entry = Mapping[str, Any]
+# Of an entry: key, what it is called, and how many of it are one on the axis.
+_COSTS = (
+    ("gmac", "GMAC, q.k and A.v included", 1.0),
+    ("parameters", "million parameters", 1e6),
+    ("cpu_ratio", "time on the processor, x {baseline}", 1.0),
+)
 
 
 def render(done: Mapping[str, Any]) -> str:
@@ -64,34 +70,60 @@ def _at(entry: Any, keys: Sequence[str]) -> Any:
 
 
 def draw(done: Mapping[str, Any], path: Path) -> None:
-    """Mean Dice over labels against GMAC, parameters and time, one row of axes per data set, a point per entry."""
+    """Mean Dice over labels against GMAC, parameters and time: one row of axes per data set, a number per network.
+
+    Colours tell the systems, lighter forms are hollow. With several seeds, a number stands at their mean and a line
+    spans them.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     groups = _grouped(done)
-    costs = (
-        ("gmac", "GMAC, attention included"),
-        ("parameters", "parameters"),
-        ("cpu_ratio", "time, x the baseline's"),
+    networks = {entries[0]["network"]: entries[0]["system"] for rows in groups.values() for entries in rows}
+    numbers = {name: number for number, name in enumerate(networks, 1)}
+    systems = list(dict.fromkeys(networks.values()))
+    styles = {name: _style(name, f"C{systems.index(system)}") for name, system in networks.items()}
+    figure, axes = plt.subplots(
+        len(groups), len(_COSTS), figsize=(15, 4.6 * len(groups)), squeeze=False, sharey="row", layout="constrained"
     )
-    figure, axes = plt.subplots(len(groups), 3, figsize=(14, 4 * len(groups)), squeeze=False, sharey="row")
-    for row, (dataset, networks) in zip(axes, groups.items(), strict=True):
-        systems = list(dict.fromkeys(entries[0]["system"] for entries in networks))
-        for axis, (key, name) in zip(row, costs, strict=True):
-            for entries in networks:
-                color = f"C{systems.index(entries[0]['system'])}"
-                points = [(entry[key], _dice(entry)) for entry in entries]
-                axis.plot(*zip(*points, strict=True), "o", color=color)
-                axis.annotate(entries[0]["network"], points[0], fontsize=7, xytext=(3, 3), textcoords="offset points")
+    for row, (dataset, rows) in zip(axes, groups.items(), strict=True):
+        for axis, (key, title, unit) in zip(row, _COSTS, strict=True):
+            for entries in rows:
+                name, style = entries[0]["network"], styles[entries[0]["network"]]
+                cost = statistics.fmean(entry[key] for entry in entries) / unit
+                scores = [_dice(entry) for entry in entries]
+                axis.plot([cost] * 2, [min(scores), max(scores)], color=style["markeredgecolor"])
+                axis.plot(cost, statistics.fmean(scores), **style)
+                axis.annotate(
+                    str(numbers[name]), (cost, statistics.fmean(scores)), ha="center", va="center_baseline",
+                    fontsize=7, color="white" if style["markerfacecolor"] != "white" else style["markeredgecolor"],
+                )  # fmt: skip
             axis.set_xscale("log")
-            axis.set_xlabel(name)
+            axis.margins(0.08)
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.set_xlabel(title.format(**done["settings"]))
             axis.grid(alpha=0.3)
         row[0].set_ylabel(f"{dataset}: Dice, mean of labels")
-    figure.tight_layout()
+    handles = [plt.Line2D([], [], label=f"{numbers[name]}  {name}", **style) for name, style in styles.items()]
+    figure.legend(handles=handles, loc="outside right upper", fontsize=9, frameon=False)
     figure.savefig(path, dpi=80)
     plt.close(figure)
+
+
+def _style(name: str, color: str) -> dict[str, Any]:
+    lighter = any(part in name for part in ("pruned", "slim")) or name == "sparse-unetr"
+    return {
+        "marker": "o",
+        "markersize": 13,
+        "linestyle": "",
+        "markeredgecolor": color,
+        "markerfacecolor": "white" if lighter else color,
+    }
 
 
 def _dice(entry: Entry) -> float:
