@@ -124,6 +124,11 @@ ENTRANTS: dict[str, Entrant] = {
         "192 wide, 6 layers, patches of 8, r = 0",
         _registered("sparse_unetr", prune_ratio=0.0, **SPARSE),
     ),
+    "sparse-unetr-half": Entrant(
+        "sparse UNETR",
+        "192 wide, 6 layers, patches of 8, r = 0.5 twice",
+        _registered("sparse_unetr", prune_ratio=0.5, **SPARSE),
+    ),
     "sparse-unetr": Entrant(
         "sparse UNETR",
         "192 wide, 6 layers, patches of 8, r = 0.75 twice",

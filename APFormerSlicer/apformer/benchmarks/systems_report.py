@@ -116,7 +116,7 @@ def draw(done: Mapping[str, Any], path: Path) -> None:
 
 
 def _style(name: str, color: str) -> dict[str, Any]:
-    lighter = any(part in name for part in ("pruned", "slim")) or name == "sparse-unetr"
+    lighter = any(part in name for part in ("-pruned", "-slim-")) or name in ("sparse-unetr", "sparse-unetr-half")
     return {
         "marker": "o",
         "markersize": 13,
