@@ -13,7 +13,7 @@ from apformer.datasets import SiteDataset, identity
 from apformer.datasets.table import make_table
 from apformer.errors import ConfigError
 from apformer.finetuning.design import design
-from apformer.finetuning.schedule import plan_effort
+from apformer.finetuning.schedule import FEWEST_STEPS_IN_ALL, least_seconds, plan_effort
 from apformer.finetuning.verdict import judge
 from apformer.volume import Volume
 from torch import Tensor, nn
@@ -139,8 +139,14 @@ STAGES = (
 )
 
 
-def played(pace: Timed, seconds_per_step: dict[str, float], validation: float) -> tuple[float, list[dict[str, Any]]]:
-    """A training of `STAGES` on a machine of that speed: seconds in all, log rows."""
+def played(
+    pace: Timed, seconds_per_step: dict[str, float], validation: float, settling: float = 0.0
+) -> tuple[float, list[dict[str, Any]]]:
+    """A training of `STAGES` on a machine of that speed: seconds in all, log rows.
+
+    Args:
+        settling: seconds that setting thresholds takes, before the gates' first hard epoch.
+    """
     owners = [stage for stage in STAGES for _ in range(stage.epochs)]
     rows: list[dict[str, Any]] = []
     for epoch, stage in enumerate(owners):
@@ -149,6 +155,8 @@ def played(pace: Timed, seconds_per_step: dict[str, float], validation: float) -
         row = {"epoch": epoch + 1, "steps": steps, "train_seconds": train, "seconds": train}
         if validates(epoch, owners):
             row |= {"dice": {}, "seconds": train + validation}
+        if settling and stage.gates == "hard" and owners[epoch - 1] is not stage:
+            row |= {"settle_seconds": settling, "seconds": row["seconds"] + settling}
         rows.append(row)
     return sum(row["seconds"] for row in rows), rows
 
@@ -161,6 +169,14 @@ def test_a_time_is_kept_whatever_the_machine_turns_out_to_do(speed: float) -> No
     assert all(row["steps"] >= 1 for row in rows)
 
 
+def test_time_for_thresholds_is_kept_too_and_does_not_make_steps_look_slow() -> None:
+    pace = Timed(100.0, STAGES, lambda stage: 0.1, 1.0, settling_seconds=15.0)
+    total, rows = played(pace, {"closed": 0.1, "hard": 0.1}, 1.0, settling=20.0)
+    assert total == pytest.approx(100.0, rel=0.1)
+    hard = [row["steps"] for row in rows[STAGES[0].epochs + 1 :]]
+    assert min(hard) > 0.5 * rows[0]["steps"]
+
+
 def test_time_that_an_early_stop_saved_is_not_spent_elsewhere() -> None:
     pace = Timed(100.0, STAGES, lambda stage: 0.1, 0.0)
     rows = [{"epoch": 1, "steps": 100, "train_seconds": 10.0, "seconds": 10.0}]
@@ -171,6 +187,11 @@ def test_a_time_that_holds_no_training_is_refused_with_what_is_missing() -> None
     with pytest.raises(ConfigError, match="holds 4 steps") as caught:
         plan_effort(10.0, step_s=2.0, validation_s=1.0, precision="float32")
     assert "at least 45 s more" in caught.value.remedy
+
+
+def test_the_least_time_is_enough() -> None:
+    effort = plan_effort(least_seconds(2.0), step_s=2.0, validation_s=1.0, precision="float32")
+    assert effort.steps == FEWEST_STEPS_IN_ALL
 
 
 def test_what_is_missing_counts_every_training_that_shares_it() -> None:

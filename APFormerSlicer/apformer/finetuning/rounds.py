@@ -21,7 +21,7 @@ from ..networks.slimmed import slimmed_arguments
 from ..pruning.budget import Budget
 from ..pruning.plugin import PrunedNetwork
 from ..training.augment import fit
-from ..training.calibration import IMAGES, keep_foreground, keep_share
+from ..training.calibration import IMAGES, set_threshold
 from ..training.cases import Case, PreparedCases
 from ..training.checkpoint import CHECKPOINT
 from ..training.config import TrainingConfig
@@ -36,7 +36,7 @@ from .form import GATES, SLICES, Form
 from .heads import class_dependent, gate_parameters, grown_weights
 from .pictures import draw_overlay
 from .recipe import PHASE_NAMES, Effort, write_recipe
-from .schedule import StepTimer, plan_effort
+from .schedule import StepTimer, least_seconds, plan_effort
 from .setup import Setup
 from .slicing import examples, sliced
 
@@ -130,14 +130,16 @@ class Round:
         validation = forward * len(self.validation)
         seconds = left(validation)
         assert seconds is not None
+        settling = min(IMAGES, len(self.training)) * forward if self.form.budget == GATES else 0.0
         if self.rehearses and self.place.judged:
-            settling = 2 * min(IMAGES, len(self.training)) * forward if self.form.budget == GATES else 0.0
-            seconds -= len(SHARES) * (validation + settling)
+            seconds -= len(SHARES) * validation + (len(SHARES) + 1) * settling  # once more at the place that is chosen
+        if self.place.fold > 1:  # a few steps too many cost less than all the folds before
+            seconds = max(seconds, least_seconds(step))
         shares = self.place.folds - self.place.fold + 1
         effort = plan_effort(seconds, step, validation if self.place.judged else 0.0, precision, shares)
         if not self.place.judged:
             effort = Effort(effort.epochs, effort.steps, effort.epochs, precision)
-        guesses["validation"] = validation
+        guesses |= {"validation": validation, "settling": 2 * settling}  # of the weights, and of their average
         return {"form": form, "seconds": seconds, "effort": asdict(effort), "guesses": guesses, "counted": False}
 
     def run(self, settled: dict[str, Any], version: str) -> Trained:
@@ -149,7 +151,8 @@ class Round:
         config = self._recipe(effort, version)
         pace = None
         if seconds is not None:
-            pace = Timed(seconds, config.stages, lambda stage: guesses[_key(stage)], guesses["validation"])
+            validation, settling = guesses["validation"], guesses["settling"]
+            pace = Timed(seconds, config.stages, lambda stage: guesses[_key(stage)], validation, settling)
         validations = sum(stage.epochs for stage in config.stages) // effort.validate_every
         trainer = Trainer(
             config,
@@ -225,10 +228,7 @@ class Round:
         budget = self.setup.request.budget
         if budget is None or not isinstance(network, APFormer | PrunedNetwork):
             return
-        keep = Budget.parse(budget).keep
-        if keep is not None:
-            keep_share(network, self._readable(), keep)
-        keep_foreground(network, self._readable(), FOREGROUND_KEPT)
+        set_threshold(network, self._readable(), Budget.parse(budget).keep, FOREGROUND_KEPT)
 
     def _begin(self) -> None:
         """Find the weights to begin with, once; without a base they are left to chance, which the seed decides.

@@ -81,6 +81,11 @@ def _kind(stage: Stage) -> tuple[object, ...]:
     return GATING[stage.gates], stage.batch_size, *stage.size
 
 
+def least_seconds(step_s: float) -> float:
+    """Seconds of the shortest training that `plan_effort` does not refuse, by the seconds of a step."""
+    return (1 + 1e-9) * FEWEST_STEPS_IN_ALL * step_s / (1 - VALIDATION_SHARE)  # a little more: it is rounded down
+
+
 def plan_effort(seconds: float, step_s: float, validation_s: float, precision: str, shares: int = 1) -> Effort:
     """Epochs and validations for a training of `seconds`.
 
@@ -93,7 +98,7 @@ def plan_effort(seconds: float, step_s: float, validation_s: float, precision: s
     """
     steps = int(seconds * (1 - VALIDATION_SHARE) / step_s)
     if steps < FEWEST_STEPS_IN_ALL:
-        more = shares * (FEWEST_STEPS_IN_ALL * step_s / (1 - VALIDATION_SHARE) - seconds)
+        more = shares * (least_seconds(step_s) - seconds)
         raise ConfigError(
             f"The time that is left for training, {max(0.0, seconds):.0f} s, holds {max(0, steps)} steps here.",
             f"With fewer than {FEWEST_STEPS_IN_ALL}, nothing is learned.",

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from ..errors import InputError
 from .cases import PreparedCases
 from .config import Augmentation, Stage
+from .pathology import RandLesionsd, RandOrganShiftd
 
 
 def build_augmentation(config: Augmentation, spatial_dims: int, size: Sequence[int], air_is_zero: bool) -> mt.Compose:
@@ -23,7 +24,12 @@ def build_augmentation(config: Augmentation, spatial_dims: int, size: Sequence[i
     rotations = (radians,) if spatial_dims == 2 else (radians,) * 3
     # Air is 0 after a window; after percentile scaling 0 is the mean, so the edge is repeated instead.
     padding = "zeros" if air_is_zero else "border"
-    steps: list[mt.Transform] = [mt.RandFlipd(both, prob=config.flip_p, spatial_axis=axis) for axis in config.flip_axes]
+    steps: list[mt.Transform] = []
+    if config.organ_p:
+        steps.append(RandOrganShiftd(config.organ_p, config.organ_shift))
+    if config.lesion_p:
+        steps.append(RandLesionsd(config.lesion_p, config.lesion_shift))
+    steps += [mt.RandFlipd(both, prob=config.flip_p, spatial_axis=axis) for axis in config.flip_axes]
     if config.rotate90_p:
         steps.append(mt.RandRotate90d(both, prob=config.rotate90_p, max_k=3, spatial_axes=(0, 1)))
     steps.append(

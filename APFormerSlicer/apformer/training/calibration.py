@@ -6,6 +6,7 @@ A threshold that was learned on one site's images prunes too much on another's, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -18,25 +19,25 @@ from .augment import fit
 from .cases import PreparedCases
 from .losses import cells_with_foreground
 
-IMAGES = 96  # over which a threshold is set, evenly over the cases
+IMAGES = 96  # at most: over which a threshold is set, evenly over the cases
 
 
 @torch.no_grad()
-def keep_foreground(network: APFormer | PrunedNetwork, cases: PreparedCases, recall: float) -> None:
-    """Lower the threshold, if need be, until `recall` of the tokens that hold foreground are kept without the ring."""
+def set_threshold(network: APFormer | PrunedNetwork, cases: PreparedCases, share: float | None, recall: float) -> None:
+    """Set the threshold so that `share` of all tokens are kept on average, the safety ring included; then lower it, if
+    need be, until `recall` of the tokens that hold foreground are kept without the ring.
+
+    Args:
+        share: None leaves the threshold where it is, but for what `recall` asks.
+    """
+    gate = network.query_gate
+    assert gate is not None
     margins, cells = _look(network, cases)
+    if share is not None:
+        gate.threshold.fill_(find_threshold(margins, share, gate.ring))
     found = torch.cat([margin[cell > 0] for margin, cell in zip(margins, cells, strict=True)])
-    assert network.query_gate is not None
     if found.numel():
-        network.query_gate.threshold.clamp_(max=float(found.quantile(1 - recall)) - 1e-4)
-
-
-@torch.no_grad()
-def keep_share(network: APFormer | PrunedNetwork, cases: PreparedCases, share: float) -> None:
-    """Set the threshold so that `share` of all tokens are kept on average, the safety ring included."""
-    margins, _ = _look(network, cases)
-    assert network.query_gate is not None
-    network.query_gate.threshold.fill_(find_threshold(margins, share, network.query_gate.ring))
+        gate.threshold.clamp_(max=float(found.quantile(1 - recall)) - 1e-4)
 
 
 def _look(network: APFormer | PrunedNetwork, cases: PreparedCases) -> tuple[list[Tensor], list[Tensor]]:
@@ -58,7 +59,7 @@ def _look(network: APFormer | PrunedNetwork, cases: PreparedCases) -> tuple[list
 
 def _images(cases: PreparedCases) -> Iterator[tuple[Tensor, Tensor]]:
     patch = cases.preprocessing.patch_size
-    for index in range(0, len(cases), max(1, len(cases) // IMAGES)):
+    for index in range(0, len(cases), math.ceil(len(cases) / IMAGES) or 1):
         image, label = cases.item(index)
         size = [max(a, b) for a, b in zip(image.shape[1:], patch, strict=True)]
         yield fit(image, size), fit(label.float(), size)

@@ -160,7 +160,7 @@ class Trainer:
             steps = self.processes.from_first(self.pace.steps(self.epoch, stage, self.rows))
             row: Row = {"epoch": self.epoch + 1, "size": list(stage.size), "gates": stage.gates, "steps": steps}
             row |= self._train_epoch(stage, steps)
-            row["train_seconds"] = round(time.monotonic() - started, 3)
+            row["train_seconds"] = round(time.monotonic() - started - row.get("settle_seconds", 0.0), 3)
             self.epoch += 1
             self.within = 0.0
             if self._validates(stage):
@@ -229,10 +229,13 @@ class Trainer:
             if ".position." in name:
                 parameter.requires_grad_(stage.learn_position)
         self.gates.enter(stage)
+        means: Row = {}
         if stage.gates == "hard" and self.epoch == self._first_epoch(stage):
+            began = time.monotonic()
             for network in (self.network, self.ema.module):
                 self.gates.prepare_validation(network, stage)
                 self.settle(network)
+            means["settle_seconds"] = round(time.monotonic() - began, 3)  # tells nothing of how long steps take
         self.joined = self.processes.joined(self.network, self.device)
         # Dropout: a resumed run continues identically, and no two processes drop the same.
         torch.manual_seed(self.config.seed * 104_729 + self.epoch * self.processes.size + self.processes.rank)
@@ -248,7 +251,7 @@ class Trainer:
                 sums[name] = sums.get(name, 0.0) + value
                 counts[name] = counts.get(name, 0) + 1
             self.step += 1
-        means: Row = {f"loss_{name}": round(sums[name] / counts[name], 5) for name in sums}
+        means |= {f"loss_{name}": round(sums[name] / counts[name], 5) for name in sums}
         if self.skipped:
             means["skipped_steps"] = self.skipped
         return {"learning_rate": rate, **means}

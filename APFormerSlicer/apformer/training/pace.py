@@ -40,24 +40,30 @@ class Timed:
         stages: the whole schedule.
         step_seconds: a first guess of the seconds one step of a stage takes; corrected by what is measured.
         validation_seconds: the same for one validation.
+        settling_seconds: the same for setting thresholds, once, before gates become hard.
     """
 
     seconds: float
     stages: tuple[Stage, ...]
     step_seconds: Callable[[Stage], float]
     validation_seconds: float
+    settling_seconds: float = 0.0
 
     def steps(self, epoch: int, stage: Stage, rows: Rows) -> int:
         """See `Pace`."""
         owners = [owner for owner in self.stages for _ in range(owner.epochs)]
         left = self.seconds - sum(row["seconds"] for row in rows)
+        if not any("settle_seconds" in row for row in rows):
+            left -= self.settling_seconds
         checks = sum(validates(number, owners) for number in range(epoch, len(owners)))
         share = (left - checks * self._validation(rows)) / (len(owners) - epoch)
         share = min(share, LONGEST_EPOCH * self.seconds / len(owners))
         return max(1, int(share / self._step(stage, owners, rows)))
 
     def _validation(self, rows: Rows) -> float:
-        measured = [row["seconds"] - row["train_seconds"] for row in rows if "dice" in row]
+        measured = [
+            row["seconds"] - row["train_seconds"] - row.get("settle_seconds", 0.0) for row in rows if "dice" in row
+        ]
         return measured[-1] if measured else self.validation_seconds
 
     def _step(self, stage: Stage, owners: Sequence[Stage], rows: Rows) -> float:
