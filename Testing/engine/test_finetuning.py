@@ -18,6 +18,8 @@ pytest.importorskip("monai", reason="training needs MONAI (the extra 'train')")
 
 from apformer.finetuning import finetune
 from apformer.finetuning.rounds import FEWEST_PATIENCE
+from apformer.finetuning.schedule import FEWEST_STEPS_IN_ALL
+from apformer.finetuning.session import _Session
 from finetune_samples import a_ball, a_base, a_request, a_site
 
 ENOUGH = 90  # epochs after which a small network tells balls from noise; half of them are not enough for it
@@ -201,3 +203,18 @@ def test_a_training_that_no_longer_improves_ends_early(tmp_path: Path, library: 
         scores = [sum(event["dice"].values()) for event in epochs if event["dice"]]
         assert max(scores[-FEWEST_PATIENCE:]) > max(scores[:-FEWEST_PATIENCE])
     assert outcome.summary["time"]["used_s"] > 0
+
+
+def test_a_fold_that_has_no_time_left_takes_the_fewest_steps_instead_of_losing_the_folds_before(
+    tmp_path: Path, library: ModelLibrary, base: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three folds and the final training; after the first, the clock says that nothing is left."""
+    times = {4: 4.0}  # by trainings that are left
+    monkeypatch.setattr(_Session, "_time_for", lambda self, setup, folder, left, validation: times.get(left, 0.0))
+    site = a_site(tmp_path / "site", patients=4, labels="Ball", only=1)
+    outcome = finetune(a_request(site, epochs=None, seconds=60.0), library=library)
+    steps: dict[int, int] = {}
+    for row in json.loads(outcome.report.read_text(encoding="utf-8"))["curves"]:
+        steps[row["fold"]] = steps.get(row["fold"], 0) + row["steps"]
+    assert sorted(steps) == [1, 2, 3, 4]
+    assert all(1 <= steps[fold] <= 3 * FEWEST_STEPS_IN_ALL for fold in (2, 3, 4))
