@@ -35,6 +35,7 @@ class Entrant:
         build: from image channels, classes and size.
         phases: of its training. budget: of the search, if one of them is a search.
         ssa: see `Training`. system: which of the four systems it belongs to, or MONAI.
+        sparse: whether the network itself leaves tokens out.
     """
 
     system: str
@@ -43,6 +44,12 @@ class Entrant:
     phases: tuple[Phase, ...] = DENSE
     budget: SearchBudget | None = None
     ssa: bool = False
+    sparse: bool = False
+
+    @property
+    def is_lighter(self) -> bool:
+        """Whether it is a lighter form of another one."""
+        return self.sparse or self.phases is not DENSE
 
 
 def _registered(name: str, **arguments: object) -> Callable[[int, int, tuple[int, ...]], nn.Module]:
@@ -128,11 +135,13 @@ ENTRANTS: dict[str, Entrant] = {
         "sparse UNETR",
         "192 wide, 6 layers, patches of 8, r = 0.5 twice",
         _registered("sparse_unetr", prune_ratio=0.5, **SPARSE),
+        sparse=True,
     ),
     "sparse-unetr": Entrant(
         "sparse UNETR",
         "192 wide, 6 layers, patches of 8, r = 0.75 twice",
         _registered("sparse_unetr", prune_ratio=0.75, **SPARSE),
+        sparse=True,
     ),
     "transunet": Entrant("joint search", "ResNet 8 wide, ViT 192 wide, 12 layers", _TRANSUNET),
     **{

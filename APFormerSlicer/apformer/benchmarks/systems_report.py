@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .systems_entrants import ENTRANTS
+
 Entry = Mapping[str, Any]
 # Of an entry: key, what it is called, and how many of it are one on the axis.
 _COSTS = (
@@ -116,13 +118,12 @@ def draw(done: Mapping[str, Any], path: Path) -> None:
 
 
 def _style(name: str, color: str) -> dict[str, Any]:
-    lighter = any(part in name for part in ("-pruned", "-slim-")) or name in ("sparse-unetr", "sparse-unetr-half")
     return {
         "marker": "o",
         "markersize": 13,
         "linestyle": "",
         "markeredgecolor": color,
-        "markerfacecolor": "white" if lighter else color,
+        "markerfacecolor": "white" if ENTRANTS[name].is_lighter else color,
     }
 
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 BRIGHTER_LESIONS = 0.2  # share; most are darker than what is around them
 MOST_LESIONS = 3
 LESION_RADIUS = (0.02, 0.16)  # of the image's shorter side
-LESION_EDGE = 0.2  # of the radius, over which a lesion fades
+LESION_EDGE = 0.2  # of the radius, over which a lesion fades on each side of its border
 
 
 class RandOrganShiftd(mt.RandomizableTransform, mt.MapTransform):
@@ -93,4 +93,4 @@ def _ellipsoid(shape: tuple[int, ...], centre: Tensor, radii: list[float]) -> Te
     for axis, (size, middle, radius) in enumerate(zip(shape, centre, radii, strict=True)):
         line = ((torch.arange(size) - middle) / radius) ** 2
         square = square + line.reshape([-1 if a == axis else 1 for a in range(len(shape))])
-    return torch.sigmoid((1 - square.sqrt()) / LESION_EDGE * 4)
+    return torch.sigmoid((1 - square.sqrt()) / LESION_EDGE * 4)  # 0.98 an edge inside the border, 0.02 an edge outside
