@@ -213,6 +213,16 @@ def test_completion_tells_groups_apart_by_their_tokens():
     assert (completed - fixed_positions((2, 2), 12, completed.device))[0, :, 0].tolist() == [1, 3, 0, 2]
 
 
+def test_before_training_it_does_not_matter_which_group_a_token_is_in():
+    assembly = TokenAssembly(SparseUnetrConfig(**SMALL)).eval()
+    cells = torch.randn(1, 4, 12)
+    completed = []
+    for order in (torch.tensor([[0, 1, 2, 3]]), torch.tensor([[3, 1, 0, 2]])):
+        places = list(order.split(1, dim=1))
+        completed.append(assembly([take(cells, place) for place in places], places, (2, 2)))
+    torch.testing.assert_close(*completed)
+
+
 @settings(max_examples=12, deadline=None)
 @given(
     dims_and_size=st.one_of(

@@ -131,18 +131,15 @@ ENTRANTS: dict[str, Entrant] = {
         "192 wide, 6 layers, patches of 8, r = 0",
         _registered("sparse_unetr", prune_ratio=0.0, **SPARSE),
     ),
-    "sparse-unetr-half": Entrant(
-        "sparse UNETR",
-        "192 wide, 6 layers, patches of 8, r = 0.5 twice",
-        _registered("sparse_unetr", prune_ratio=0.5, **SPARSE),
-        sparse=True,
-    ),
-    "sparse-unetr": Entrant(
-        "sparse UNETR",
-        "192 wide, 6 layers, patches of 8, r = 0.75 twice",
-        _registered("sparse_unetr", prune_ratio=0.75, **SPARSE),
-        sparse=True,
-    ),
+    **{
+        f"sparse-unetr-{ratio * 100:.0f}": Entrant(
+            "sparse UNETR",
+            f"192 wide, 6 layers, patches of 8, r = {ratio:g} twice",
+            _registered("sparse_unetr", prune_ratio=ratio, **SPARSE),
+            sparse=True,
+        )
+        for ratio in (0.5, 0.75, 0.9)
+    },
     "transunet": Entrant("joint search", "ResNet 8 wide, ViT 192 wide, 12 layers", _TRANSUNET),
     **{
         f"transunet-slim-{less}": Entrant(

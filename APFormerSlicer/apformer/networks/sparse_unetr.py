@@ -223,7 +223,9 @@ class TokenAssembly(nn.Module):
     """Multi-layer token assembly (MTA): the dropped groups and the kept tokens become one map again.
 
     Every group has its own linear layer and a learned token that says which group it is from. In grid order, with fixed
-    positions, they pass a transformer block, a norm and a linear layer.
+    positions, they pass a transformer block, a norm and a linear layer. The linear layers start as the identity (the
+    paper does not say how): all groups come from one residual stream, and layers drawn for each of them would have the
+    decoder see the same content in as many random bases.
     """
 
     def __init__(self, config: SparseUnetrConfig) -> None:
@@ -234,6 +236,9 @@ class TokenAssembly(nn.Module):
         self.blocks = nn.ModuleList(transformer_block(config) for _ in range(config.completion_depth))
         self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.leave = nn.Linear(width, width)
+        for layer in (*self.enter, self.leave):
+            nn.init.eye_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, groups: Sequence[Tensor], places: Sequence[Tensor], grid: Sequence[int]) -> Tensor:
         """Groups (B, n_g, width), the last one after its leading cls token if any; where they belong on the grid.
