@@ -293,6 +293,25 @@ def test_a_base_with_other_labels_or_widths_is_refused(a_dataset: Path, tmp_path
             trainer.start_from(base)
 
 
+def test_a_base_of_batch_norms_gives_its_weights_to_instance_norms_but_not_the_other_way(
+    a_dataset: Path, tmp_path: Path
+) -> None:
+    batch = parse_config(settings())
+    instance = parse_config(settings(network={**SETTINGS["network"], "norm": "instance"}))
+    bases = {
+        name: write_bundle(
+            config, build_network(config.network, config.network_arguments).state_dict(), tmp_path / name
+        )
+        for name, config in (("batch", batch), ("instance", instance))
+    }
+    trainer = a_trainer(a_dataset, instance, tmp_path / "run")
+    trainer.start_from(bases["batch"])
+    base = bases["batch"].build_network().state_dict()
+    assert all(torch.equal(value, base[name]) for name, value in trainer.network.state_dict().items())
+    with pytest.raises(ConfigError, match=r"differ, for example in .*(running|num_batches)"):
+        a_trainer(a_dataset, batch, tmp_path / "run").start_from(bases["instance"])
+
+
 def test_a_configuration_inherits_what_it_does_not_say(tmp_path: Path) -> None:
     parent = next(path for path in CONFIGURATIONS if not path.stem.endswith("-pruned"))
     (tmp_path / parent.name).write_text(parent.read_text(encoding="utf-8"), encoding="utf-8")

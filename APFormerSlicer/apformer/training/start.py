@@ -13,6 +13,9 @@ from .config import TrainingConfig
 def load_base(network: nn.Module, base: Bundle, config: TrainingConfig) -> None:
     """Give `network` the weights of `base`. Gates that the base lacks keep their initial values.
 
+    A network that normalises each instance takes the weights of a base that normalises batches; the base's running
+    statistics, which it has no use for, are left behind.
+
     Raises:
         ConfigError: labels or channels differ, or the weights do not fit the network.
         BundleError: the base cannot be read.
@@ -23,6 +26,8 @@ def load_base(network: nn.Module, base: Bundle, config: TrainingConfig) -> None:
         raise _unfit(base, f"its labels are {', '.join(base_names)}, not {', '.join(names)}")
     state = base.build_network().state_dict()
     own = network.state_dict()
+    if not any(_is_statistic(name) for name in own):
+        state = {name: tensor for name, tensor in state.items() if not _is_statistic(name)}
     gates = {
         f"{prefix}.{name}"
         for prefix, module in network.named_modules()
@@ -36,6 +41,11 @@ def load_base(network: nn.Module, base: Bundle, config: TrainingConfig) -> None:
     if wrong:
         raise _unfit(base, f"{wrong[0]} has the shape {tuple(state[wrong[0]].shape)}, not {tuple(own[wrong[0]].shape)}")
     network.load_state_dict({**own, **state})
+
+
+def _is_statistic(name: str) -> bool:
+    """Of a batch norm: what it has seen, rather than learned."""
+    return name.rpartition(".")[2] in ("running_mean", "running_var", "num_batches_tracked")
 
 
 def _unfit(base: Bundle, reason: str) -> ConfigError:
