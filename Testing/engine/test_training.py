@@ -6,6 +6,7 @@ import copy
 import gc
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from apformer.training import parse_config, read_config, train
 from apformer.training.augment import AugmentedCases, build_augmentation, erase_organ, fit
 from apformer.training.cases import prepare, read_dataset, split_cases
 from apformer.training.config import Augmentation, Split, Stage
-from apformer.training.loop import ahead
+from apformer.training.loop import ahead, fingerprint
 from apformer.training.run import write_bundle
 from apformer.volume import Volume
 from training_samples import SETTINGS, a_trainer, prepared, settings
@@ -33,7 +34,7 @@ CONFIGURATIONS = sorted((Path(__file__).parents[2] / "Configs").glob("*.toml"))
 def test_each_committed_configuration_is_valid_and_builds_its_network(path: Path) -> None:
     config = read_config(path)
     network = build_network(config.network, config.network_arguments)
-    assert config.name == path.stem.removesuffix("-pruned")
+    assert path.stem.startswith(config.name)
     assert sum(p.numel() for p in network.parameters()) * 2 < 6 * 2**20, "fp16 weights must stay below 6 MiB"
 
 
@@ -337,6 +338,28 @@ def test_another_training_never_overwrites_a_checkpoint_unasked(a_dataset: Path,
 def test_resuming_without_a_checkpoint_says_so(a_dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="no checkpoint"):
         train(parse_config(settings()), a_dataset, tmp_path / "out", device="cpu", resume=True)
+
+
+def test_the_card_names_the_command_and_the_base(a_dataset: Path, tmp_path: Path) -> None:
+    stages = [{**SETTINGS["stages"][0], "epochs": 1}]
+    first = replace(parse_config(settings(stages=stages)), file="Configs/first.toml")
+    base = train(first, a_dataset, tmp_path / "first", device="cpu", workers=0)
+    assert "- Repeat with: `apformer train DATASET --config Configs/first.toml -o OUT`\n" in base.card
+    second = replace(parse_config(settings(stages=stages, version="2.0.0")), file="second.toml")
+    card = train(second, a_dataset, tmp_path / "second", device="cpu", workers=0, base=base).card
+    assert (
+        f"`apformer train DATASET --config second.toml -o OUT --base BASE`, where BASE is {base.name} {base.version}, "
+        "made by `Configs/first.toml`\n" in card
+    )
+
+
+def test_a_checkpoint_is_resumed_whatever_the_name_of_its_configuration(tmp_path: Path) -> None:
+    path = next(path for path in CONFIGURATIONS if not path.stem.endswith("-pruned"))
+    (tmp_path / "mine.toml").write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    mine, committed = read_config(tmp_path / "mine.toml"), read_config(path)
+    assert committed.file == f"Configs/{path.name}"
+    assert mine.file == f"{tmp_path.name}/mine.toml"
+    assert fingerprint(mine) == fingerprint(committed)
 
 
 def test_a_draft_bundle_says_that_it_was_not_measured(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -158,6 +158,7 @@ class TrainingConfig:
     gradient_clip: float = 2.0
     pruning: Pruning | None = None
     card: dict[str, str] = field(default_factory=dict)
+    file: str = ""  # that it was read from, with the folder it is in: "Configs/liver-ct.toml"
 
     @property
     def epochs(self) -> int:
@@ -266,7 +267,7 @@ def parse_config(values: Mapping[str, Any]) -> TrainingConfig:
 
 def read_config(path: Path) -> TrainingConfig:
     """Read a TOML configuration. With `inherits = "FILE"` it holds only what differs from that file beside it."""
-    return parse_config(_read_values(path))
+    return replace(parse_config(_read_values(path)), file=f"{path.parent.name}/{path.name}".lstrip("/"))
 
 
 def _read_values(path: Path) -> dict[str, Any]:

@@ -97,8 +97,15 @@ def provenance(
         "precision": config.precision,
         "training_patients": patients,
         "split": f"validation where patient number % {config.split.modulus} == {config.split.remainder}",
-        "configuration": f"Configs/{config.name}{'' if config.pruning is None else '-pruned'}.toml",
-        "base": None if base is None else {"name": base.name, "version": base.version, "checksum": base.checksum},
+        "configuration": config.file,
+        "base": None
+        if base is None
+        else {
+            "name": base.name,
+            "version": base.version,
+            "checksum": base.checksum,
+            "configuration": base.metadata.get("training", {}).get("configuration", ""),
+        },
     }
 
 
@@ -134,6 +141,16 @@ quartiles, {kept["max"]:.0%} at most, {pruning["kept_tokens_mean"]:.0%} on avera
 """
 
 
+def _command(training: dict[str, Any]) -> str:
+    """What repeats the training, in Markdown."""
+    command = f"apformer train DATASET --config {training['configuration'] or 'CONFIG'} -o OUT"
+    base = training["base"]
+    if not base:
+        return f"`{command}`"
+    made = f", made by `{base['configuration']}`" if base["configuration"] else ""
+    return f"`{command} --base BASE`, where BASE is {base['name']} {base['version']}{made}"
+
+
 def model_card(config: TrainingConfig, training: dict[str, Any], metrics: dict[str, Any]) -> str:
     """The model card in Markdown; free text (intended use, limits) comes from the configuration's [card]."""
     labels, losses = metrics["labels"], config.losses
@@ -142,10 +159,6 @@ def model_card(config: TrainingConfig, training: dict[str, Any], metrics: dict[s
         f"| {name} | " + " | ".join("n/a" if entry[c] is None else f"{entry[c]:.3f}" for c in columns) + " |"
         for name, entry in labels.items()
     )
-    base_option = ""
-    if training["base"]:
-        name = f"{training['base']['name']} {training['base']['version']}"
-        base_option = f" --base DENSE`, where DENSE is {name}, made by `Configs/{config.name}.toml"
     extra = "\n\n".join(f"## {title.replace('_', ' ').capitalize()}\n\n{text}" for title, text in config.card.items())
     return f"""# {config.name} {config.version}
 
@@ -173,7 +186,7 @@ selected by Dice on these same cases, so expect slightly less on new data.
 - Optimiser: AdamW, cosine, EMA {config.ema_decay}, {config.precision}, seed {config.seed}.
 - Losses: {losses.segmentation} x (Dice + CE), {losses.ssa} x SSA, {losses.prune_head} x prune head (Dice + CE).
 - Time: {training["minutes"]} minutes on {training["hardware"]}.
-- Repeat with: `apformer train DATASET --config {training["configuration"]} -o OUT{base_option}`
+- Repeat with: {_command(training)}
 
 ![Training curves](curves.png)
 
