@@ -18,8 +18,8 @@ from apformer.bundles import load_bundle
 from apformer.errors import ConfigError, InputError, OutputError
 from apformer.inference import Segmenter
 from apformer.networks import build_network
-from apformer.training import parse_config, read_config, train
-from apformer.training.augment import AugmentedCases, build_augmentation, erase_organ, fit
+from apformer.training import augment, parse_config, read_config, train
+from apformer.training.augment import AugmentedCases, build_augmentation, erase_organ, fit, replace_organ
 from apformer.training.cases import prepare, read_dataset, split_cases
 from apformer.training.config import Augmentation, Split, Stage
 from apformer.training.loop import ahead, fingerprint
@@ -122,6 +122,56 @@ def test_erasing_the_organ_mirrors_the_half_that_has_least_of_it() -> None:
     erased, remaining = erase_organ(image, label)
     assert erased[0, 0].tolist() == [5, 4, 3, 3, 4, 5]
     assert not remaining.any()
+
+
+def test_an_organ_is_replaced_by_the_other_side_of_the_body_and_the_rest_stays() -> None:
+    image, label = torch.full((1, 40, 80), 0.2), torch.zeros(1, 40, 80)
+    image[..., 40:] = 0.7  # what the other side holds
+    label[:, 15:25, 8:20] = 1
+    image[:, 15:25, 8:20] = 1.0
+    replaced, remaining = replace_organ(image, label)
+    assert not remaining.any()
+    assert torch.allclose(replaced[:, 15:25, 8:20], torch.tensor(0.7)), "nothing of the organ is left"
+    assert torch.equal(replaced[..., 40:], image[..., 40:])
+    assert torch.equal(replaced[:, :8, :40], image[:, :8, :40])
+    border = replaced[0, 20, 20:40]
+    assert (border.diff() <= 1e-6).all(), "from one side's value to the other's without a step up"
+    assert border[-1] == pytest.approx(0.2)
+
+
+def test_what_the_other_side_has_of_the_organ_keeps_its_label() -> None:
+    label = torch.zeros(2, 20, 60)
+    label[0, 5:15, 10:40] = 1  # reaches over the middle, columns 29 and 30
+    label[1, 5:15, 10:12] = 1  # a person corrected this end
+    image = torch.where(label[:1] > 0, 1.0, 0.2)
+    replaced, remaining = replace_organ(image, label)
+    assert torch.equal(remaining[0, :, 15:35], label[0].flip(-1)[:, 15:35])
+    assert not remaining[0, 5:15, 10:18].any()
+    assert not remaining[1].any()
+    inside = remaining[0, 8:12, 22:38] > 0
+    assert inside.all()
+    assert (replaced[0, 8:12, 22:38] > 0.9).all()
+
+
+def test_slices_without_the_organ_are_made_as_often_as_asked(
+    a_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flat = {"spatial_dims": 2, "orientation": "acquired", "spacing_mm": [1.0, 1.0], "patch_size": [16, 16]}
+    config = parse_config(
+        settings(
+            preprocessing={**SETTINGS["preprocessing"], **flat},
+            network={**SETTINGS["network"], "spatial_dims": 2, "image_size": [16, 16]},
+            stages=[{"epochs": 1, "size": [16, 16], "batch_size": 8, "learning_rate": 0.01}],
+        )
+    )
+    cases, _ = prepared(a_dataset, config, tmp_path / "prepared")
+    made: list[str] = []
+    for name in ("erase_organ", "replace_organ"):
+        monkeypatch.setattr(augment, name, lambda image, label, name=name: (made.append(name), (image, label))[1])
+    dataset = AugmentedCases(cases, config.stages[0], Augmentation(empty_p=0.1, replace_p=0.3), 0)
+    drawn = [dataset[index] for index in range(len(dataset)) for dataset.epoch in range(10)]
+    assert made.count("erase_organ") / len(drawn) == pytest.approx(0.1, abs=0.05)
+    assert made.count("replace_organ") / len(drawn) == pytest.approx(0.3, abs=0.08)
 
 
 def test_augmentation_moves_image_and_labels_alike() -> None:

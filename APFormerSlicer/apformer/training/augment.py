@@ -122,6 +122,27 @@ def erase_organ(image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     return tuple(F.pad(t[None].float(), (0, image.shape[-1] - t.shape[-1], 0, 0), mode="replicate")[0] for t in joined)  # type: ignore[return-value]
 
 
+REPLACED_MARGIN = 4  # pixels around the organ that go with it, so that nothing of its outline remains
+REPLACED_EDGE = 2  # pixels over which the two sides blend
+
+
+def replace_organ(image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """A slice in which the organ's place shows what the other side of the body has there: bowel, stomach, fat.
+
+    More like a slice beyond the organ's tip than what `erase_organ` makes: the rest of the image stays. What the other
+    side has of the organ itself comes along with its label, so image and label always agree.
+
+    Args:
+        image, label: (C, rows, columns), columns from one side of the body to the other.
+    """
+    outgrown = F.max_pool2d((label[:1] > 0).float(), 2 * REPLACED_MARGIN + 1, stride=1, padding=REPLACED_MARGIN)
+    share = F.avg_pool2d(
+        outgrown, 2 * REPLACED_EDGE + 1, stride=1, padding=REPLACED_EDGE, count_include_pad=False
+    )  # of the other side
+    replaced = torch.where(share > 0.5, label.flip(-1).float(), label.float())
+    return image + share * (image.flip(-1) - image), replaced
+
+
 Item = tuple[int, int]  # (which case or slice, how often it was drawn before in this epoch)
 
 
@@ -177,6 +198,8 @@ class AugmentedCases(torch.utils.data.Dataset[dict[str, Tensor]]):
         draw = torch.rand(1 + self.spatial_dims, generator=generator).tolist()
         if self.spatial_dims == 2 and draw[0] < self.config.empty_p:
             image, label = erase_organ(image, label)
+        elif self.spatial_dims == 2 and draw[0] < self.config.empty_p + self.config.replace_p:
+            image, label = replace_organ(image, label)
         if self.spatial_dims == 3 or self.stage.crop:
             image, label = fit(image, self.stage.size, draw[1:]), fit(label.float(), self.stage.size, draw[1:])
         else:

@@ -126,6 +126,7 @@ class Augmentation:
     intensity_shift: float = 0.1
     bias_field_p: float = 0.0
     empty_p: float = 0.0
+    replace_p: float = 0.0
     organ_p: float = 0.0
     organ_shift: tuple[float, float] = (-0.3, 0.15)
     lesion_p: float = 0.0
