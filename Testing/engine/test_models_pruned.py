@@ -46,8 +46,8 @@ def test_a_torso_keeps_its_liver_and_most_slices_are_pruned_whole(data_root: Pat
     assert result.volumes_ml["Liver"] == pytest.approx(reference_ml, rel=0.05)
     liver = evaluate(result.labels, reference.with_array((reference.array == LIVER).astype(np.uint8)), {1: "Liver"})
     score = liver.labels[1]
-    assert score.dice is not None and score.dice > 0.94  # 0.948 of the dense model that it was made from
-    assert score.hd95_mm is not None and score.hd95_mm < 10.0  # a false piece beside the liver makes 36
+    assert score.dice is not None and score.dice > 0.94  # 0.943 of the dense model that it was made from
+    assert score.hd95_mm is not None and score.hd95_mm < 10.0  # the colon taken for liver makes 14 to 82
     assert result.kept_tokens is not None
     assert result.kept_tokens.array.mean() < 0.5
     slices = max(volume.spatial_shape)
