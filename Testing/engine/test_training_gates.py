@@ -59,7 +59,7 @@ def test_gates_are_trained_from_a_dense_model_and_the_pruned_one_is_smaller_and_
     assert 0 <= kept["min"] <= kept["median"] <= kept["max"] <= 1
     assert metrics["pruning"]["transformer_macs_share"] < 1
     assert pruned.metadata["parent_version"] == "ball 1.0.0"
-    assert "## Pruning" in pruned.card and "--base DENSE" in pruned.card
+    assert "## Pruning" in pruned.card and "--base BASE" in pruned.card
 
 
 def test_gates_move_by_the_loss_and_stand_still_without_one(a_dataset: Path, tmp_path: Path) -> None:
