@@ -136,11 +136,9 @@ def replace_organ(image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         image, label: (C, rows, columns), columns from one side of the body to the other.
     """
     outgrown = F.max_pool2d((label[:1] > 0).float(), 2 * REPLACED_MARGIN + 1, stride=1, padding=REPLACED_MARGIN)
-    share = F.avg_pool2d(
-        outgrown, 2 * REPLACED_EDGE + 1, stride=1, padding=REPLACED_EDGE, count_include_pad=False
-    )  # of the other side
-    replaced = torch.where(share > 0.5, label.flip(-1).float(), label.float())
-    return image + share * (image.flip(-1) - image), replaced
+    other = F.avg_pool2d(outgrown, 2 * REPLACED_EDGE + 1, stride=1, padding=REPLACED_EDGE, count_include_pad=False)
+    replaced = torch.where(other > 0.5, label.flip(-1), label)
+    return torch.lerp(image, image.flip(-1), other), replaced
 
 
 Item = tuple[int, int]  # (which case or slice, how often it was drawn before in this epoch)

@@ -48,9 +48,8 @@ def seed_everything(seed: int) -> None:
 def fingerprint(config: TrainingConfig) -> str:
     """Identifies what decides the weights, so that a checkpoint is only ever resumed under its own recipe."""
     pruning = config.pruning and replace(config.pruning, energy=0.0, final_keep=None)  # applied to trained weights
-    recipe = asdict(replace(config, pruning=pruning, version="", description="", card={}))
-    del recipe["file"]
-    return hashlib.sha256(repr(recipe).encode()).hexdigest()
+    recipe = replace(config, pruning=pruning, version="", description="", card={}, file="")
+    return hashlib.sha256(repr(asdict(recipe)).encode()).hexdigest()
 
 
 def ahead(batches: Iterable[Batch]) -> Iterator[Batch]:
