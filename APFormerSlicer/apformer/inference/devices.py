@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import re
-import sys
-from pathlib import Path
 
 import torch
 
 from ..errors import DeviceError
-
-_GIB = 1 << 30
-_WINDOWS_MEMORY_FIELDS = ("total", "available", "page", "page_free", "virtual", "virtual_free")
-ASSUMED_FREE = 2 * _GIB  # where the system does not tell
+from ..memory import free_system_memory
 
 
 def choose_device(text: str = "auto") -> torch.device:
@@ -67,38 +60,4 @@ def free_memory(device: torch.device) -> int:
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type == "mps":
         return max(0, int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()))
-    return _free_system_memory()
-
-
-def _free_system_memory() -> int:
-    """Without psutil, which Slicer does not bring: the inference path stays light."""
-    if sys.platform == "win32":
-        return _free_windows_memory()
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        match = re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text(encoding="ascii"))
-        if match:
-            return int(match[1]) * 1024
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4  # macOS tells only the total
-    return ASSUMED_FREE
-
-
-def _free_windows_memory() -> int:
-    class Status(ctypes.Structure):
-        _fields_ = [
-            ("length", ctypes.c_ulong),
-            ("load", ctypes.c_ulong),
-            *(
-                (name, ctypes.c_ulonglong)
-                for name in ("total", "available", "page", "page_free", "virtual", "virtual_free")
-            ),
-            ("extended", ctypes.c_ulonglong),
-        ]
-
-    status = Status()
-    status.length = ctypes.sizeof(Status)
-    windll = getattr(ctypes, "windll")  # noqa: B009  absent from the type stubs of other systems
-    if windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):
-        return int(status.available)
-    return ASSUMED_FREE
+    return free_system_memory()
