@@ -10,11 +10,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .checks import check_geometry, check_image
 from .errors import InputError
+
+if TYPE_CHECKING:
+    from .files.nifti_forms import NiftiForms
 
 __all__ = ["Reorientation", "Roi", "Source", "Volume", "check_geometry", "check_image", "paste"]
 
@@ -29,12 +33,14 @@ class Source:
 
     `kind` is "nifti", "nrrd", "mha", "seg.nrrd", "dicom", "picture" or "memory". `dicom_files` has one file per k of
     the array (or the one multi-frame file) and is empty when the array is no longer on the acquired slices.
+    `nifti_forms`: how a NIfTI header placed the voxels, to be written back with a result.
     """
 
     path: Path | None
     dicom_files: tuple[Path, ...] = ()
     series_uid: str | None = None
     kind: str = "memory"
+    nifti_forms: NiftiForms | None = None
 
 
 @dataclass(frozen=True)

@@ -87,14 +87,14 @@ def test_a_singular_or_sheared_sform_is_refused(tmp_path: Path, a_header: bytear
 
 
 def test_two_voxel_sizes_in_one_header_are_noted(tmp_path: Path, a_header: bytearray) -> None:
-    volume = read_spoiled(tmp_path, a_header, (PIXDIM + 4, "<f", (4.0,)))
-    assert volume.spacing_ijk == pytest.approx((0.5, 0.75, 2.0))
+    volume = read_spoiled(tmp_path, a_header, (PIXDIM + 4, "<f", (4.0,)), (FORMS, "<hh", (0, 1)))
+    assert volume.spacing_ijk == pytest.approx((4.0, 0.75, 2.0))
     assert "two voxel sizes" in volume.notes[0]
 
 
 def test_a_header_without_orientation_is_noted(tmp_path: Path, a_header: bytearray) -> None:
     volume = read_spoiled(tmp_path, a_header, (FORMS, "<hh", (0, 0)))
-    np.testing.assert_array_equal(volume.ijk_to_ras, np.diag([0.5, 0.75, 2.0, 1.0]))
+    np.testing.assert_array_equal(volume.ijk_to_ras, np.diag([-0.5, -0.75, 2.0, 1.0]))
     assert "no orientation" in volume.notes[0]
 
 
@@ -142,6 +142,7 @@ def test_the_other_byte_order_is_read(tmp_path: Path) -> None:
     struct.pack_into(">hh", header, DATATYPE, 4, 16)
     struct.pack_into(">8f", header, PIXDIM, 1, 1, 1, 1, 1, 1, 1, 1)
     struct.pack_into(">f", header, 108, 352)
+    header[344:348] = b"n+1\0"
     (tmp_path / "big.nii").write_bytes(bytes(header) + struct.pack(">2h", -5, 300))
     volume = read_volume(tmp_path / "big.nii")
     np.testing.assert_array_equal(volume.array, [[[-5, 300]]])

@@ -116,8 +116,8 @@ def itk_full_disk(*_args: object, **_kwargs: object) -> None:
     [
         (".nii.gz", "apformer.files.nifti._put", full_disk),
         (".nii", "apformer.files.nifti._put", full_disk),
-        (".nrrd", "nrrd.write", full_disk),
-        (".seg.nrrd", "nrrd.write", full_disk),
+        (".nrrd", "apformer.files.nrrd._packed", full_disk),
+        (".seg.nrrd", "apformer.files.nrrd._packed", full_disk),
         (".mha", "SimpleITK.WriteImage", itk_full_disk),
     ],
 )

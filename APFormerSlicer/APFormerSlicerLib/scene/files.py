@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import slicer
@@ -31,19 +32,28 @@ def write_segmentation(path: Path | str, segmentation_node: Any) -> None:
 def read_segmentation(path: Path | str, scene: Any) -> Any:
     """A new vtkMRMLSegmentationNode in `scene`, named after the file.
 
+    Slicer's reader, which follows what a header names and ends the process on a damaged one (teem's error is thrown,
+    not caught), sees a copy that the engine wrote from what it had checked.
+
     Raises:
         InputError: missing, damaged, or not a segmentation.
     """
     from apformer.files import nrrd, suffix_of
     from apformer.files.formats import require_file
 
-    require_file(Path(path))
+    path = Path(path)
+    require_file(path)
     if suffix_of(path) != ".seg.nrrd":
         raise InputError(f"{path} is not a .seg.nrrd file.", "Its segments are not known.", "Choose a segmentation.")
-    nrrd.read(Path(path))  # a damaged file ends the process in Slicer's reader: teem's error is thrown, not caught
-    name = scene.GenerateUniqueName(Path(path).name.removesuffix(".seg.nrrd"))
+    header = nrrd.read_header(path)
+    checked = nrrd.read_voxels(header, nrrd.layer_axes(header), "seg.nrrd")
+    name = scene.GenerateUniqueName(path.name.removesuffix(".seg.nrrd"))
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
-    if not _storage(path).ReadData(node):
+    with TemporaryDirectory(prefix="apformer-read-") as folder:
+        copy = Path(folder) / "checked.seg.nrrd"
+        nrrd.write_voxels(copy, checked.array, checked.ijk_to_ras, header.pairs, level=0)
+        read = _storage(copy).ReadData(node)
+    if not read:
         scene.RemoveNode(node)
         raise InputError(
             f"{path} could not be read.",

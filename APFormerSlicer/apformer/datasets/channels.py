@@ -10,9 +10,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import InputError
-from ..files import itk, read_volume, suffix_of
-from ..files.formats import damaged, require_file
-from ..volume import Source, Volume
+from ..files import itk, nifti, read_volume, suffix_of
+from ..files.formats import require_file
+from ..volume import Volume
 from .grid import same_grid
 
 _NIFTI = (".nii.gz", ".nii")
@@ -25,14 +25,7 @@ def read_channels(path: Path) -> Volume:
         InputError: as `read_volume`.
     """
     require_file(path)
-    if suffix_of(path) not in _NIFTI or _dimensions(path) != 4:
-        return read_volume(path)
-    try:
-        image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise damaged(path, "its voxels cannot be decoded") from error
-    first = image[:, :, :, 0]
-    return Volume(sitk.GetArrayFromImage(image), itk.matrix_of(first), source=Source(path, kind="nifti"))
+    return nifti.read(path, series_as_channels=True) if suffix_of(path) in _NIFTI else read_volume(path)
 
 
 def stack_channels(paths: Sequence[Path]) -> Volume:
@@ -57,14 +50,3 @@ def write_channels_nifti(path: Path, volume: Volume) -> None:
     """(C, k, j, i) as NIfTI with the channels along the fourth axis, as Decathlon has them."""
     channels = [itk.image_of(channel, volume.ijk_to_ras) for channel in volume.array]
     itk.write_image(sitk.JoinSeries(channels), path)
-
-
-def _dimensions(path: Path) -> int:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError:  # our own reader says better what is wrong
-        return 0
-    size = reader.GetSize()
-    return 4 if len(size) == 4 and size[3] > 1 else len(size)

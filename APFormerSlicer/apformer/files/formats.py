@@ -74,3 +74,12 @@ def bad_spacing(path: Path, spacing: object) -> InputError:
         "Spacing must be positive: sizes and volumes in mm cannot be computed from it.",
         "Correct the spacing in the file's header, or export the image again.",
     )
+
+
+def unsupported(path: Path, what: str) -> InputError:
+    """The error for what a format allows and nobody here can read; `what` completes "has"."""
+    return InputError(
+        f"{path} has {what}.",
+        "This form of the format cannot be read here.",
+        "Open it in Slicer and save it as .nrrd, with whole numbers or real numbers in each voxel.",
+    )

@@ -1,98 +1,319 @@
-"""NRRD (.nrrd, .nhdr): voxels through SimpleITK, geometry from the header's own numbers so that it stays exact."""
+"""NRRD (.nrrd, .nhdr): the header parsed and checked here, the voxels through `voxels`.
+
+The format: http://teem.sourceforge.net/nrrd/format.html. Where it leaves a choice, this reads as ITK does, so that
+Slicer shows image and mask in one place.
+"""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from ..checks import check_geometry
+from ..errors import OutputError
 from ..volume import Source, Volume
 from . import itk
-from .formats import bad_spacing, damaged
+from .detached import data_beside
+from .formats import damaged, four_dimensional, unsupported
+from .nrrd_geometry import matrix_of
+from .voxels import Packing, Voxels
 
-_HEADER_BYTES = 1 << 20
-_TO_RAS = {
-    "right-anterior-superior": (1.0, 1.0, 1.0),
-    "ras": (1.0, 1.0, 1.0),
-    "left-anterior-superior": (-1.0, 1.0, 1.0),
-    "las": (-1.0, 1.0, 1.0),
-    "left-posterior-superior": (-1.0, -1.0, 1.0),
-    "lps": (-1.0, -1.0, 1.0),
+_HEADER_BYTES = 1 << 22  # names and terminology of some thousand segments
+_MOST_DIMENSIONS = 16  # NRRD_DIM_MAX of the reference library
+_TYPES = {
+    "i1": ("signed char", "int8", "int8_t"),
+    "u1": ("uchar", "unsigned char", "uint8", "uint8_t"),
+    "i2": ("short", "short int", "signed short", "signed short int", "int16", "int16_t"),
+    "u2": ("ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"),
+    "i4": ("int", "signed int", "int32", "int32_t"),
+    "u4": ("uint", "unsigned int", "uint32", "uint32_t"),
+    "i8": ("longlong", "long long", "long long int", "signed long long", "signed long long int", "int64", "int64_t"),
+    "u8": ("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t"),
+    "f4": ("float",),
+    "f8": ("double",),
 }
-_NO_SPACE = "the header names no anatomical space; i, j, k were taken to run to the patient's left, back and head"
+_TYPE_OF = {name: dtype for dtype, names in _TYPES.items() for name in names}
+_PACKINGS: dict[str, Packing] = {
+    "raw": "raw", "txt": "text", "text": "text", "ascii": "text", "hex": "hex", "gz": "gzip", "gzip": "gzip",
+    "bz2": "bzip2", "bzip2": "bzip2",
+}  # fmt: skip
+_SPATIAL = ("domain", "space")
+_CHANNELS = re.compile(r"(2|3|4)-(color|vector|gradient|normal)|(rgb|rgba|hsv|xyz)-color|vector|covariant-vector|point")
+
+
+@dataclass(frozen=True)
+class Header:
+    """A parsed header.
+
+    Attributes:
+        fields: by name in lower case without blanks ("spacedirections"). pairs: the file's own key/value pairs.
+        end: the byte after it.
+    """
+
+    path: Path
+    fields: Mapping[str, str]
+    pairs: Mapping[str, str]
+    end: int
+    sizes: tuple[int, ...]
+    kinds: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What the axes of a file mean, by their numbers: those in space, and the one of channels or layers, if any."""
+
+    spatial: tuple[int, ...]
+    channel: int | None
 
 
 def read(path: Path) -> Volume:
-    """Raises InputError for damage, four dimensions, and geometry that ITK would repair silently or refuse dimly."""
-    fields = read_header(path)
-    exact = _header_matrix(path, fields)
-    image = itk.read_image(path)
-    if image.GetDimension() == 3 and exact is not None:
-        return Volume(itk.array_of(image), exact, source=Source(path, kind="nrrd"))
-    notes = () if fields.get("space", "").lower() in _TO_RAS else (f"{path.name}: {_NO_SPACE}",)
-    return Volume(itk.array_of(image), itk.matrix_of(image), source=Source(path, kind="nrrd"), notes=notes)
+    """Voxels of the stored type; vectors and colours become channels.
+
+    Raises:
+        InputError: damage, several volumes, voxels in another place than beside the header, and geometry that cannot
+            be trusted.
+    """
+    header = read_header(path)
+    return read_voxels(header, image_axes(header), "nrrd")
+
+
+def read_voxels(header: Header, axes: Axes, kind: str) -> Volume:
+    """The volume of a header whose axes are known; `kind` as in `Source`. Raises InputError."""
+    matrix, notes = matrix_of(header.path, header.fields, axes.spatial)
+    array, more_notes = _place(header).read()
+    last = array.ndim - 1  # the file's first axis is the fastest, the array's last
+    kept = [last - axis for axis in reversed(axes.spatial)]
+    order = kept if axes.channel is None else [last - axes.channel, *kept]
+    dropped = [axis for axis in range(array.ndim) if axis not in order]
+    array = array.transpose(*dropped, *order)[(0,) * len(dropped)]
+    array = np.ascontiguousarray(array)
+    if len(axes.spatial) == 2:
+        array = array[..., np.newaxis, :, :]
+    return Volume(array, matrix, source=Source(header.path, kind=kind), notes=notes + more_notes)
+
+
+def image_axes(header: Header) -> Axes:
+    """Raises InputError when the axes are those of several volumes."""
+    spatial, others = _divide(header)
+    if not others:
+        return Axes(spatial, None)
+    if len(others) == 1 and _CHANNELS.fullmatch(header.kinds[others[0]]):
+        return Axes(spatial, others[0])
+    raise four_dimensional(header.path, header.sizes)
+
+
+def layer_axes(header: Header) -> Axes:
+    """The axes of a segmentation, whose list axis holds layers. Raises InputError."""
+    spatial, others = _divide(header, keep_single=True)
+    if len(others) > 1 or len(spatial) != 3:
+        raise four_dimensional(header.path, header.sizes)
+    return Axes(spatial, others[0] if others else None)
+
+
+def _divide(header: Header, keep_single: bool = False) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Axes in space and others; axes of one voxel that are not in space go, unless they are kept."""
+    path, sizes, kinds = header.path, header.sizes, header.kinds
+    if any("complex" in kind for kind in kinds):
+        raise unsupported(path, "complex voxels")
+    if any("matrix" in kind or "quaternion" in kind for kind in kinds):
+        raise unsupported(path, "matrices in its voxels")
+    directions = header.fields.get("spacedirections")
+    if directions is not None:
+        spatial = [n for n, word in enumerate(re.findall(r"none|\([^)]*\)", directions)) if word != "none"]
+    else:
+        spatial = [n for n, kind in enumerate(kinds) if kind in (*_SPATIAL, "", "???", "none")]
+    if any(sizes[n] > 1 for n in spatial[3:]):  # files of several volumes mostly say nothing of their axes
+        raise four_dimensional(path, sizes)
+    spatial = spatial[:3]
+    others = tuple(n for n in range(len(sizes)) if n not in spatial and (keep_single or sizes[n] > 1))
+    if len(spatial) not in (2, 3):
+        raise unsupported(path, f"{len(spatial)} axes in space")
+    return tuple(spatial), others
+
+
+def read_header(path: Path) -> Header:
+    """Parse and check the header; no voxel is touched.
+
+    Raises:
+        InputError: not a NRRD file; a header that does not end, contradicts itself or gives impossible sizes.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(_HEADER_BYTES)
+    if not re.match(rb"NRRD000[1-5]\r?\n", head):
+        raise damaged(path, "it does not begin with NRRD and a version")
+    match = re.search(rb"\r?\n\r?\n", head)
+    if match is None and path.suffix.lower() != ".nhdr":
+        raise damaged(path, "its header does not end")
+    lines = _text(head[: match.start()] if match else head).replace("\r\n", "\n").split("\n")[1:]
+    fields: dict[str, str] = {}
+    pairs: dict[str, str] = {}
+    for line in lines:
+        if line.startswith("#") or not line.strip():
+            continue
+        key, mark, value = _divided(line)
+        if not mark:
+            raise damaged(path, f"its header has a line that is no field ({line[:40]!r})")
+        if mark == ":=":
+            pairs[key] = _unescaped(value)
+            continue
+        name = re.sub(r"\s+", "", key.lower())
+        if name in fields:
+            raise damaged(path, f"its header gives {key[:40]!r} twice")
+        fields[name] = value.strip()
+    sizes = _sizes(path, fields)
+    return Header(path, fields, pairs, match.end() if match else len(head), sizes, _kinds(path, fields, len(sizes)))
+
+
+def _divided(line: str) -> tuple[str, str, str]:
+    """Field or key, the mark between (": " or ":=", whichever is first), and what follows."""
+    found = re.search(r":=|: |:$", line)
+    return (line[: found.start()], found[0], line[found.end() :]) if found else (line, "", "")
+
+
+def _text(head: bytes) -> str:
+    """UTF-8, as Slicer writes it; else what most editors of the time wrote."""
+    try:
+        return head.decode("utf-8")
+    except UnicodeDecodeError:
+        return head.decode("cp1252", errors="replace")
+
+
+def _unescaped(value: str) -> str:
+    return re.sub(r"\\([\\n])", lambda found: "\n" if found[1] == "n" else "\\", value)
+
+
+def _sizes(path: Path, fields: Mapping[str, str]) -> tuple[int, ...]:
+    dimension = _whole(path, fields, "dimension")
+    try:
+        sizes = tuple(int(word) for word in fields.get("sizes", "").split())
+    except ValueError as error:
+        raise damaged(path, "its sizes are not whole numbers") from error
+    if not 1 <= dimension <= _MOST_DIMENSIONS or len(sizes) != dimension or min(sizes) < 1:
+        raise damaged(path, f"its header gives {dimension} dimensions and the sizes {fields.get('sizes', '')[:60]!r}")
+    return sizes
+
+
+def _whole(path: Path, fields: Mapping[str, str], name: str) -> int:
+    """0 where the header does not give it."""
+    try:
+        return int(fields.get(name, 0))
+    except ValueError as error:
+        raise damaged(path, f"{name} in its header is not a whole number") from error
+
+
+def _kinds(path: Path, fields: Mapping[str, str], dimension: int) -> tuple[str, ...]:
+    kinds = tuple(fields.get("kinds", "").lower().split())
+    if kinds and len(kinds) != dimension:
+        raise damaged(path, f"its header gives {len(kinds)} kinds of {dimension} axes")
+    return kinds or ("",) * dimension
+
+
+def _place(header: Header) -> Voxels:
+    path, fields = header.path, header.fields
+    kind, encoding = fields.get("type", "").lower(), fields.get("encoding", "").lower()
+    if kind not in _TYPE_OF:
+        raise unsupported(path, f"voxels of type {kind[:40] or 'unknown'}")
+    if encoding not in _PACKINGS:
+        raise unsupported(path, f"voxels encoded as {encoding[:40] or 'unknown'}")
+    if _whole(path, fields, "lineskip") != 0:
+        raise unsupported(path, "voxels behind lines to skip")
+    dtype = np.dtype(_TYPE_OF[kind]).newbyteorder(_order(path, fields, kind, encoding))
+    named = fields.get("datafile")
+    data, start = (path, header.end) if named is None else (data_beside(path, named, ".nhdr"), 0)
+    place = Voxels(data, start, header.sizes[::-1], dtype, _PACKINGS[encoding])
+    return _skipped(place, fields)
+
+
+def _order(path: Path, fields: Mapping[str, str], kind: str, encoding: str) -> Literal["<", ">"]:
+    endian = fields.get("endian", "").lower()
+    if endian in ("big", "little"):
+        return ">" if endian == "big" else "<"
+    if endian or (np.dtype(_TYPE_OF[kind]).itemsize > 1 and _PACKINGS[encoding] != "text"):
+        raise damaged(path, "its header does not say in which order the bytes of a voxel are (endian)")
+    return "<"
+
+
+def _skipped(place: Voxels, fields: Mapping[str, str]) -> Voxels:
+    """`place` behind the bytes that "byte skip" leaves out of a data file; -1: the voxels are its end."""
+    skip = _whole(place.path, fields, "byteskip")
+    if skip == 0:
+        return place
+    if place.packing != "raw" or skip < -1:
+        raise unsupported(place.path, "packed voxels behind bytes to skip")
+    start = place.path.stat().st_size - place.size if skip == -1 else place.start + skip
+    return replace(place, start=max(start, place.start))
 
 
 def write(path: Path, volume: Volume, provenance: Mapping[str, str]) -> None:
     """Write (k, j, i) voxels of their own type, gzipped; `provenance` as key/value pairs."""
-    import nrrd
-
-    lps = itk.flip_lps_ras(volume.ijk_to_ras)
-    header = {
-        "space": "left-posterior-superior",
-        "kinds": ["domain", "domain", "domain"],
-        "space directions": lps[:3, :3].T,
-        "space origin": lps[:3, 3],
-        "encoding": "gzip",
-        **key_values(provenance),
-    }
-    nrrd.write(str(path), volume.array.transpose(2, 1, 0), header, compression_level=4, index_order="F")
+    write_voxels(path, volume.array, volume.ijk_to_ras, key_values(provenance))
 
 
 def key_values(provenance: Mapping[str, str]) -> dict[str, str]:
-    """NRRD key/value pairs are single lines."""
+    """`provenance` as pairs of a header."""
     return {f"APFormer_{key}": " ".join(value.split()) for key, value in provenance.items()}
 
 
-def read_header(path: Path) -> dict[str, str]:
-    """The `field: value` lines with lower-case names; key/value pairs (`:=`) are left out.
+def write_voxels(
+    path: Path, array: np.ndarray, ijk_to_ras: np.ndarray, pairs: Mapping[str, str], *, level: int = 4
+) -> None:
+    """Write (k, j, i), or (layer, k, j, i) with the layers along the fastest axis, as Slicer has them.
+
+    Args:
+        pairs: key/value pairs in their order; names in UTF-8, as Slicer writes them.
+        level: of gzip; 0 writes raw voxels.
 
     Raises:
-        InputError: not a NRRD file, or its header does not end.
+        OutputError: a type that NRRD does not have.
     """
-    with path.open("rb") as stream:
-        head = stream.read(_HEADER_BYTES)
-    if not head.startswith(b"NRRD"):
-        raise damaged(path, "it does not begin with NRRD")
-    match = re.search(rb"\r?\n\r?\n", head)
-    if match is None and path.suffix.lower() != ".nhdr":
-        raise damaged(path, "its header does not end")
-    lines = head[: match.start() if match else None].decode("latin-1").splitlines()[1:]
-    pairs = [line.partition(":") for line in lines if not line.startswith("#")]
-    return {name.strip().lower(): value.strip() for name, _, value in pairs if not value.startswith("=")}
+    if array.dtype.str[1:] not in _TYPES:
+        raise OutputError(
+            f"An array of {array.dtype} does not fit into NRRD.",
+            "The format holds whole numbers of 8 to 64 bits and real numbers of 32 and 64.",
+            "Convert it first, for example to float32.",
+        )
+    layers = array.ndim == 4
+    stored = np.moveaxis(array, 0, -1) if layers else array
+    dtype = stored.dtype.newbyteorder("<")
+    lps = itk.flip_lps_ras(ijk_to_ras)
+    lines = [
+        "NRRD0004",
+        "# Complete NRRD file format specification at:",
+        "# http://teem.sourceforge.net/nrrd/format.html",
+        f"type: {_TYPES[dtype.str[1:]][0]}",
+        f"dimension: {stored.ndim}",
+        "space: left-posterior-superior",
+        "sizes: " + " ".join(str(length) for length in reversed(stored.shape)),
+        "space directions: " + ("none " if layers else "") + " ".join(_vector(lps[:3, axis]) for axis in range(3)),
+        "kinds: " + ("list " if layers else "") + "domain domain domain",
+        *(["endian: little"] if dtype.itemsize > 1 else []),
+        f"encoding: {'gzip' if level else 'raw'}",
+        f"space origin: {_vector(lps[:3, 3])}",
+        *(f"{key}:={_escaped(value)}" for key, value in pairs.items()),
+    ]
+    with path.open("wb") as file:
+        file.write(("\n".join(lines) + "\n\n").encode("utf-8"))
+        for piece in _packed((slab.astype(dtype, copy=False) for slab in stored), level):
+            file.write(piece)
 
 
-def _header_matrix(path: Path, fields: Mapping[str, str]) -> np.ndarray | None:
-    """4x4 to RAS from `space directions`; None when the header has no 3D directions in an anatomical space."""
-    spacings = [float(word) for word in fields.get("spacings", "").lower().split() if word != "none"]
-    if any(step <= 0 or math.isinf(step) for step in spacings):  # NaN marks an axis that is not spatial
-        raise bad_spacing(path, tuple(spacings))
-    vectors = re.findall(r"\(([^)]*)\)", fields.get("space directions", ""))
-    signs = _TO_RAS.get(fields.get("space", "").lower())
-    if len(vectors) != 3 or signs is None:
-        return None
-    try:
-        steps = np.array([[float(number) for number in vector.split(",")] for vector in vectors])
-        origin = re.findall(r"\(([^)]*)\)", fields.get("space origin", "(0,0,0)"))
-        matrix = np.eye(4)
-        matrix[:3, :3] = steps.T
-        matrix[:3, 3] = [float(number) for number in origin[0].split(",")]
-    except (ValueError, IndexError) as error:
-        raise damaged(path, "its space directions or origin are not three-dimensional vectors") from error
-    check_geometry(matrix, str(path))
-    matrix[:3] *= np.array(signs)[:, None]
-    return matrix + 0.0
+def _packed(slabs: Iterable[np.ndarray], level: int) -> Iterable[bytes]:
+    packer = zlib.compressobj(level, wbits=31) if level else None  # no time and no name inside: equal in, equal out
+    for slab in slabs:
+        content = np.ascontiguousarray(slab).tobytes()
+        yield packer.compress(content) if packer else content
+    if packer:
+        yield packer.flush()
+
+
+def _vector(numbers: Iterable[float]) -> str:
+    return "(" + ",".join(f"{float(number):.17g}" for number in numbers) + ")"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("\r\n", "\n").replace("\n", "\\n").replace("\r", "\\n")

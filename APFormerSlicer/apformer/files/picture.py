@@ -8,12 +8,14 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import OutputError
+from ..memory import require_memory
 from ..volume import Source, Volume
-from . import itk
+from . import itk, png
 from .formats import damaged
 
 _PICTURE_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _EXIF_ORIENTATION = 0x0112
+_BYTES_PER_PIXEL = 12  # colour, once more in a decoder, and once more as a copy for the network
 
 
 def read(path: Path) -> Volume:
@@ -37,10 +39,16 @@ def _decode(path: Path) -> tuple[np.ndarray, int]:
     transparency; but Pillow would cut colours of 16 bit to 8."""
     from PIL import Image, UnidentifiedImageError
 
+    kind = _kind(path)
+    deep = False
+    if kind == "PNG":
+        head = png.check(path)
+        deep = head.depth == 16 and head.colour in (2, 6)  # with or without transparency
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=[kind]) as picture:
+            require_memory(path, picture.width * picture.height * _BYTES_PER_PIXEL)
             turn = int(picture.getexif().get(_EXIF_ORIENTATION, 1))
-            if _has_deep_colour(path):
+            if deep:
                 return np.moveaxis(itk.array_of(itk.read_image(path))[:3, 0], 0, -1), turn
             if picture.mode in ("1", "LA"):
                 return np.asarray(picture.convert("L")), turn
@@ -52,11 +60,15 @@ def _decode(path: Path) -> tuple[np.ndarray, int]:
         raise damaged(path, str(error)) from error
 
 
-def _has_deep_colour(path: Path) -> bool:
-    """True for PNG with 16-bit colour, by its header: bit depth in byte 24, colour type (2 RGB, 6 RGBA) in byte 25."""
+def _kind(path: Path) -> str:
+    """By content: Pillow would try every format it knows, some of them through other programs."""
     with path.open("rb") as stream:
-        head = stream.read(26)
-    return head.startswith(b"\x89PNG") and head[24:25] == b"\x10" and head[25:26] in (b"\x02", b"\x06")
+        start = stream.read(8)
+    if start.startswith(b"\x89PNG"):
+        return "PNG"
+    if start.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    raise damaged(path, "it is neither PNG nor JPEG")
 
 
 def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
