@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from apformer.volume import Volume
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--hostile", type=int, metavar="N", help="how many spoiled files Testing/hostile tries")
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The folder with the labelled data; tests that need it are skipped where it is absent."""

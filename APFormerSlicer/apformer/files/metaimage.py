@@ -45,7 +45,8 @@ def read(path: Path) -> Volume:
     fields, start = _header(path)
     size = _size(path, fields)
     matrix, notes = _matrix(path, fields, len(size))
-    array, more_notes = _voxels(path, fields, start, size).read()
+    voxels = _voxels(path, fields, start, size)
+    array, more_notes = voxels.read(copied_bytes=voxels.size if voxels.shape[-1] > 1 else 0)
     array = np.ascontiguousarray(np.moveaxis(array, -1, 0)) if array.shape[-1] > 1 else array[..., 0]
     array = array[..., np.newaxis, :, :] if len(size) == 2 else array
     return Volume(array, matrix, source=Source(path, kind="mha"), notes=notes + more_notes)

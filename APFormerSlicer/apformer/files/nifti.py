@@ -138,24 +138,27 @@ def _read_voxels(
     begins = max(int(start), int(header["sizeof_hdr"]))
     packing: Packing = "gzip" if _is_gzipped(path) else "raw"
     voxels = Voxels(path, 0 if packing == "gzip" else begins, (*shape, *colours), base.newbyteorder(order), packing)
-    voxels.check_size()
+    scale = _scale(header)
+    voxels.check_size(math.prod(shape) * 4 * (scale is not None) + voxels.size * bool(colours))
     stream.skip(begins - int(header["sizeof_hdr"]))
     array = voxels.read_from(stream)
     notes = voxels.tell_extra(stream.finish())
     if colours:
         array = np.ascontiguousarray(np.moveaxis(array[..., :3], -1, 0))
-    return _scaled(array, header), notes
+    if scale is not None:
+        array = array.astype(np.float32)
+        array *= np.float32(scale[0])
+        array += np.float32(scale[1])
+    return array, notes
 
 
-def _scaled(array: np.ndarray, header: np.void) -> np.ndarray:
+def _scale(header: np.void) -> tuple[float, float] | None:
+    """Slope and intercept; None where voxels are what they are."""
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     intercept = intercept if math.isfinite(intercept) else 0.0
     if slope == 0 or not math.isfinite(slope) or (slope == 1 and intercept == 0):  # 0 means "not scaled"
-        return array
-    scaled = array.astype(np.float32)
-    scaled *= np.float32(slope)
-    scaled += np.float32(intercept)
-    return scaled
+        return None
+    return slope, intercept
 
 
 def write(path: Path, volume: Volume, provenance: Mapping[str, str]) -> None:

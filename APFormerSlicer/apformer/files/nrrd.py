@@ -85,7 +85,8 @@ def read(path: Path) -> Volume:
 def read_voxels(header: Header, axes: Axes, kind: str) -> Volume:
     """The volume of a header whose axes are known; `kind` as in `Source`. Raises InputError."""
     matrix, notes = matrix_of(header.path, header.fields, axes.spatial)
-    array, more_notes = _place(header).read()
+    place = _place(header)
+    array, more_notes = place.read(copied_bytes=0 if axes.channel is None else place.size)
     last = array.ndim - 1  # the file's first axis is the fastest, the array's last
     kept = [last - axis for axis in reversed(axes.spatial)]
     order = kept if axes.channel is None else [last - axes.channel, *kept]

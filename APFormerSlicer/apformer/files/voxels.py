@@ -166,28 +166,31 @@ class Voxels:
         """In bytes, unpacked."""
         return math.prod(self.shape) * self.dtype.itemsize
 
-    def read(self) -> tuple[np.ndarray, tuple[str, ...]]:
+    def read(self, copied_bytes: int = 0) -> tuple[np.ndarray, tuple[str, ...]]:
         """The voxels in this machine's byte order, and what to tell the user.
+
+        Args:
+            copied_bytes: what the caller will hold beside them, counted before anything is taken.
 
         Raises:
             InputError: more than memory holds, fewer or more than the header says, or a checksum that is wrong.
         """
         if self.packing in ("text", "hex"):
             return self._read_characters(), ()
-        self.check_size()
+        self.check_size(copied_bytes)
         with Stream(self.path, self.start, self.packing) as stream:
             array = self.read_from(stream)
             extra = stream.finish()
         return array, self.tell_extra(extra)
 
-    def check_size(self) -> None:
+    def check_size(self, copied_bytes: int = 0) -> None:
         """Compare what the header asks for with the file and with memory, before any is taken. Raises InputError."""
         stored = self.path.stat().st_size - self.start
         if self.packing == "raw" and stored < self.size:
             raise damaged(self.path, f"it ends after {max(0, stored)} of {self.size} bytes of voxels")
         if self.packing in ("gzip", "zlib") and stored * _DEFLATE_AT_MOST + _CHUNK_BYTES < self.size:
             raise damaged(self.path, f"its {stored} packed bytes cannot hold the {self.size} that its header says")
-        require_memory(self.path, self.size)
+        require_memory(self.path, self.size + copied_bytes)
 
     def read_from(self, stream: Stream) -> np.ndarray:
         """The voxels that come next in `stream`. Raises InputError."""
