@@ -122,7 +122,8 @@ def _detached() -> list[Seed]:
     mhd = (
         "ObjectType = Image\nNDims = 3\nBinaryData = True\nCompressedData = True\n"
         "TransformMatrix = 1 0 0 0 1 0 0 0 1\n"
-        f"Offset = 0 0 0\nElementSpacing = 1 1 2\nDimSize = {sizes}\nElementType = MET_UCHAR\nElementDataFile = d.zraw\n"
+        f"Offset = 0 0 0\nElementSpacing = 1 1 2\nDimSize = {sizes}\n"
+        "ElementType = MET_UCHAR\nElementDataFile = d.zraw\n"
     ).encode()
     nhdr = (
         f"NRRD0004\ntype: uint8\ndimension: 3\nspace: LPS\nsizes: {sizes}\nspace directions: (1,0,0) (0,1,0) (0,0,2)\n"

@@ -23,7 +23,8 @@ READERS = re.compile(
 )
 # What runs code, or could, when it is given somebody else's file.
 UNSAFE = re.compile(
-    r"(?<!safetensors\.)torch\.load\(|\bpickle\.|allow_pickle=True|yaml\.load\(|(?<![\w.])(eval|exec)\(|os\.system\(|shell=True"
+    r"(?<!safetensors\.)torch\.load\(|\bpickle\.|allow_pickle=True|yaml\.load\(|(?<![\w.])(eval|exec)\(|"
+    r"os\.system\(|shell=True"
 )
 
 
