@@ -82,6 +82,12 @@ def read(path: Path) -> Volume:
     return read_voxels(header, image_axes(header), "nrrd")
 
 
+def header_notes(path: Path) -> tuple[str, ...]:
+    """What the header leaves open about the place of its voxels, which are not read. Raises InputError."""
+    header = read_header(path)
+    return matrix_of(path, header.fields, image_axes(header).spatial)[1]
+
+
 def read_voxels(header: Header, axes: Axes, kind: str) -> Volume:
     """The volume of a header whose axes are known; `kind` as in `Source`. Raises InputError."""
     matrix, notes = matrix_of(header.path, header.fields, axes.spatial)

@@ -23,6 +23,29 @@ _READERS = {
 }
 
 
+_NOTES = {
+    ".nii.gz": nifti.header_notes,
+    ".nii": nifti.header_notes,
+    ".nrrd": nrrd.header_notes,
+    ".nhdr": nrrd.header_notes,
+    ".mha": metaimage.header_notes,
+    ".mhd": metaimage.header_notes,
+}
+
+
+def header_notes(path: Path | str) -> tuple[str, ...]:
+    """What `read_volume` would note about the place of an image that a host has read itself, in the same words.
+
+    Nothing for formats without such headers, and where the file is gone or cannot be read: the host has the image.
+    """
+    path = Path(path)
+    look = _NOTES.get(suffix_of(path))
+    try:
+        return look(path) if look is not None and path.is_file() else ()
+    except (InputError, OSError):
+        return ()
+
+
 def read_volume(path: Path | str, *, series_uid: str | None = None) -> Volume:
     """Read an image or label map: NIfTI, NRRD, MHA, .seg.nrrd, PNG, JPEG, a DICOM file, or a folder with DICOM files.
 
