@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -54,14 +56,19 @@ class DicomFile:
     def modality(self) -> str:
         return self.text("Modality")
 
+    def get(self, keyword: str) -> Any:
+        """The value of an element, None where there is none. Raises InputError when it cannot be decoded."""
+        with decoding(self.path, f"its {keyword}"):
+            return self.header.get(keyword)
+
     def text(self, keyword: str) -> str:
         """The value as text without blanks and zero bytes around; "" where there is none."""
-        value = self.header.get(keyword)
+        value = self.get(keyword)
         return "" if value is None else str(value).strip(" \0")
 
     def whole_number(self, keyword: str, absent: int, lowest: int, highest: int) -> int:
         """Raises InputError when the header has something else than one number from `lowest` to `highest` there."""
-        value = self.header.get(keyword)
+        value = self.get(keyword)
         if value is None or value == "":
             return absent
         try:
@@ -71,10 +78,6 @@ class DicomFile:
         if not lowest <= number <= highest:
             raise damaged(self.path, f"its {keyword} is {number}")
         return number
-
-    def number(self, keyword: str, absent: float) -> float:
-        """Raises InputError when the header has something else than one finite number there."""
-        return finite(self.path, keyword, self.header.get(keyword), absent)
 
 
 def finite(path: Path, keyword: str, value: Any, absent: float) -> float:
@@ -111,23 +114,32 @@ def open_dicom(path: Path) -> DicomFile:
         InputError: it cannot be opened, is damaged, or no DICOM file.
     """
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, decoding(path, "its header"):
             opened = _parse(path, _Bounded(file))
-        for keyword in _DECODED_EARLY:  # pydicom decodes on access; find damage while the file's name is at hand
-            opened.text(keyword)
-        if opened.is_image:
-            _ = opened.frames, opened.size
-    except InputError:
-        raise
     except OSError as error:
         raise InputError(
             f"{path} could not be opened: {error.strerror or error}.",
             "Its content is not known.",
             "Check the permissions of the file and its folders.",
         ) from error
-    except Exception as error:  # pydicom raises many kinds on damaged files, RecursionError and MemoryError among them
-        raise damaged(path, str(error) or type(error).__name__) from error
+    for keyword in _DECODED_EARLY:  # pydicom decodes on access; find damage while the file's name is at hand
+        opened.text(keyword)
+    if opened.is_image:
+        _ = opened.frames, opened.size
     return opened
+
+
+@contextmanager
+def decoding(path: Path, what: str) -> Iterator[None]:
+    """Turn whatever pydicom raises on damaged files into an InputError that names `path`: it raises many kinds,
+    RecursionError, NotImplementedError and MemoryError among them, when a file is read and when a value is asked for.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise damaged(path, f"{what} cannot be decoded ({str(error) or type(error).__name__})") from error
 
 
 def _parse(path: Path, stream: _Bounded) -> DicomFile:

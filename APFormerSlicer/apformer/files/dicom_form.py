@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import InputError
-from .dicom_file import DicomFile, finite
+from .dicom_file import DicomFile, decoding, finite
 from .formats import damaged
 
 if TYPE_CHECKING:
@@ -81,16 +81,17 @@ class PixelForm:
         """Slope and intercept to the unit of the modality (HU for CT): 1 and 0 where the header gives none. As in ITK,
         they count whatever the kind of image, and a slope of 0 is 1."""
         header, path = self.file.header, self.file.path
-        shared = header.get("SharedFunctionalGroupsSequence") or ()
-        groups = [*shared[:1], *(header.get("PerFrameFunctionalGroupsSequence") or ())]
-        given = [group.PixelValueTransformationSequence[0] for group in groups if _transforms(group)] or [header]
-        pairs = {
-            (
-                finite(path, "RescaleSlope", one.get("RescaleSlope"), 1.0) or 1.0,
-                finite(path, "RescaleIntercept", one.get("RescaleIntercept"), 0.0),
-            )
-            for one in given
-        }
+        shared = self.file.get("SharedFunctionalGroupsSequence") or ()
+        groups = [*shared[:1], *(self.file.get("PerFrameFunctionalGroupsSequence") or ())]
+        with decoding(path, "the scale of its values"):
+            given = [group.PixelValueTransformationSequence[0] for group in groups if _transforms(group)] or [header]
+            pairs = {
+                (
+                    finite(path, "RescaleSlope", one.get("RescaleSlope"), 1.0) or 1.0,
+                    finite(path, "RescaleIntercept", one.get("RescaleIntercept"), 0.0),
+                )
+                for one in given
+            }
         if len(pairs) > 1:
             raise InputError(
                 f"{path} scales its frames differently.",

@@ -6,6 +6,7 @@ JPEG family goes through GDCM, frame by frame (see `dicom_codestream`).
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,13 +15,14 @@ import numpy as np
 
 from ..memory import require_memory
 from .dicom_codestream import decode, frames_of, unpack_rle
-from .dicom_file import DicomFile
+from .dicom_file import DicomFile, decoding
 from .dicom_form import BIG_ENDIAN, IMPLICIT, RLE, PixelForm, pixel_form
 from .formats import damaged
 
 _PIXEL_DATA = (0x7FE0, 0x0010)
 _UNDEFINED = 0xFFFFFFFF
 _LONG = (b"OB", b"OW", b"UN")
+_MOST_AFTER = 1 << 20  # bytes after the voxels that are looked at
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,8 @@ def read_frames(file: DicomFile) -> Frames:
     form = pixel_form(file)
     at_once = form.output_bytes + form.frames * form.frame_values + file.path.stat().st_size
     require_memory(file.path, at_once)
-    try:
-        value = _value(form)
-        stored = np.stack(list(_stored(form, value)))
-    except (OSError, struct.error, ValueError) as error:
-        raise damaged(file.path, str(error)) from error
+    with decoding(file.path, "its voxels"):
+        stored = np.stack(list(_stored(form, _value(form))))
     if form.photometric == "PALETTE COLOR":
         return Frames(_coloured(file, stored))
     if stored.ndim == 4:
@@ -84,7 +83,33 @@ def _value(form: PixelForm) -> bytes:
         row = form.columns * form.samples * form.allocated // 8
         if length - form.stored_bytes > max(1, row - 1):  # some writers fill up to a block of their disk
             raise damaged(path, f"it has {length} bytes of voxels where its header says {form.stored_bytes}")
-        return stream.read(form.stored_bytes)
+        value = stream.read(form.stored_bytes)
+        stream.seek(length - form.stored_bytes, os.SEEK_CUR)
+        if not _ends_well(stream.read(_MOST_AFTER), order, form.syntax == IMPLICIT):
+            raise damaged(path, "what follows its voxels is no part of a DICOM file")
+        return value
+
+
+def _ends_well(rest: bytes, order: str, implicit: bool) -> bool:
+    """True for no more than the elements that may follow the voxels, or the zeros that fill a block: bytes that were
+    put in or taken out before show there."""
+    if not rest.strip(b"\0") or len(rest) == _MOST_AFTER:
+        return True
+    at = 0
+    while at + 12 <= len(rest):
+        group, length = struct.unpack_from(f"{order}H", rest, at)[0], 0
+        if group < _PIXEL_DATA[0]:
+            return False
+        if implicit:
+            length, at = struct.unpack_from(f"{order}L", rest, at + 4)[0], at + 8
+        elif rest[at + 4 : at + 6] in (*_LONG, b"SQ", b"OF", b"OD", b"UT"):
+            length, at = struct.unpack_from(f"{order}L", rest, at + 8)[0], at + 12
+        else:
+            length, at = struct.unpack_from(f"{order}H", rest, at + 6)[0], at + 8
+        if length == _UNDEFINED:
+            return True
+        at += length
+    return at == len(rest) or not rest[at:].strip(b"\0")
 
 
 def _stored(form: PixelForm, value: bytes) -> Iterator[np.ndarray]:
@@ -141,11 +166,10 @@ def _fits(exact: np.ndarray, dtype: np.dtype) -> bool:
 
 def _padding(form: PixelForm, stored: np.ndarray) -> np.ndarray | None:
     """Where the stored value is PixelPaddingValue, or lies between it and PixelPaddingRangeLimit (C.7.5.1.1.2)."""
-    header = form.file.header
-    if header.get("PixelPaddingValue") in (None, ""):
+    if form.file.get("PixelPaddingValue") in (None, ""):
         return None
     ends = [_as_stored(form, "PixelPaddingValue")]
-    if header.get("PixelPaddingRangeLimit") not in (None, ""):
+    if form.file.get("PixelPaddingRangeLimit") not in (None, ""):
         ends.append(_as_stored(form, "PixelPaddingRangeLimit"))
     mask = (stored >= min(ends)) & (stored <= max(ends))
     return mask if mask.any() else None
@@ -162,8 +186,8 @@ def _coloured(file: DicomFile, stored: np.ndarray) -> np.ndarray:
     """(channel, frame, row, column) from indices into the three tables of colours."""
     channels = []
     for colour in ("Red", "Green", "Blue"):
-        described = file.header.get(f"{colour}PaletteColorLookupTableDescriptor")
-        table = file.header.get(f"{colour}PaletteColorLookupTableData")
+        described = file.get(f"{colour}PaletteColorLookupTableDescriptor")
+        table = file.get(f"{colour}PaletteColorLookupTableData")
         if described is None or len(described) != 3 or not isinstance(table, bytes):
             raise damaged(file.path, "its table of colours is missing")
         count, first, bits = (int(number) for number in described)

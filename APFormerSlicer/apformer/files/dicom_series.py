@@ -206,7 +206,7 @@ def _in_common(file: DicomFile, references: Sequence[str]) -> Hashable:
 
 
 def _rounded(file: DicomFile, keyword: str, digits: int) -> Hashable:
-    value = file.header.get(keyword)
+    value = file.get(keyword)
     try:
         return tuple(np.round([float(number) for number in value], digits) + 0.0) if value else None
     except (TypeError, ValueError):

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
-from .dicom_file import DicomFile, finite
+from ..memory import require_memory
+from .dicom_file import DicomFile, decoding, finite
 from .dicom_stack import Plane
 from .formats import damaged
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+_FRAME_BYTES = 1000  # that the place of a frame takes in memory, about
 _THICKNESSES = ("SpacingBetweenSlices", "SliceThickness")
 
 
@@ -42,11 +44,12 @@ class Slice:
     def value(self, keyword: str) -> Any:
         """An attribute of this slice: of its frame, of the frames in common, or of the file; None where absent."""
         header = self.file.header
-        for groups in (_frame_groups(header, self.frame), _shared_groups(header)):
-            for element in () if groups is None else groups:
-                if element.VR == "SQ" and element.value and keyword in element.value[0]:
-                    return element.value[0].get(keyword)
-        return header.get(keyword)
+        with decoding(self.file.path, f"its {keyword}"):
+            for groups in (_frame_groups(header, self.frame), _shared_groups(header)):
+                for element in () if groups is None else groups:
+                    if element.VR == "SQ" and element.value and keyword in element.value[0]:
+                        return element.value[0].get(keyword)
+            return header.get(keyword)
 
     def length(self, keyword: str) -> float | None:
         """A positive length in mm, or None."""
@@ -65,18 +68,17 @@ def slices_of(file: DicomFile) -> list[Slice]:
     Raises:
         InputError: the geometry cannot be decoded, or there are more or fewer places than frames.
     """
-    try:
+    if file.frames > file.path.stat().st_size:  # a frame takes a byte at least
+        raise damaged(file.path, f"it is too short for {file.frames} frames")
+    require_memory(file.path, file.frames * _FRAME_BYTES)
+    with decoding(file.path, "its geometry"):
         return list(_slices(file))
-    except InputError:
-        raise
-    except Exception as error:  # pydicom decodes sequences now, and raises many kinds on damaged ones
-        raise damaged(file.path, f"its geometry cannot be decoded ({error})") from error
 
 
 def flat_plane(file: DicomFile) -> Plane:
     """For a single slice without a place: columns run to the left, rows to the back."""
     x, y, _ = np.eye(3)
-    return Plane(np.zeros(3), x, y, _spacing(file.header.get("PixelSpacing") or (1.0, 1.0)))
+    return Plane(np.zeros(3), x, y, _spacing(file.get("PixelSpacing") or (1.0, 1.0)))
 
 
 def _slices(file: DicomFile) -> Iterator[Slice]:
