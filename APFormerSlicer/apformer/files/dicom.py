@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..memory import require_memory
 from ..volume import Source, Volume
 from . import itk
+from .dicom_divide import OTHER_CONTRAST
 from .dicom_file import DicomFile, open_dicom
 from .dicom_form import pixel_form
 from .dicom_pixels import Frames, read_frames
@@ -24,6 +25,8 @@ __all__ = ["Series", "list_series", "read_file", "read_folder"]
 
 _NO_POSITION = "has no position in the patient; columns were taken to run to the left and rows to the back"
 _AIR_HU, _SURELY_HU = -1000.0, -200.0  # nothing but CT in Hounsfield units has values below the second
+_MOST_LISTED = 40
+_FEWEST_ALTERNATING = 8
 _CLOSE = 0.01  # of the range of the voxels: padding that close below them disturbs nothing
 
 
@@ -92,7 +95,8 @@ def _choose(found: Sequence[Found], folder: Path, series_uid: str | None) -> Fou
     if len(of_uid) == 1:
         return of_uid[0]
     volumes = [one for one in found if series_uid and one.series.uid.startswith(f"{series_uid}#")]
-    listing = "; ".join(str(one.series) for one in volumes or found)
+    offered = [str(one.series) for one in volumes or found]
+    listing = "; ".join(offered[:_MOST_LISTED]) + ("; ..." if len(offered) > _MOST_LISTED else "")
     if of_uid or volumes:
         kind = "volumes in one series" if volumes else "series"
         raise InputError(
@@ -162,7 +166,22 @@ def _pixels(slices: Sequence[Slice], stack: Stack, name: str) -> tuple[np.ndarra
     _check_memory(slices, stack, name)
     array, padding = _stacked(slices, name)
     notes = () if padding is None else _fill(array, padding, slices[0].file.modality)
-    return (array if stack.even else resample(array, stack)), notes
+    return (array if stack.even else resample(array, stack)), (*notes, *_alternating(array))
+
+
+def _alternating(array: np.ndarray) -> tuple[str, ...]:
+    """A note where every other slice is brighter, as when two acquisitions lie between each other and nothing in their
+    headers tells them apart."""
+    length = array.shape[-3]
+    if length < _FEWEST_ALTERNATING:
+        return ()
+    means = np.array([float(array[..., k, ::4, ::4].mean()) for k in range(length)])
+    over_neighbours = (means[1:-1] - (means[:-2] + means[2:]) / 2) * np.where(np.arange(length - 2) % 2, -1.0, 1.0)
+    if abs(np.median(over_neighbours)) <= OTHER_CONTRAST * float(array[..., ::4, ::4, ::4].std()):
+        return ()
+    return (
+        "every other slice is brighter, as if two acquisitions lay between each other: look at it before you go on",
+    )
 
 
 def _check_memory(slices: Sequence[Slice], stack: Stack, name: str) -> None:

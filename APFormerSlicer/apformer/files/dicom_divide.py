@@ -49,7 +49,7 @@ _PASSES = {
 }
 _RANKED = ("TriggerTime", "AcquisitionDateTime", "AcquisitionTime", "ContentTime")
 _SAME_STEP = 1.25  # a slice that is thicker than the step by more overlaps its neighbour
-_OTHER_CONTRAST = 0.2  # standard deviations of the voxels between the means of two passes
+OTHER_CONTRAST = 0.2  # standard deviations of the voxels between the means of two passes
 _SAMPLED = 9  # slices of a pass that are looked at for that
 _LONGEST_WORD = 40
 
@@ -132,7 +132,7 @@ def _one_volume(slices: Sequence[Slice], groups: dict[tuple[str, ...], list[Slic
     samples = [_sample(group) for group in groups.values()]
     spread = max(float(np.std(np.concatenate(samples))), 1e-9)
     means = [float(sample.mean()) for sample in samples]
-    return max(means) - min(means) <= _OTHER_CONTRAST * spread
+    return max(means) - min(means) <= OTHER_CONTRAST * spread
 
 
 def _sample(group: Sequence[Slice]) -> np.ndarray:

@@ -22,6 +22,7 @@ from .formats import damaged
 _PIXEL_DATA = (0x7FE0, 0x0010)
 _UNDEFINED = 0xFFFFFFFF
 _LONG = (b"OB", b"OW", b"UN")
+_DECODER_BYTES = 8  # that a decoder of the JPEG family takes for a value, about
 _MOST_AFTER = 1 << 20  # bytes after the voxels that are looked at
 
 
@@ -42,6 +43,8 @@ def read_frames(file: DicomFile) -> Frames:
     """
     form = pixel_form(file)
     at_once = form.output_bytes + form.frames * form.frame_values + file.path.stat().st_size
+    if not form.is_plain:
+        at_once += _DECODER_BYTES * form.frame_values
     require_memory(file.path, at_once)
     with decoding(file.path, "its voxels"):
         stored = np.stack(list(_stored(form, _value(form))))

@@ -22,6 +22,7 @@ from .dicom_stack import listed, same_kind
 _FEWEST = 5  # slices from which something odd can be told from the rest
 _ODD_SHARE = 5  # the odd ones are at most a fifth of the rest
 _COPY_MM = 0.01
+_ON_GRID = 0.1  # steps; scanners round positions
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _volumes(kind: Sequence[Slice], words: str) -> list[Part]:
     if isinstance(divided, str):
         return [replace(whole, words=words, notes=(*whole.notes, divided))]
     if not divided:
-        return [replace(whole, words=words)]
+        return [_without_strays(replace(whole, words=words))]
     return [Part(tuple(part), ", ".join(filter(None, (words, said))), whole.notes) for said, part in divided]
 
 
@@ -141,6 +142,23 @@ def _positions(slices: Sequence[Slice]) -> Iterator[tuple[Slice, np.ndarray]]:
     for one in slices:
         if one.plane is not None:
             yield one, one.plane.position
+
+
+def _without_strays(part: Part) -> Part:
+    """Leave out slices that lie between the others of an even stack, off their places."""
+    stack = stack_of(part.slices)
+    if stack is None or stack.even:
+        return part
+    on_grid = np.abs(stack.k_of_slice - np.rint(stack.k_of_slice)) <= _ON_GRID
+    order = {id(part.slices[n]): k for k, n in enumerate(stack.order)}
+    kept = [one for one in part.slices if on_grid[order[id(one)]]]
+    odd = [one for one in part.slices if not on_grid[order[id(one)]]]
+    between = on_grid[[0, -1]].all() and _ODD_SHARE * len(odd) <= len(kept)
+    rest = replace(part, slices=tuple(kept))
+    if not odd or not between or not rest.is_clean:
+        return part
+    note = f"{len(odd)} slices that lie between the places of an even stack were left out: "
+    return replace(rest, notes=(*part.notes, note + listed([one.name for one in odd])))
 
 
 def _voxel_hash(one: Slice) -> str:

@@ -146,10 +146,10 @@ def _check_parallel(planes: Sequence[Plane], name: str, files: Sequence[str]) ->
                 "Its voxels cannot be placed in the patient.",
                 "Export the series again from the scanner or archive.",
             )
-    alike = [sum(same_kind(plane, other) for other in planes[:_COMPARED]) for plane in planes[:_COMPARED]]
-    usual = planes[int(np.argmax(alike))]
-    odd = [file for plane, file in zip(planes, files, strict=True) if not same_kind(plane, usual)]
-    if odd:
+    if not all(same_kind(plane, planes[0]) for plane in planes):
+        sample = planes[:_COMPARED]
+        usual = max(sample, key=lambda plane: sum(same_kind(plane, other) for other in sample))
+        odd = [file for plane, file in zip(planes, files, strict=True) if not same_kind(plane, usual)]
         raise InputError(
             f"{name} has slices of different orientation or pixel spacing, such as a localizer has ({listed(odd)}).",
             "They do not form one volume.",
