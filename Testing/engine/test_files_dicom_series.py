@@ -229,6 +229,20 @@ def test_passes_whose_slices_reach_to_the_next_of_their_own_are_two_volumes(writ
     assert [series.slices for series in list_series(tmp_path / "series")] == [6, 6]
 
 
+def test_volumes_between_each_other_that_are_numbered_alike_are_two(write_dicom, tmp_path: Path) -> None:
+    halves = two_volumes(write_dicom, [*stack(0, 2, 4, 6), *stack(1, 3, 5, 7)])
+    first, second = list_series(tmp_path / "series")
+    assert "every 2. slice (2 of 2)" in second.description
+    assert set(first.files) == set(halves[0])
+
+
+def test_time_points_are_listed_in_their_order(write_dicom, tmp_path: Path) -> None:
+    for n, path in enumerate(by_height(write_dicom(positions=[place for place in stack(0, 2) for _ in range(12)]))):
+        edit(path, TemporalPositionIdentifier=1 + n % 12)
+    said = [series.description.partition(", ")[2] for series in list_series(tmp_path / "series")]
+    assert said == [f"time point {n} of 12" for n in range(1, 13)]
+
+
 def test_pieces_of_one_volume_that_follow_each_other_are_one(write_dicom, tmp_path: Path) -> None:
     for n, path in enumerate(by_height(write_dicom(positions=TWELVE))):
         edit(path, AcquisitionNumber=1 + n // 4, AcquisitionTime=f"10150{n // 4}")

@@ -129,7 +129,7 @@ def _check_sizes(slices: Sequence[Slice], name: str) -> None:
         raise InputError(
             f"{name} has slices of different size ({listed(odd)}).",
             "They do not form one volume.",
-            "Choose a series of equal slices, or leave the others out with --skip FILE.",
+            "Choose a series of equal slices, or leave the others out (--skip FILE on the command line).",
         )
 
 
@@ -147,7 +147,8 @@ def _planes(slices: Sequence[Slice], name: str) -> tuple[list[Plane], tuple[str,
     raise InputError(
         f"{name} has {len(lost)} slices without a position in the patient ({listed(lost)}).",
         "They may be a film (cine, ultrasound) or out of order, and cannot be stacked into a volume.",
-        "Choose a series with ImagePositionPatient, leave these out with --skip FILE, or pass one slice.",
+        "Choose a series with ImagePositionPatient, leave these out (--skip FILE on the command"
+        " line), or pass one slice.",
     )
 
 

@@ -78,7 +78,7 @@ def divide(slices: Sequence[Slice]) -> list[Group] | str:
         if stack is not None and stack.even and keywords[0] in _PASSES and _one_volume(slices, groups):
             return _note(keywords[0], groups, slices)
         return _in_words(keywords, groups)
-    return [] if single else _ranked(slices)
+    return _counted_twice(slices) if single else _ranked(slices)
 
 
 def _groupings(
@@ -126,8 +126,7 @@ def _one_volume(slices: Sequence[Slice], groups: dict[tuple[str, ...], list[Slic
     if len(set(numbers)) < len(numbers) and any(numbers):
         return False
     step = step_of(np.diff(np.sort(_along(slices, slices[0]))))
-    told = [length for keyword in ("SpacingBetweenSlices", "SliceThickness") if (length := slices[0].length(keyword))]
-    if not told or min(told) > _SAME_STEP * step:
+    if not (slices[0].told_thickness and slices[0].told_thickness <= _SAME_STEP * step):
         return False
     samples = [_sample(group) for group in groups.values()]
     spread = max(float(np.std(np.concatenate(samples))), 1e-9)
@@ -138,9 +137,10 @@ def _one_volume(slices: Sequence[Slice], groups: dict[tuple[str, ...], list[Slic
 def _sample(group: Sequence[Slice]) -> np.ndarray:
     picked = {int(n) for n in np.linspace(0, len(group) - 1, _SAMPLED)}
     ordered = [group[int(n)] for n in np.argsort(_along(group, group[0]))]
-    return np.concatenate(
-        [read_frames(ordered[n].file).array[..., ordered[n].frame, ::2, ::2].ravel() for n in sorted(picked)]
-    ).astype(np.float64)
+    chosen = [ordered[n] for n in sorted(picked)]
+    arrays = {file: read_frames(file).array for file in {one.file for one in chosen}}
+    voxels = [arrays[one.file][..., one.frame, ::2, ::2].ravel() for one in chosen]
+    return np.concatenate(voxels).astype(np.float64)
 
 
 def _note(keyword: str, groups: dict[tuple[str, ...], list[Slice]], slices: Sequence[Slice]) -> str:
@@ -191,6 +191,20 @@ def _plain(item: object) -> str:
         return f"{float(text):.12g}"
     except ValueError:
         return text
+
+
+def _counted_twice(slices: Sequence[Slice]) -> list[Group]:
+    """Volumes whose slices lie between each other and are numbered alike: 1, 2, 3, ... once for each."""
+    numbers = [_said(one, "InstanceNumber") for one in slices]
+    several, rest = divmod(len(numbers), len(set(numbers)))
+    if several < 2 or rest or not all(numbers):
+        return []
+    ordered = [slices[int(n)] for n in np.argsort(_along(slices, slices[0]))]
+    combs = [ordered[n::several] for n in range(several)]
+    counted = all(len({_said(one, "InstanceNumber") for one in comb}) == len(comb) for comb in combs)
+    if not counted or not _divides({(str(n),): comb for n, comb in enumerate(combs)}, fewest=3):
+        return []
+    return [(f"every {several}. slice ({n} of {several})", comb) for n, comb in enumerate(combs, 1)]
 
 
 def _ranked(slices: Sequence[Slice]) -> list[Group]:

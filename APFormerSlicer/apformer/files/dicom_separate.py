@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .dicom_divide import divide, stack_of
+from .dicom_file import DicomFile
 from .dicom_pixels import read_frames
 from .dicom_slice import Slice
 from .dicom_stack import listed, same_kind
@@ -54,6 +55,7 @@ def separate(slices: Sequence[Slice]) -> list[Part]:
     small = [one for kind in wanted if kind not in large for one in kind] + unplaced
     if (small and _ODD_SHARE * len(small) > sum(map(len, large))) or not large:
         return [Part(tuple(slices))]
+    large.sort(key=_kind_words)
     parts = [part for kind in large for part in _volumes(kind, _kind_words(kind) if len(large) > 1 else "")]
     odd = small + [one for kind in marked for one in kind]
     if not odd:
@@ -108,10 +110,13 @@ def _without_copies(slices: Sequence[Slice]) -> Part:
     """Drop slices that are equal to another in place and in voxels, whatever their UIDs."""
     kept: list[Slice] = []
     copies: list[str] = []
+    hashes: dict[int, list[bytes]] = {}  # of all frames of a file, by what identifies it here
     for group in _together(slices):
-        seen: dict[Hashable, Slice] = {}
+        seen: dict[bytes, Slice] = {}
         for one in group:
-            first = seen.setdefault(_voxel_hash(one) if len(group) > 1 else 0, one)
+            if len(group) > 1 and id(one.file) not in hashes:
+                hashes[id(one.file)] = _frame_hashes(one.file)
+            first = seen.setdefault(hashes[id(one.file)][one.frame] if len(group) > 1 else b"", one)
             if first is not one:
                 copies.append(f"{one.name} of {first.name}")
         kept += seen.values()
@@ -161,6 +166,6 @@ def _without_strays(part: Part) -> Part:
     return replace(rest, notes=(*part.notes, note + listed([one.name for one in odd])))
 
 
-def _voxel_hash(one: Slice) -> str:
-    array = read_frames(one.file).array[..., one.frame, :, :]
-    return hashlib.sha256(array.tobytes()).hexdigest() + str(array.shape)
+def _frame_hashes(file: DicomFile) -> list[bytes]:
+    array = read_frames(file).array
+    return [hashlib.sha256(array[..., frame, :, :].tobytes()).digest() for frame in range(file.frames)]

@@ -55,6 +55,10 @@ class Found:
     series: Series
     part: Part
 
+    @property
+    def described(self) -> str:
+        return self.part.slices[0].file.text("SeriesDescription")
+
 
 def find_series(folder: Path, skip: Sequence[str] = ()) -> tuple[list[Found], tuple[str, ...]]:
     """The image series in `folder` and its subfolders, by description, and notes about `skip`; segmentations and
@@ -74,7 +78,8 @@ def find_series(folder: Path, skip: Sequence[str] = ()) -> tuple[list[Found], tu
             chosen_by = uid if len(parts) == 1 else f"{uid}#{n}"
             part = Part(part.slices, part.words, (*told, *part.notes))
             found.append(Found(_series(chosen_by, part), part))
-    return sorted(found, key=lambda one: (one.series.description, one.series.uid)), notes
+    by_name = sorted(found, key=lambda one: (one.described, one.series.uid.partition("#")[0]))  # parts in their order
+    return by_name, notes
 
 
 def patient_of(source: Source, path: Path) -> str | None:
@@ -116,7 +121,7 @@ def _files(folder: Path, skip: Sequence[str]) -> tuple[list[DicomFile], tuple[st
                 files.append(open_dicom(path))
     except OSError as error:
         raise InputError(
-            f"{folder} could not be read: {error.strerror or error}.",
+            f"{error.filename or folder} could not be read: {error.strerror or error}.",
             "Its series are not known.",
             "Check the path and the permissions.",
         ) from error

@@ -51,15 +51,16 @@ class Slice:
                         return element.value[0].get(keyword)
             return header.get(keyword)
 
-    def length(self, keyword: str) -> float | None:
-        """A positive length in mm, or None."""
-        value = finite(self.file.path, keyword, self.value(keyword), 0.0)
-        return value if value > 0 else None
+    @property
+    def told_thickness(self) -> float | None:
+        """From this slice to the next in mm, or else its own thickness; None when the header gives neither."""
+        lengths = (finite(self.file.path, keyword, self.value(keyword), 0.0) for keyword in _THICKNESSES)
+        return next((length for length in lengths if length > 0), None)
 
     @property
     def thickness(self) -> float:
         """k spacing of a single slice in mm; 1 when the header gives none."""
-        return next((length for keyword in _THICKNESSES if (length := self.length(keyword))), 1.0)
+        return self.told_thickness or 1.0
 
 
 def slices_of(file: DicomFile) -> list[Slice]:

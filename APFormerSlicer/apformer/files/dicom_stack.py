@@ -84,7 +84,8 @@ def stack_planes(planes: Sequence[Plane], thickness: float, name: str, files: Se
             f"{name} has a gap of {gaps.max():.2f} mm between slices that otherwise lie {step:.2f} mm apart "
             f"({sorted_files[before]} and {sorted_files[before + 1]}).",
             "Slices are missing, and the anatomy between them is not known.",
-            "Export the complete series again, or pass the part before or after the gap (--skip FILE).",
+            "Export the complete series again, or leave out what lies before or after the gap (--skip FILE on the "
+            "command line).",
         )
     k_of_slice = (along - along[0]) / step
     length = math.floor(k_of_slice[-1] + _POSITION_TOLERANCE) + 1
@@ -153,7 +154,7 @@ def _check_parallel(planes: Sequence[Plane], name: str, files: Sequence[str]) ->
         raise InputError(
             f"{name} has slices of different orientation or pixel spacing, such as a localizer has ({listed(odd)}).",
             "They do not form one volume.",
-            "Choose a series of parallel slices, or leave the others out with --skip FILE.",
+            "Choose a series of parallel slices, or leave the others out (--skip FILE on the command line).",
         )
 
 
@@ -170,8 +171,8 @@ def _check_distinct(gaps: np.ndarray, step: float, name: str, files: Sequence[st
             f"{name} has {len(doubled)} slices that lie where another slice lies: {pairs}.",
             "Their voxels differ: it holds several volumes (time points, echoes, b-values) or a slice too many, and "
             "which one to segment is not known.",
-            "Leave the wrong ones out with --skip FILE, export one of the volumes as its own series, or save it as "
-            "NRRD from Slicer and pass that.",
+            "Leave the wrong ones out (--skip FILE on the command line), export one of the volumes as its own series, "
+            "or save it as NRRD from Slicer and pass that.",
         )
 
 
