@@ -22,7 +22,7 @@ _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"  # of JPEG and JPEG-LS; JPEG 2000 ends wit
 _J2K = b"\xff\x4f\xff\x51"  # SOC and SIZ
 _FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _ALONE = {0x01, *range(0xD0, 0xD8)}  # markers without a length
-_MOST_TILES = 1 << 16
+_MOST_TILES, _MOST_SAMPLES = 1 << 16, 4
 _LONG = (b"OB", b"OW")
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
@@ -125,18 +125,19 @@ def decode(form: PixelForm, frame: bytes) -> np.ndarray:
 
 
 def _check_codestream(form: PixelForm, frame: bytes) -> None:
-    path, stripped = form.file.path, frame.rstrip(b"\0")
+    path, stripped = form.file.path, frame.rstrip(b"\0\xff")  # what fills up to an even length
     if not stripped.endswith(_EOI):
         raise damaged(path, "its compressed voxels end too early")
     try:
         size = _j2k_size(stripped) if form.syntax in JPEG_2000 else _jpeg_size(stripped)
     except (struct.error, IndexError):
         size = None
-    if size != (form.rows, form.columns, form.samples):
-        raise damaged(path, f"its compressed voxels are {size} rows, columns and samples, not those of its header")
+    if size is None or size[:3] != (form.rows, form.columns, form.samples) or size[3] > form.allocated:
+        raise damaged(path, f"its compressed voxels are {size} rows, columns, samples, bits, not those of its header")
 
 
-def _jpeg_size(stream: bytes) -> tuple[int, int, int] | None:
+def _jpeg_size(stream: bytes) -> tuple[int, int, int, int] | None:
+    """Rows, columns, samples and bits of a sample, as the codestream says itself; None when it does not."""
     if not stream.startswith(_SOI):
         return None
     at = 2
@@ -146,22 +147,28 @@ def _jpeg_size(stream: bytes) -> tuple[int, int, int] | None:
             at += 1 if marker == 0xFF else 2
             continue
         if marker in _FRAME_MARKERS:
-            _, rows, columns, samples = struct.unpack_from(">BHHB", stream, at + 4)
-            return rows, columns, samples
+            bits, rows, columns, samples = struct.unpack_from(">BHHB", stream, at + 4)
+            return rows, columns, samples, bits
         at += 2 + struct.unpack_from(">H", stream, at + 2)[0]
     return None
 
 
-def _j2k_size(stream: bytes) -> tuple[int, int, int] | None:
+def _j2k_size(stream: bytes) -> tuple[int, int, int, int] | None:
+    """As `_jpeg_size`; None also for tiles and subsampling that nobody uses for one image."""
     if not stream.startswith(_J2K):  # some writers wrap it as a file of its own
         boxed = re.search(re.escape(_J2K), stream[:4096]) if stream[4:8] == b"jP  " else None
         if boxed is None:
             return None
         stream = stream[boxed.start() :]
-    width, height, left, top, tile_x, tile_y, _, _, samples = struct.unpack_from(">8LH", stream, 8)
+    width, height, left, top, tile_x, tile_y, tile_left, tile_top, samples = struct.unpack_from(">8LH", stream, 8)
     if not tile_x or not tile_y or -(-width // tile_x) * -(-height // tile_y) > _MOST_TILES:
         return None
-    return height - top, width - left, samples
+    if tile_left > left or tile_top > top or samples > _MOST_SAMPLES:
+        return None
+    components = [struct.unpack_from("3B", stream, 42 + 3 * n) for n in range(samples)]
+    if {step for _, *steps in components for step in steps} != {1}:
+        return None
+    return height - top, width - left, samples, max(bits & 0x7F for bits, *_ in components) + 1
 
 
 def _plain_file(form: PixelForm, frame: bytes) -> bytes:

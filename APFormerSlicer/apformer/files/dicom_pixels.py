@@ -6,7 +6,6 @@ JPEG family goes through GDCM, frame by frame (see `dicom_codestream`).
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -67,12 +66,10 @@ def _value(form: PixelForm) -> bytes:
         head = stream.read(12)
         if len(head) < 8 or struct.unpack_from(f"{order}HH", head) != _PIXEL_DATA:
             raise damaged(path, "it has no voxels, or its header ends too early")
-        if form.syntax == IMPLICIT:
-            length, start = struct.unpack_from(f"{order}L", head, 4)[0], 8
-        elif head[4:6] in _LONG:
-            length, start = struct.unpack_from(f"{order}L", head, 8)[0], 12
-        else:
-            raise damaged(path, "the element with its voxels is of an impossible type")
+        # Some writers go over to implicit in the middle of a file.
+        explicit = form.syntax != IMPLICIT and head[4:6] in _LONG
+        start = 12 if explicit else 8
+        length = struct.unpack_from(f"{order}L", head, start - 4)[0]
         stream.seek(form.file.pixels_at + start)
         left = size - form.file.pixels_at - start
         if form.stored_bytes is None:
@@ -83,17 +80,17 @@ def _value(form: PixelForm) -> bytes:
             raise damaged(path, "it does not say how its voxels are compressed")
         if length > left or length < form.stored_bytes:
             raise damaged(path, f"it ends too early: {min(length, left)} of {form.stored_bytes} bytes of voxels")
-        row = form.columns * form.samples * form.allocated // 8
-        if length - form.stored_bytes > max(1, row - 1):  # some writers fill up to a block of their disk
-            raise damaged(path, f"it has {length} bytes of voxels where its header says {form.stored_bytes}")
-        value = stream.read(form.stored_bytes)
-        stream.seek(length - form.stored_bytes, os.SEEK_CUR)
-        if not _ends_well(stream.read(_MOST_AFTER), order, form.syntax == IMPLICIT):
-            raise damaged(path, "what follows its voxels is no part of a DICOM file")
-        return value
+        value, rest = stream.read(length), stream.read(_MOST_AFTER)
+    if length - form.stored_bytes > 1 and value[form.stored_bytes :].strip(b"\0"):  # zeros fill a block of some disk
+        raise damaged(path, f"it has {length} bytes of voxels where its header says {form.stored_bytes}")
+    if not _ends_well(rest, order, explicit):
+        raise damaged(path, "what follows its voxels is no part of a DICOM file")
+    if form.syntax == BIG_ENDIAN and form.allocated == 8 and head[4:6] == b"OW":  # bytes lie in words of two
+        value = np.frombuffer(value[: len(value) // 2 * 2], np.uint16).byteswap().tobytes()
+    return value[: form.stored_bytes]
 
 
-def _ends_well(rest: bytes, order: str, implicit: bool) -> bool:
+def _ends_well(rest: bytes, order: str, explicit: bool) -> bool:
     """True for no more than the elements that may follow the voxels, or the zeros that fill a block: bytes that were
     put in or taken out before show there."""
     if not rest.strip(b"\0") or len(rest) == _MOST_AFTER:
@@ -103,7 +100,7 @@ def _ends_well(rest: bytes, order: str, implicit: bool) -> bool:
         group, length = struct.unpack_from(f"{order}H", rest, at)[0], 0
         if group < _PIXEL_DATA[0]:
             return False
-        if implicit:
+        if not explicit:
             length, at = struct.unpack_from(f"{order}L", rest, at + 4)[0], at + 8
         elif rest[at + 4 : at + 6] in (*_LONG, b"SQ", b"OF", b"OD", b"UT"):
             length, at = struct.unpack_from(f"{order}L", rest, at + 8)[0], at + 12
