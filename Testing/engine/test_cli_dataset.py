@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from apformer.datasets import SiteDataset
+from apformer.datasets.identity import patient_code
 from cli_samples import CommandLine
 from dataset_samples import an_image, some_labels
 from test_datasets_imports import a_decathlon, write
@@ -42,6 +44,18 @@ def test_a_case_is_added_corrected_shown_and_removed(run: CommandLine, root: Pat
     assert run("dataset", "list", root, "--status", "completed", "--json").json["cases"] == []
     assert run("dataset", "remove", root, "case-0001", "--json").json == {"removed": "case-0001"}
     assert "secret" not in (root / "index.json").read_text()
+
+
+def test_a_dicom_folder_is_added_without_the_files_to_skip(
+    run: CommandLine, root: Path, write_dicom: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    write_dicom("scan", positions=[(0, 0, z) for z in (0, 2, 4, 8, 10)])  # one is missing: resampled, and told
+    (tmp_path / "scan" / "broken.dcm").write_bytes(b"no image")
+    assert "broken.dcm" in run("dataset", "add", root, tmp_path / "scan", "--json").json["error"]["what"]
+    added = run("dataset", "add", root, tmp_path / "scan", "--skip", "broken.dcm", "--json").json
+    assert added["shape_ijk"] == [5, 4, 6]
+    dataset = SiteDataset.open(root)
+    assert added["patient"] == patient_code("1", dataset.index.salt)  # the PatientID of the samples
 
 
 def test_import_check_split_and_export(run: CommandLine, root: Path, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def _add_case_parsers(action: Any) -> None:
     add.add_argument(
         "--patient", metavar="ID", help="whose image it is; kept as a pseudonym (default: DICOM PatientID)"
     )
-    add.add_argument("--series", metavar="UID", help="the series to take from a DICOM folder that holds several")
+    option.add_dicom(add)
     add.add_argument("--modality", metavar="NAME", help="CT, MR, RGB, ...; DICOM files say it themselves")
     add.add_argument("--correct", action="store_true", help="replace the labels of an image that is there already")
     correct = action("correct", _correct, "give a case new labels or another status, or restore older labels")
@@ -172,6 +172,7 @@ def _add(options: argparse.Namespace, console: Console) -> int:
         mapping=read_mapping(options.map),
         modality=options.modality,
         series_uid=options.series,
+        skip=options.skip,
         proposed_by=options.proposed_by,
         who=_who(options),
         comment=options.comment,

@@ -27,6 +27,20 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_dicom(parser: argparse.ArgumentParser) -> None:
+    """--series and --skip: which files of a DICOM folder are the image."""
+    parser.add_argument(
+        "--series", metavar="UID", help="which series of a DICOM folder that holds several, or which volume: UID#2"
+    )
+    parser.add_argument(
+        "--skip",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="leave this file of a DICOM folder out: a name, a path or a pattern; can be repeated",
+    )
+
+
 def map_option(name: str) -> str:
     """The option that asks for the map `name`."""
     return f"--{name.replace('_', '-')}"

@@ -20,17 +20,18 @@ from .table import names_in, to_table
 
 
 def read_image(
-    image: Path | Volume, series_uid: str | None, patient: str | None
+    image: Path | Volume, series_uid: str | None, patient: str | None, skip: Sequence[str] = ()
 ) -> tuple[Volume, str, tuple[str, ...]]:
     """The image without anything that names the patient, the patient's identity, and what to tell the user.
 
     Args:
+        series_uid, skip: see `read_volume`.
         patient: the identity, where it is known; else the DICOM patient ID, else the file's name.
 
     Raises:
         InputError: the image cannot be used, or a volume without file comes without a patient.
     """
-    volume = image if isinstance(image, Volume) else read_volume(image, series_uid=series_uid)
+    volume = image if isinstance(image, Volume) else read_volume(image, series_uid=series_uid, skip=skip)
     check_image(volume)
     identity, notes = (patient or "").strip(), volume.notes
     if not identity and isinstance(image, Volume):

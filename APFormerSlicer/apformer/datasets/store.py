@@ -138,6 +138,7 @@ class SiteDataset:
         names: Mapping[int, str] | None = None,
         modality: str | None = None,
         series_uid: str | None = None,
+        skip: Sequence[str] = (),
         proposed_by: str | None = None,
         who: str | None = None,
         comment: str | None = None,
@@ -152,6 +153,7 @@ class SiteDataset:
             status: None means completed for labels that no model proposed, else in progress.
             patient: any identity, kept as a pseudonym; None: the DICOM patient ID, else the name of the file.
             mapping: see `table.read_mapping`.
+            series_uid, skip: see `read_volume`.
             correct: the image must be a known one, whose labels are then replaced.
 
         Raises:
@@ -161,7 +163,7 @@ class SiteDataset:
             OutputError: the folder cannot be written, the disk is full, another writer holds it.
         """
         self.reload()
-        volume, identity, notes = read_image(image, series_uid, patient)
+        volume, identity, notes = read_image(image, series_uid, patient, skip)
         array = None if labels is None else read_labels(labels, volume, self.labels, names, mapping)
         voxels, code = voxel_hash(volume), patient_code(identity, self._index.salt)
         untouched = status is None and correct and array is None  # only a comment is added

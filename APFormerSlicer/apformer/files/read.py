@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError
@@ -46,14 +47,15 @@ def header_notes(path: Path | str) -> tuple[str, ...]:
         return ()
 
 
-def read_volume(path: Path | str, *, series_uid: str | None = None) -> Volume:
+def read_volume(path: Path | str, *, series_uid: str | None = None, skip: Sequence[str] = ()) -> Volume:
     """Read an image or label map: NIfTI, NRRD, MHA, .seg.nrrd, PNG, JPEG, a DICOM file, or a folder with DICOM files.
 
     Voxels keep their stored type (rescaled NIfTI and DICOM become the smallest type that holds them). Nothing is
     resampled, except DICOM slices with uneven gaps, which `notes` says.
 
     Args:
-        series_uid: which series to read when a DICOM folder holds several.
+        series_uid: which series to read when a DICOM folder holds several, as `list_series` names it.
+        skip: files of a DICOM folder to leave out: names, paths or patterns such as "loc*.dcm".
 
     Raises:
         InputError: the file is missing, unreadable, damaged or of an unknown format; has more than three dimensions,
@@ -61,7 +63,7 @@ def read_volume(path: Path | str, *, series_uid: str | None = None) -> Volume:
     """
     path = Path(path)
     if path.is_dir():
-        return dicom.read_folder(path, series_uid)
+        return dicom.read_folder(path, series_uid, skip)
     require_file(path)
     reader = _READERS.get(suffix_of(path))
     if reader is not None:
