@@ -145,6 +145,9 @@ def test_a_single_slice_without_position_is_read_with_a_note(write_dicom, tmp_pa
     volume = read_volume(path)
     assert volume.orientation == "LPS"
     assert "no position" in volume.notes[0]
+    path.write_bytes(path.read_bytes().replace(b"2.0\\3.0", b"2.0\\3x0"))
+    with pytest.raises(InputError, match="PixelSpacing cannot be decoded"):
+        read_volume(path)
 
 
 def multi_frame(write_dicom, tmp_path: Path, heights: list[float]) -> Path:

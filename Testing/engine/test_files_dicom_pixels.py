@@ -311,6 +311,16 @@ def test_a_sequence_nested_without_end_is_refused(write_dicom) -> None:
         list_series(path.parent)
 
 
+def test_a_slice_whose_header_lost_its_size_is_not_missed(write_dicom) -> None:
+    files = write_dicom(positions=stack(0, 2, 4))
+    data = files[0].read_bytes()
+    at = data.index(struct.pack("<HH2s", 0x0010, 0x0020, b"LO")) + 6
+    files[0].write_bytes(data[:at] + b"\xff\xff" + data[at + 2 :])
+    for read in (list_series, read_volume):
+        with pytest.raises(InputError, match=f"{files[0].name} could not be read: it should be an image"):
+            read(files[0].parent)
+
+
 def test_a_length_of_four_gigabytes_takes_no_memory(write_dicom) -> None:
     import tracemalloc
 

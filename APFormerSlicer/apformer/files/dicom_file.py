@@ -53,6 +53,14 @@ class DicomFile:
         return "Rows" in self.header and "Columns" in self.header and self.text("Modality") not in _NO_IMAGES
 
     @property
+    def names_an_image(self) -> bool:
+        """True when the kind of the file, as its header or its meta information names it, is one of images."""
+        from pydicom.uid import UID
+
+        named = str(self.header.file_meta.get("MediaStorageSOPClassUID", ""))
+        return any("Image Storage" in UID(uid).name for uid in (self.text("SOPClassUID"), named))
+
+    @property
     def modality(self) -> str:
         return self.text("Modality")
 
@@ -126,6 +134,8 @@ def open_dicom(path: Path) -> DicomFile:
         opened.text(keyword)
     if opened.is_image:
         _ = opened.frames, opened.size
+    elif opened.names_an_image:  # a damaged length swallows what follows it; a slice must not be missed silently
+        raise damaged(path, "it should be an image, and its header does not say how large")
     return opened
 
 

@@ -77,9 +77,14 @@ def slices_of(file: DicomFile) -> list[Slice]:
 
 
 def flat_plane(file: DicomFile) -> Plane:
-    """For a single slice without a place: columns run to the left, rows to the back."""
+    """For a single slice without a place: columns run to the left, rows to the back.
+
+    Raises:
+        InputError: its spacing cannot be decoded.
+    """
     x, y, _ = np.eye(3)
-    return Plane(np.zeros(3), x, y, _spacing(file.get("PixelSpacing") or (1.0, 1.0)))
+    with decoding(file.path, "its PixelSpacing"):
+        return Plane(np.zeros(3), x, y, _spacing(file.header.get("PixelSpacing") or (1.0, 1.0)))
 
 
 def _slices(file: DicomFile) -> Iterator[Slice]:
