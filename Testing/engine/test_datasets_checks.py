@@ -84,7 +84,7 @@ def test_labels_are_compared_with_those_of_the_base_model(dataset: SiteDataset) 
     assert "Vein is not in base 1.0.0" in found["new labels"].what
     assert "Kidney of base 1.0.0 is not" in found["missing labels"].what
     found = kinds(dataset, a_model(("liver", "Vein")))
-    assert "Liver is called liver" in found["label names"].what and "missing labels" not in found
+    assert not {"label names", "missing labels"} & set(found)  # case and blanks do not count
 
 
 def test_channels_modality_and_spacing_are_compared_with_the_base_model(dataset: SiteDataset) -> None:

@@ -16,7 +16,7 @@ from ..files import itk as itk_files
 from ..files.formats import suffix_of
 from ..volume import Source, Volume
 from .case import SiteCase, StoredImage
-from .grid import same_grid
+from ..grid import same_grid
 from .identity import file_hash, voxel_hash
 
 NIFTI_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")

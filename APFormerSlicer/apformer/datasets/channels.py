@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..files import itk, read_volume, suffix_of
 from ..files.formats import damaged, require_file
 from ..volume import Source, Volume
-from .grid import same_grid
+from ..grid import same_grid
 
 _NIFTI = (".nii.gz", ".nii")
 
