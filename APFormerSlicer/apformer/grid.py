@@ -121,8 +121,8 @@ def _lost_place(labels: Volume, turned: Volume, image: Volume) -> InputError | N
             f"The {role} {sign}, the other file has not; {_name(labels)} is not on the grid of the image: "
             f"{_describe(labels)} against {_describe(image)}.",
             "Its place in the patient seems to be lost. Taken at its word, the labels would be shifted in the image.",
-            "Export the segmentation again with the image as its reference geometry"
-            + (", or export the image again." if role == "image" else ", or copy the image's geometry into its header."),
+            "Export the segmentation again with the image as its reference geometry, or "
+            + ("export the image again." if role == "image" else "copy the image's geometry into its header."),
         )
     return None
 

@@ -100,14 +100,14 @@ def _by_number(ours: Volume, theirs: Volume, named: Names, note: str) -> Pair:
     names = dict(named) | {value: f"label {value}" for value in values if value not in named}
     notes = [note] if note else []
     if named:
-        notes += _unnamed("The label maps", values, named)
+        notes += _unnamed("The label maps have", values, named)
     return Pair(ours, theirs, names, tuple(notes))
 
 
 def _by_name(ours: Volume, theirs: Volume, our_names: Names, their_names: Names, mapping: Mapping[str, str]) -> Pair:
     """The prediction with the reference's values."""
     in_ours, in_theirs = _values(ours), _values(theirs)
-    notes = [*_unnamed("The prediction", in_ours, our_names), *_unnamed("The reference", in_theirs, their_names)]
+    notes = _unnamed("The prediction has", in_ours, our_names) + _unnamed("The reference has", in_theirs, their_names)
     names = dict(their_names) | {value: f"label {value}" for value in sorted(in_theirs) if value not in their_names}
     _check_mapping(mapping, our_names, their_names)
     by_name = {plain(name): value for value, name in their_names.items()}
@@ -133,7 +133,9 @@ def _by_name(ours: Volume, theirs: Volume, our_names: Names, their_names: Names,
     if missing:
         notes.append(f"Only the reference has {_listed(missing)}: it counts as not found.")
     if alone and missing:
-        notes.append(f"If some are the same, say so, as in --map {_option(alone, missing)}, or compare with --by-number.")
+        notes.append(
+            f"If some are the same, say so, as in --map {_option(alone, missing)}, or compare with --by-number."
+        )
     changed = np.zeros(ours.array.shape, np.min_scalar_type(max(values.values(), default=0)))
     for old, new in values.items():
         changed[ours.array == old] = new
@@ -170,7 +172,7 @@ def _values(labels: Volume) -> set[int]:
 
 def _unnamed(who: str, values: set[int] | Sequence[int], names: Names) -> list[str]:
     without = [str(value) for value in sorted(values) if value not in names]
-    return [f"{who} {'have' if who.endswith('s') else 'has'} values without a name: {', '.join(without)}."] if without else []
+    return [f"{who} values without a name: {', '.join(without)}."] if without else []
 
 
 def _nothing_in_common(our_names: Names, their_names: Names) -> InputError:

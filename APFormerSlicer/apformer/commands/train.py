@@ -76,7 +76,7 @@ def _as_line(event: Mapping[str, Any]) -> str:
 def _as_word(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_as_word(item)}" for key, item in value.items())
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _summary(bundle: Bundle) -> dict[str, Any]:

@@ -12,8 +12,8 @@ import SimpleITK as sitk
 from ..errors import InputError
 from ..files import itk, read_volume, suffix_of
 from ..files.formats import damaged, require_file
-from ..volume import Source, Volume
 from ..grid import same_grid
+from ..volume import Source, Volume
 
 _NIFTI = (".nii.gz", ".nii")
 

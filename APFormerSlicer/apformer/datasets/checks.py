@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from ..errors import APFormerError, ConfigError, InputError
 from ..files import read_volume
+from ..grid import same_grid
 from . import check_content as content
 from . import split as splits
 from .case import COMPLETED, FLAGGED, IN_PROGRESS, SiteCase
 from .case_files import stored_grid
-from ..grid import same_grid
 from .identity import file_hash
 from .problem import BLOCKS, LOOK, Problem, from_error, listing, many, names
 from .recovery import unknown_files

@@ -108,6 +108,7 @@ def _import(
         report.notes += [f"{case.name}: {note}" for note in notes]
     except DuplicateCaseError as error:
         before = error.case.current
+        said: list[str] = []
         if not correct and not dataset.would_change(error.case, labels):
             report.unchanged.append(error.case.name)
             return
@@ -115,8 +116,9 @@ def _import(
             raise
         case = dataset.correct(
             error.case.name, pair.labels, names=source.names, mapping=mapping, who=who, threshold=threshold,
-            tell=lambda note: report.notes.append(f"{error.case.name}: {note}"),
+            tell=said.append,
         )  # fmt: skip
+        report.notes += [f"{case.name}: {note}" for note in said]
         (report.corrected if case.current != before else report.unchanged).append(case.name)
 
 

@@ -22,7 +22,7 @@ from .table import BACKGROUND
 
 _LARGEST_JSON = 64 << 20
 _LARGEST_VALUE = 65535
-_MODALITIES = {name: "MR" for name in ("mri", "mr", "t1", "t1w", "t1c", "t1ce", "t1gd", "t2", "t2w", "flair", "pd")}
+_MODALITIES = dict.fromkeys(("mri", "mr", "t1", "t1w", "t1c", "t1ce", "t1gd", "t2", "t2w", "flair", "pd"), "MR")
 _MODALITIES["ct"] = "CT"
 
 
@@ -52,7 +52,7 @@ class Listing:
 
     @property
     def modality(self) -> str | None:
-        """"CT" or "MR", for images of one channel that say so."""
+        """ "CT" or "MR", for images of one channel that say so."""
         return _MODALITIES.get(self.channels[0].casefold()) if len(self.channels) == 1 else None
 
 

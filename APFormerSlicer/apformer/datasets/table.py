@@ -199,6 +199,6 @@ def _unknown(labels: Volume, unknown: Sequence[str], table: Sequence[Label]) -> 
     return ConfigError(
         f"{labels.source.path or 'The label map'} has labels that the data set does not have: {', '.join(unknown)}.",
         f"Labels are matched by name; the data set has: {known}.",
-        f"Say what each is, as in --map {first}={close or 'NAME'} (or {first}= to leave it out), or add the name to the table with "
-        "`apformer dataset add-label`.",
+        f"Say what each is, as in --map {first}={close or 'NAME'} (or {first}= to leave it out), or add the name to "
+        "the table with `apformer dataset add-label`.",
     )

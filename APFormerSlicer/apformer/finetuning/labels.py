@@ -84,26 +84,25 @@ def plan_labels(table: Sequence[Label], occurring: Collection[int], base: Bundle
         mapping[plain(site)] = name
     partners: dict[str, Label] = {}  # name in the base -> the site's label of the same structure
     for label in chosen:
-        name = find(mapping.get(plain(label.name), label.name), theirs)
-        if name in partners:
-            raise _refuse(
-                f"{partners[name].name} and {label.name} would both be {name}.", "Map each label to one of its own."
-            )
-        if name is not None:
-            partners[name] = label
+        partner = find(mapping.get(plain(label.name), label.name), theirs)
+        if partner in partners:
+            what = f"{partners[partner].name} and {label.name} would both be {partner}."
+            raise _refuse(what, "Map each label to one of its own.")
+        if partner is not None:
+            partners[partner] = label
     labels: list[Label] = []
     how: list[str] = []
     site_values: dict[int, int] = {}
     base_channels: dict[int, int] = {}
     for label in base.labels if base else ():
-        partner = partners.get(label.name)
-        if partner is None and request.replace:
+        ours = partners.get(label.name)
+        if ours is None and request.replace:
             continue
         labels.append(replace(label, value=len(labels) + 1))
         base_channels[theirs[label.name]] = len(labels)
-        if partner is not None:
-            site_values[partner.value] = len(labels)
-        how.append("kept" if partner is None or partner.name == label.name else f"same as the site's {partner.name}")
+        if ours is not None:
+            site_values[ours.value] = len(labels)
+        how.append("kept" if ours is None or ours.name == label.name else f"same as the site's {ours.name}")
     for label in chosen:
         if label not in partners.values():
             labels.append(replace(label, value=len(labels) + 1))
