@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..files import read_volume, suffix_of
 from ..grid import put_on_grid
 from ..label_maps import names_in, read_label_map, whole_numbers
+from ..values import doubtful_ct
 from ..volume import Volume
 from .case_files import anonymous
 from .identity import dicom_patient
@@ -46,6 +47,14 @@ def read_image(
         identity = image.name[: len(image.name) - len(suffix_of(image))] or image.name
         notes += ("no patient was given: the image was taken as that of a patient of its own",)
     return anonymous(volume), identity, notes
+
+
+def doubts(volume: Volume, modality: str | None) -> tuple[str, ...]:
+    """What the user should know of the values of an image of that modality."""
+    if modality != "CT" or volume.channels != 1 or volume.source.kind == "picture":
+        return ()
+    doubt = doubtful_ct(volume)
+    return () if doubt is None else (doubt,)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from . import table as tables
 from .case import CASES_FOLDER, COMPLETED, IN_PROGRESS, Revision, SiteCase, case_name, check_note, check_status, now
 from .case_files import is_same_image, stored_grid, write_case_image, write_case_labels
 from .identity import file_hash, patient_code, voxel_hash
-from .incoming import Incoming, read_image
+from .incoming import Incoming, doubts, read_image
 from .index import INDEX_FILE, Index, parse, read_bytes
 from .recovery import LOCK_FILE, recover
 from .split import Split, check_usable, draw_split
@@ -176,6 +176,7 @@ class SiteDataset:
         who, comment = check_note(who, "name"), check_note(comment, "comment")
         proposed_by = check_note(proposed_by, "model's name")
         modality = check_note(modality or volume.modality, "modality")
+        notes += doubts(volume, modality)
         with self._writing():
             known = self.find(volume, voxels)
             if known is not None and correct:
