@@ -87,7 +87,7 @@ def check_field_of_view(volume: Volume) -> None:
 
 
 def _plausible(across: list[float]) -> bool:
-    return min(across) >= 10 * SMALLEST_MM and max(across) <= LARGEST_MM
+    return min(across) >= SMALLEST_MM and max(across) <= LARGEST_MM
 
 
 def _length(length_mm: float) -> str:

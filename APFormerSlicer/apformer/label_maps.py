@@ -38,8 +38,8 @@ def read_label_map(path: Path, *, threshold: bool = False) -> Volume:
         raise InputError(
             f"{path} is a JPEG picture, with {len(np.unique(volume.array))} different values.",
             "JPEG changes values, most of all at the edges of a mask: which label they were cannot be told.",
-            "Save the mask as PNG, which keeps them. For a black and white mask, --threshold takes what is at least "
-            "half white.",
+            "Save the mask as PNG, which keeps them. For a black and white mask, `apformer evaluate` and `apformer "
+            "dataset` have --threshold, which takes what is at least half white.",
         )
     return whole_numbers(volume)
 

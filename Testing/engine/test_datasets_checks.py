@@ -94,6 +94,14 @@ def test_channels_modality_and_spacing_are_compared_with_the_base_model(dataset:
     assert len(found["spacing"].cases) == 8
 
 
+def test_a_field_of_view_that_cannot_be_blocks(dataset: SiteDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as earlier:  # a version that did not refuse it yet
+        earlier.setattr("apformer.datasets.incoming.check_image", lambda volume: None)
+        add(dataset, 20, an_image(20, matrix=np.diag([1500.0, 1500.0, 3000.0, 1.0])))
+    problem = kinds(dataset)["field of view"]
+    assert problem.severity == BLOCKS and problem.cases == ("case-0009",) and "micrometres" in problem.meaning
+
+
 def test_a_spacing_far_from_the_rest_is_told_with_its_numbers(dataset: SiteDataset) -> None:
     add(dataset, 20, an_image(20, matrix=np.diag([3.1, 3.1, 3.0, 1.0])))
     problem = kinds(dataset)["spacing"]

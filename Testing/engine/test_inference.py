@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from apformer.bundles import Bundle, Code, Label, Preprocessing, save_bundle
 from apformer.errors import DeviceError, InputError
 from apformer.inference import Segmenter, choose_device, predictors, segmenter
 from apformer.inference.cleanup import clean_up
-from apformer.inference.fitness import check_fit
 from apformer.inference.fold import fold_batch_norms
 from apformer.inference.prediction import Wanted
 from apformer.inference.predictors import window_slices
@@ -315,32 +313,6 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 def test_a_model_of_another_modality_is_a_warning(tmp_path: Path) -> None:
     mr = Volume(np.abs(a_ct().array), a_ct().ijk_to_ras, "MR")
     assert any("trained on CT" in text for text in a_segmenter(tmp_path).segment(mr).warnings)
-
-
-def test_ct_without_its_offset_is_a_warning_with_the_remedy(tmp_path: Path) -> None:
-    hu = np.random.default_rng(0).normal(40, 60, (3, 20, 20))
-    hu[:, :8] = np.random.default_rng(1).normal(-1000, 10, (3, 8, 20))
-    image = Volume(hu.astype(np.int16), np.diag([-1.0, -1, 1, 1]))
-    segmenter = a_segmenter(tmp_path)
-    said = segmenter.segment(image.with_array(image.array + 1024)).warnings
-    assert any("offset" in text and "subtract 1024" in text for text in said)
-    assert not any("Hounsfield" in text for text in segmenter.segment(image).warnings)
-    gray = np.clip(image.array, 0, 255).astype(np.uint8)
-    picture = Volume(gray, image.ijk_to_ras, source=Source(None, kind="picture"))
-    assert not any("Hounsfield" in text for text in segmenter.segment(picture).warnings)
-
-
-def test_what_a_model_was_not_trained_on_in_hounsfield_units_is_not_asked_of_its_images(tmp_path: Path) -> None:
-    stored = Volume(np.random.default_rng(0).normal(1064, 60, (3, 20, 20)), np.diag([-1.0, -1, 1, 1]))
-    assert any("Hounsfield" in text for text in check_fit(stored, a_bundle(tmp_path / "hu")))
-    for name, intensity in {
-        "percentile": {"kind": "percentile", "lower": 0.5, "upper": 99.5},
-        "stored": {"kind": "window", "lower": 900.0, "upper": 1300.0},
-        "scaled": {"kind": "window", "lower": 0.0, "upper": 1.0},
-    }.items():
-        bundle = a_bundle(tmp_path / name)
-        other = replace(bundle, preprocessing=replace(bundle.preprocessing, intensity=intensity))
-        assert not any("Hounsfield" in text for text in check_fit(stored, other))
 
 
 def test_a_wide_image_for_a_model_of_small_crops_is_a_warning(tmp_path: Path) -> None:

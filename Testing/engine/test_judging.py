@@ -61,7 +61,7 @@ def test_a_training_that_nothing_judges_keeps_the_last_weights(a_dataset: Path, 
     assert all(torch.equal(weights[name], tensor.cpu()) for name, tensor in last.items())
 
 
-# ----------------------------------------------------------------------------------------------- labels as they are read
+# -------------------------------------------------------------------------------- labels as they are read
 
 
 def describe(folder: Path, labels: dict[str, Any]) -> None:

@@ -9,9 +9,12 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from ..bundles.labels import Label
+from ..checks import check_field_of_view
+from ..errors import InputError
 from ..names import find
 from .case import SiteCase
-from .problem import BLOCKS, LOOK, Problem, listing, many, mm, names
+from .case_files import stored_grid
+from .problem import BLOCKS, LOOK, Problem, from_error, listing, many, mm, names
 
 if TYPE_CHECKING:
     from ..bundles import Bundle
@@ -142,6 +145,15 @@ def spacing_problems(completed: Sequence[SiteCase]) -> Iterator[Problem]:
             f"{listing(cases, _spacing_of)}.", "A wrong spacing in a header makes structures too large or too small.",
             "Check the headers; remove the case if it is of another protocol.",
         )  # fmt: skip
+
+
+def extent_problems(completed: Sequence[SiteCase]) -> Iterator[Problem]:
+    for case in completed:
+        try:
+            if not case.image.is_picture:
+                check_field_of_view(stored_grid(case))
+        except InputError as error:
+            yield from_error("field of view", BLOCKS, (case,), error)
 
 
 def volume_problems(table: Sequence[Label], completed: Sequence[SiteCase]) -> Iterator[Problem]:

@@ -42,6 +42,7 @@ def check_dataset(
         *content.base_problems(dataset.labels, completed, base),
         *content.kind_problems(completed),
         *content.spacing_problems(completed),
+        *content.extent_problems(completed),
         *content.volume_problems(dataset.labels, completed),
         *content.intensity_problems(completed),
         *content.duplicate_problems(dataset.cases()),

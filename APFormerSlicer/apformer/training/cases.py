@@ -60,7 +60,6 @@ def read_case(case: Case) -> Labelled:
         InputError: one cannot be read, or they do not belong together.
     """
     image = files.read_volume(case.image)
-    check_field_of_view(image)
     label = put_on_grid(read_label_map(case.label), image)
     if case.values:
         label = _named(label, dict(case.values), case)
@@ -174,7 +173,11 @@ def prepare(
 
     Returns: float32 (C, k, j, i) scaled and resampled; uint8 (1 or 2, k, j, i) by nearest neighbour: labels, and where
         they were `corrected` (bool (k, j, i) on the image's grid) if that is given.
+
+    Raises:
+        InputError: image and labels have different grids, or the image covers what no patient does.
     """
+    check_field_of_view(image)  # before it is resampled
     if image.spatial_shape != label.spatial_shape:
         raise InputError(
             f"Image and labels have different grids: {image.spatial_shape} and {label.spatial_shape}.",
