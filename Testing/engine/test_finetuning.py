@@ -128,6 +128,26 @@ def test_what_is_not_better_is_kept_but_not_adopted(tmp_path: Path, library: Mod
     assert library.find("ball").version == forced.bundle.version == "1.2.0"
 
 
+def test_a_model_that_finds_nothing_is_never_adopted_even_if_that_is_asked_for(
+    tmp_path: Path, library: ModelLibrary, base: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from apformer.finetuning import session
+
+    def blind(*arguments: Any, **more: Any) -> Any:
+        scores = measure(*arguments, **more)
+        for score in scores.values():
+            for entry in score["labels"].values():
+                entry |= {"both": 0, "predicted": 0}
+        return scores
+
+    measure = session.measure
+    monkeypatch.setattr(session, "measure", blind)
+    request = a_request(a_site(tmp_path / "site"), epochs=1, base=None, adopt="always")
+    outcome = finetune(request, library=library)
+    assert not outcome.adopted
+    assert "finds nothing is never put in use" in outcome.verdict and "found nothing of Ball, Hole" in outcome.verdict
+
+
 def test_a_first_version_that_is_no_better_than_its_base_waits_to_be_activated(
     tmp_path: Path, library: ModelLibrary, base: Bundle
 ) -> None:

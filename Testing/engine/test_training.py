@@ -90,6 +90,12 @@ def test_image_and_labels_on_different_grids_are_refused() -> None:
         prepare(image, label, parse_config(settings()).preprocessing)
 
 
+def test_an_image_in_micrometres_is_refused_before_it_is_resampled() -> None:
+    image = Volume(np.zeros((4, 4, 4)), np.diag([1000.0, 1000.0, 1000.0, 1.0]))
+    with pytest.raises(InputError, match="covers 4000"):
+        prepare(image, image, parse_config(settings()).preprocessing)
+
+
 def test_preparation_resamples_image_and_labels_together() -> None:
     array = np.zeros((8, 8, 8), np.float32)
     array[2:6, 2:6, 2:6] = 1

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from apformer.bundles import Label
 from apformer.errors import ConfigError, InputError
+from apformer.names import find, twice
 from apformer.volume import Volume
 
 from ..scene import Status, status_of, to_label_map, to_volume
@@ -238,9 +239,8 @@ class Collecting:
                 "Cases are divided by patient for training and validation.",
                 "Give the patient's ID; it is kept only as a pseudonym.",
             )
-        matched = _matched(_segments(segmentation_node), dataset.labels)
-        wanted = [replace(label, name=matched[label.name]) for label in dataset.labels if label.name in matched]
-        labels = to_label_map(segmentation_node, volume_node, wanted or dataset.labels)
+        _refuse_twins(segmentation_node, dataset.labels)
+        labels = to_label_map(segmentation_node, volume_node, dataset.labels)
         return dataset, _placed(volume), _placed(labels), identity
 
     def _add_new(
@@ -260,13 +260,13 @@ class Collecting:
             return dataset.add(
                 volume, labels, patient=identity, status=status, who=who, comment=comment, proposed_by=made_by
             )
-        known = {label.name.casefold() for label in dataset.labels}
+        known = [label.name for label in dataset.labels]
         case, notes = dataset.add(
             volume,
             Volume(proposal.array, volume.ijk_to_ras),
             patient=identity,
             names={label.value: label.name for label in proposal.labels},
-            mapping={label.name: None for label in proposal.labels if label.name.casefold() not in known},
+            mapping={label.name: None for label in proposal.labels if find(label.name, known) is None},
             proposed_by=proposal.model,
         )
         return dataset.correct(case.name, labels, status=status, who=who, comment=comment), notes
@@ -287,15 +287,28 @@ def _segments(segmentation_node: Any) -> dict[str, Any]:
     return found
 
 
-def _matched(segments: Mapping[str, Any], table: Sequence[Label]) -> dict[str, str]:
-    """Label's name -> its segment's, whatever their case, as everywhere in a data set."""
-    from apformer.datasets.table import find
+def _refuse_twins(segmentation_node: Any, table: Sequence[Label]) -> None:
+    """InputError when two segments have the name of one label: which of them is meant is not known."""
+    segmentation = segmentation_node.GetSegmentation()
+    names = [segmentation.GetNthSegment(number).GetName() for number in range(segmentation.GetNumberOfSegments())]
+    known = [label.name for label in table]
+    repeated = twice(name for name in names if find(name, known) is not None)
+    if repeated is not None:
+        raise InputError(
+            f"{segmentation_node.GetName()} has two segments named {repeated[0]!r} and {repeated[1]!r}.",
+            "Labels are matched by name, whatever its case and blanks, so these two would be one.",
+            "Rename one of them, or merge them (Segment Editor, Logical operators, Add).",
+        )
 
+
+def _matched(segments: Mapping[str, Any], table: Sequence[Label]) -> dict[str, str]:
+    """Label's name -> its segment's, as `apformer.names` tells what is the same."""
     matched: dict[str, str] = {}
+    known = [label.name for label in table]
     for name in segments:
-        label = find(table, name)
+        label = find(name, known)
         if label is not None:
-            matched.setdefault(label.name, name)
+            matched.setdefault(label, name)
     return matched
 
 

@@ -61,6 +61,7 @@ def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
         )
         imported.add_argument("--correct", action="store_true", help="replace labels of known images that differ")
         imported.add_argument("--status", choices=_STATUSES, default="completed")
+        option.add_threshold(imported)
         _add_mapping(imported)
         _add_who(imported)
     export = action("export", _export, "write completed cases in Decathlon layout")
@@ -86,6 +87,7 @@ def _add_case_parsers(action: Any) -> None:
         changed.add_argument("--status", choices=_STATUSES, help="only completed cases are trained on")
         changed.add_argument("--proposed-by", metavar="MODEL", help="the model whose output the labels are")
         changed.add_argument("--comment", metavar="TEXT", help="kept in the history; name no patient in it")
+        option.add_threshold(changed)
         _add_mapping(changed)
         _add_who(changed)
     listed = action("list", _list, "the cases")
@@ -177,6 +179,7 @@ def _add(options: argparse.Namespace, console: Console) -> int:
         who=_who(options),
         comment=options.comment,
         correct=options.correct,
+        threshold=options.threshold,
     )
     for note in notes:
         console.warn(note)
@@ -206,6 +209,8 @@ def _correct(options: argparse.Namespace, console: Console) -> int:
         proposed_by=options.proposed_by,
         who=_who(options),
         comment=options.comment,
+        threshold=options.threshold,
+        tell=console.warn,
     )
     console.result(_outline(case), _line(case))
     return 0
@@ -364,6 +369,7 @@ def _import(options: argparse.Namespace, console: Console, source: Source, add_l
             status=options.status,
             correct=options.correct,
             who=_who(options),
+            threshold=options.threshold,
             progress=lambda number, total: report(number / total, f"{number} of {total} cases"),
         )
     for note in done.notes:

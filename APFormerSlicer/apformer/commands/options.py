@@ -57,6 +57,13 @@ def maps(options: argparse.Namespace) -> dict[str, Path]:
     return {name: getattr(options, name) for name in MAPS if getattr(options, name) is not None}
 
 
+def add_threshold(parser: argparse.ArgumentParser) -> None:
+    """--threshold, for masks that were saved as pictures with losses."""
+    parser.add_argument(
+        "--threshold", action="store_true", help="of a mask saved as picture (JPEG), take what is at least half white"
+    )
+
+
 def _device(text: str) -> str:
     if not _DEVICE.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not one of auto, cpu, cuda, cuda:N, mps")

@@ -62,10 +62,17 @@ def run(options: argparse.Namespace, console: Console) -> int:
         resume=options.resume,
         workers=options.workers,
         threads=options.threads,
-        on_event=lambda event: console.say(_as_line(event)),
+        on_event=lambda event: _tell(event, console),
     )
     console.result(_summary(bundle), f"{bundle.name} {bundle.version} was written to {bundle.directory}")
     return 0
+
+
+def _tell(event: Mapping[str, Any], console: Console) -> None:
+    if event["event"] == "note":
+        console.warn(event["message"])
+    else:
+        console.say(_as_line(event))
 
 
 def _as_line(event: Mapping[str, Any]) -> str:
@@ -76,7 +83,7 @@ def _as_line(event: Mapping[str, Any]) -> str:
 def _as_word(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_as_word(item)}" for key, item in value.items())
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _summary(bundle: Bundle) -> dict[str, Any]:

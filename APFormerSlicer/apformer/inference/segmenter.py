@@ -111,7 +111,7 @@ class Segmenter:
         if roi is not None:
             roi.check_inside(volume.spatial_shape)
         working = volume if roi is None else volume.cropped(roi)
-        warnings = [*volume.notes, *check_fit(working, self.bundle)]
+        warnings = [*volume.notes, *check_fit(working, self.bundle, volume)]
         progress(0.0, "preparing")
         wanted = Wanted(uncertainty, kept_tokens)
         found, device = self._predict(working, wanted, progress, warnings)

@@ -8,16 +8,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..checks import PART
 from ..inference.devices import describe, free_memory
 from ..inference.doubt import prunes
 from ..inference.fitness import check_fit
 from ..inference.predictors import WHOLE_UP_TO, window_slices
 from ..inference.preprocess import model_axes, model_size
-from ..volume import Roi, Volume
+from ..volume import Roi, Source, Volume
 from .footprint import measure
 from .verdict import SLOWEST, Free, Verdict, free_places, needed_places
 
@@ -54,7 +56,7 @@ def estimate_segment(
     volume = read()
     reading = time.perf_counter() - started
     working = volume if roi is None else volume.cropped(Roi.parse(roi, volume))
-    warnings = check_fit(working, segmenter.bundle)
+    warnings = check_fit(working, segmenter.bundle, volume)
     sample, samples = sample_of(working, segmenter.bundle)
 
     def work() -> None:
@@ -106,7 +108,8 @@ def sample_of(volume: Volume, bundle: Bundle) -> tuple[Volume, float]:
     array = np.asarray(part.array, np.float32)
     spread = max(float(np.ptp(array)), 1.0) * 1e-3
     noise = np.random.default_rng(0).normal(0.0, spread, array.shape).astype(np.float32)
-    return part.with_array(array + noise), samples
+    source = part.source if part.source.kind == "picture" else Source(None, kind=PART)
+    return replace(part, array=array + noise, source=source), samples
 
 
 def tiles(size_kji: tuple[int, ...], settings: Preprocessing) -> int:

@@ -14,7 +14,7 @@ from ..bundles import Bundle, save_bundle
 from ..errors import OutputError
 from ..inference import choose_device
 from .assess import assess, overlay_picture, summarise
-from .cases import PreparedCases, read_dataset, split_cases
+from .cases import PreparedCases, by_name, read_dataset, split_cases
 from .checkpoint import CHECKPOINT
 from .config import TrainingConfig
 from .loop import Trainer
@@ -49,7 +49,7 @@ def train(
         base: a trained model to begin from; it is measured on the same validation cases, for comparison.
         resume: continue from `output`'s checkpoint, with the same result as an uninterrupted run.
         workers: data-loader processes; threads: CPU threads for the network.
-        on_event: told {"event": "prepared" | "epoch" | "assessed", ...}.
+        on_event: told {"event": "note" | "prepared" | "epoch" | "assessed", ...}; a note has a "message" to show.
 
     Raises:
         ConfigError: the data set or the checkpoint does not fit the configuration.
@@ -60,11 +60,14 @@ def train(
         torch.set_num_threads(threads)
     target = choose_device(device)
     _claim(output, resume)
-    training_cases, validation_cases = split_cases(read_dataset(dataset, config.split), config.split)
+    cases, notes = by_name(read_dataset(dataset, config.split), dataset, config.labels)
+    training_cases, validation_cases = split_cases(cases, config.split)
     training = PreparedCases(training_cases, output / "prepared", config.preprocessing)
     validation = PreparedCases(validation_cases, output / "prepared", config.preprocessing)
     for part in (training, validation):
         part.build()
+    for note in dict.fromkeys([*notes, *training.notes, *validation.notes]):
+        on_event({"event": "note", "message": note})
     on_event({"event": "prepared", "training": len(training), "validation": len(validation)})
     trainer = Trainer(
         config,
