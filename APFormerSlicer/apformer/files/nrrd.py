@@ -131,7 +131,10 @@ def _divide(header: Header, keep_single: bool = False) -> tuple[tuple[int, ...],
         raise unsupported(path, "matrices in its voxels")
     directions = header.fields.get("spacedirections")
     if directions is not None:
-        spatial = [n for n, word in enumerate(re.findall(r"none|\([^)]*\)", directions)) if word != "none"]
+        steps = re.findall(r"none|\([^)]*\)", directions)
+        if len(steps) != len(sizes):
+            raise damaged(path, f"its header gives {len(steps)} space directions of {len(sizes)} axes")
+        spatial = [n for n, step in enumerate(steps) if step != "none"]
     else:
         spatial = [n for n, kind in enumerate(kinds) if kind in (*_SPATIAL, "", "???", "none")]
     if any(sizes[n] > 1 for n in spatial[3:]):  # files of several volumes mostly say nothing of their axes
