@@ -233,6 +233,17 @@ def test_the_padded_series_is_the_plain_one_within_its_field_of_view(cases_root:
     assert "8960 voxels of padding" in volume.notes[0]
 
 
+def test_the_hippocampus_is_found_in_the_padded_series(cases_root: Path, data_root: Path) -> None:
+    from apformer.bundles import load_bundle
+    from apformer.inference import Segmenter
+
+    model = Path(__file__).resolve().parents[2] / "Resources" / "Models" / "hippocampus-mr"
+    segmenter = Segmenter(load_bundle(model), "cpu")
+    folders = (data_root / "dicom" / "hippocampus-crop", cases_root / "25-pixel-padding" / "series")
+    plain, with_padding = (segmenter.segment(read_volume(folder)).labels.array > 0 for folder in folders)
+    assert 2 * np.sum(plain & with_padding) / (plain.sum() + with_padding.sum()) > 0.9
+
+
 # Memory and damage
 
 
