@@ -322,6 +322,16 @@ def test_a_sequence_nested_without_end_is_refused(write_dicom) -> None:
         list_series(path.parent)
 
 
+@pytest.mark.parametrize(("element", "values"), [(0x0002, {"Rows": None}), (0x0010, {})])  # the kind, the syntax
+def test_meta_information_of_an_unknown_type_is_refused(write_dicom, element: int, values: dict) -> None:
+    (path,) = write_dicom(positions=stack(0))
+    edit(path, **values)
+    head = struct.pack("<HH", 0x0002, element)
+    path.write_bytes(path.read_bytes().replace(head + b"UI", head + b"Ui", 1))
+    with pytest.raises(InputError, match="cannot be decoded"):
+        read_frames(open_dicom(path))
+
+
 def test_a_slice_whose_header_lost_its_size_is_not_missed(write_dicom) -> None:
     files = write_dicom(positions=stack(0, 2, 4))
     data = files[0].read_bytes()
