@@ -233,6 +233,17 @@ def test_the_padded_series_is_the_plain_one_within_its_field_of_view(cases_root:
     assert "8960 voxels of padding" in volume.notes[0]
 
 
+def test_the_hippocampus_is_found_in_the_padded_series(cases_root: Path, data_root: Path) -> None:
+    from apformer.bundles import load_bundle
+    from apformer.inference import Segmenter
+
+    model = Path(__file__).resolve().parents[2] / "Resources" / "Models" / "hippocampus-mr"
+    segmenter = Segmenter(load_bundle(model), "cpu")
+    folders = (data_root / "dicom" / "hippocampus-crop", cases_root / "25-pixel-padding" / "series")
+    plain, with_padding = (segmenter.segment(read_volume(folder)).labels.array > 0 for folder in folders)
+    assert 2 * np.sum(plain & with_padding) / (plain.sum() + with_padding.sum()) > 0.9
+
+
 # Memory and damage
 
 
@@ -309,6 +320,16 @@ def test_a_sequence_nested_without_end_is_refused(write_dicom) -> None:
         read_volume(path)
     with pytest.raises(InputError, match=path.name):
         list_series(path.parent)
+
+
+@pytest.mark.parametrize(("element", "values"), [(0x0002, {"Rows": None}), (0x0010, {})])  # the kind, the syntax
+def test_meta_information_of_an_unknown_type_is_refused(write_dicom, element: int, values: dict) -> None:
+    (path,) = write_dicom(positions=stack(0))
+    edit(path, **values)
+    head = struct.pack("<HH", 0x0002, element)
+    path.write_bytes(path.read_bytes().replace(head + b"UI", head + b"Ui", 1))
+    with pytest.raises(InputError, match="cannot be decoded"):
+        read_frames(open_dicom(path))
 
 
 def test_a_slice_whose_header_lost_its_size_is_not_missed(write_dicom) -> None:

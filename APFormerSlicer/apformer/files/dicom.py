@@ -15,7 +15,7 @@ from . import itk
 from .dicom_divide import OTHER_CONTRAST
 from .dicom_file import DicomFile, open_dicom
 from .dicom_form import pixel_form
-from .dicom_pixels import Frames, read_frames
+from .dicom_pixels import Frames, memory_needed, read_frames
 from .dicom_separate import Part, separate
 from .dicom_series import Found, Series, find_series
 from .dicom_slice import Slice, flat_plane, slices_of
@@ -186,15 +186,13 @@ def _alternating(array: np.ndarray) -> tuple[str, ...]:
 
 
 def _check_memory(slices: Sequence[Slice], stack: Stack, name: str) -> None:
-    """Ask for what the array, one file and the padding take; `read_frames` asks again for its file alone."""
-    forms = [pixel_form(file) for file in {id(one.file): one.file for one in slices}.values()]
+    """Ask for what the array, its padding and one file take; `read_frames` asks again for its file alone."""
+    forms = [pixel_form(file) for file in {one.file: None for one in slices}]
     widest = max(form.output_bytes // form.frames for form in forms)
-    values = forms[0].frame_values
-    grid = 0 if stack.even else stack.length
-    file = max(form.output_bytes + form.file.path.stat().st_size for form in forms)
-    require_memory(name, (len(slices) + grid) * widest + len(slices) * values + file)
-    if any(form.rescale != forms[0].rescale for form in forms):  # then the type may grow on the way
-        require_memory(name, 2 * len(slices) * widest + file)
+    growing = len({form.output_dtype for form in forms}) > 1  # then there are two for a moment
+    arrays = len(slices) * (2 if growing else 1) + (0 if stack.even else stack.length)
+    padding = len(slices) * forms[0].rows * forms[0].columns
+    require_memory(name, arrays * widest + padding + max(map(memory_needed, forms)))
 
 
 def _stacked(slices: Sequence[Slice], name: str) -> tuple[np.ndarray, np.ndarray | None]:

@@ -57,8 +57,8 @@ class DicomFile:
         """True when the kind of the file, as its header or its meta information names it, is one of images."""
         from pydicom.uid import UID
 
-        named = str(self.header.file_meta.get("MediaStorageSOPClassUID", ""))
-        return any("Image Storage" in UID(uid).name for uid in (self.text("SOPClassUID"), named))
+        named = (self.text("SOPClassUID"), self.meta("MediaStorageSOPClassUID"))
+        return any("Image Storage" in UID(uid).name for uid in named)
 
     @property
     def modality(self) -> str:
@@ -68,6 +68,11 @@ class DicomFile:
         """The value of an element, None where there is none. Raises InputError when it cannot be decoded."""
         with decoding(self.path, f"its {keyword}"):
             return self.header.get(keyword)
+
+    def meta(self, keyword: str) -> str:
+        """A value of the meta information, "" where there is none. Raises InputError when it cannot be decoded."""
+        with decoding(self.path, f"its {keyword}"):
+            return str(self.header.file_meta.get(keyword, ""))
 
     def text(self, keyword: str) -> str:
         """The value as text without blanks and zero bytes around; "" where there is none."""

@@ -159,8 +159,7 @@ def _transforms(group: Dataset) -> bool:
 
 
 def _syntax(file: DicomFile) -> str:
-    meta = getattr(file.header, "file_meta", None)
-    named = str(meta.get("TransferSyntaxUID", "")) if meta is not None else ""
+    named = file.meta("TransferSyntaxUID")
     implicit, little = file.header.original_encoding
     if named in ("", IMPLICIT, EXPLICIT, BIG_ENDIAN):  # what is found counts, not what is said
         return (IMPLICIT if implicit else EXPLICIT) if little is not False else BIG_ENDIAN

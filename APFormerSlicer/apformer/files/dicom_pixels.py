@@ -41,12 +41,9 @@ def read_frames(file: DicomFile) -> Frames:
         InputError: damaged, of a form that cannot be read, or larger than the memory.
     """
     form = pixel_form(file)
-    at_once = form.output_bytes + form.frames * form.frame_values + file.path.stat().st_size
-    if not form.is_plain:
-        at_once += _DECODER_BYTES * form.frame_values
-    require_memory(file.path, at_once)
+    require_memory(file.path, memory_needed(form))
     with decoding(file.path, "its voxels"):
-        stored = np.stack(list(_stored(form, _value(form))))
+        stored = _stacked(form, _stored(form, _value(form)))
     if form.photometric == "PALETTE COLOR":
         return Frames(_coloured(file, stored))
     if stored.ndim == 4:
@@ -55,6 +52,22 @@ def read_frames(file: DicomFile) -> Frames:
     if form.photometric == "MONOCHROME1":  # ITK turns it round, so that more is brighter
         stored = ~stored if form.signed else (2**form.stored - 1 - stored.astype(np.int64)).astype(stored.dtype)
     return Frames(_rescaled(form, stored), padding)
+
+
+def memory_needed(form: PixelForm) -> int:
+    """Bytes that `read_frames` holds at most: the file, the stored values, those in their unit, and the padding."""
+    values = form.frames * form.frame_values
+    decoder = 0 if form.is_plain else _DECODER_BYTES * form.frame_values
+    return form.file.path.stat().st_size + values * (form.dtype.itemsize + 1) + form.output_bytes + decoder
+
+
+def _stacked(form: PixelForm, frames: Iterator[np.ndarray]) -> np.ndarray:
+    first = next(frames)
+    whole = np.empty((form.frames, *first.shape), first.dtype)
+    whole[0] = first
+    for n, frame in enumerate(frames, 1):
+        whole[n] = frame
+    return whole
 
 
 def _value(form: PixelForm) -> bytes:
