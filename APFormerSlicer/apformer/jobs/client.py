@@ -18,7 +18,7 @@ from . import processes
 from .conversation import Conversation, JobState
 from .exits import explain_exit
 from .logs import last_lines, log_name
-from .messages import READY, Event, JobCancelledError, JobError, Listener
+from .messages import Event, JobCancelledError, JobError, Listener
 from .scratch import Scratch
 
 GRACE_SECONDS = 2.0  # for a cancelled job, and for a worker that is told to stop
@@ -171,9 +171,7 @@ class JobClient:
     def _heard(self, worker: _Worker, data: bytes) -> None:
         with self._lock:
             events = self._talk.feed(data)
-            for event in events:
-                if event.kind == READY:
-                    worker.pid_of_python = event.data.get("pid")
+            worker.pid_of_python = self._talk.pid or worker.pid_of_python
             told = self._listened(events)
         self._tell(told)
 
@@ -192,7 +190,8 @@ class JobClient:
             log = running.log if running is not None and running.log else str(worker.log)
             lines = last_lines(log) or [*last_lines(worker.log), *self._talk.noise]
             unfinished = [state for state in self._talk.jobs.values() if state.status == "running"]
-            events = self._talk.ended(explain_exit(code, lines, log), killed=worker.killed)
+            error = explain_exit(code, lines, log, self._talk.vitals, worker.pid_of_python)
+            events = self._talk.ended(error, killed=worker.killed)
             self._worker = None
             for state in unfinished:
                 remove_leftovers(state.request.fields)
