@@ -13,6 +13,7 @@ from os import getpid
 from typing import Any, Protocol
 
 from .. import __version__
+from ..allocator import give_back
 from ..errors import APFormerError
 from .exits import explain_error
 from .handlers import HANDLERS, Handler
@@ -184,6 +185,8 @@ class Worker:
             with self._changed:
                 self._running = None
             self._send(kind, job.id, data)
+            del job, data
+            give_back()  # an idle worker leaves the memory to others
 
     def _next(self) -> Job | None:
         with self._changed:
