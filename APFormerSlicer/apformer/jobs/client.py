@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+from ..owner import HALF_WRITTEN
 from . import processes
 from .conversation import Conversation, JobState
 from .exits import explain_exit
@@ -329,10 +330,11 @@ def remove_leftovers(fields: Mapping[str, Any]) -> None:
     """Remove the temporary files that a worker left beside a request's "outputs" when it was ended."""
     outputs = fields.get("outputs")
     for path in map(Path, outputs.values()) if isinstance(outputs, Mapping) else ():
-        temporary = re.compile(rf"\.[0-9a-f]{{12}}-{re.escape(path.stem)}(\.\w+)+")  # of files.atomic_path
+        temporary = re.compile(rf"{re.escape(path.stem)}(\.\w+)+")
         with suppress(OSError):
             for name in os.listdir(path.parent):
-                if temporary.fullmatch(name):
+                found = HALF_WRITTEN.fullmatch(name)
+                if found is not None and temporary.fullmatch(name.partition("-")[2]):
                     (path.parent / name).unlink()
 
 
