@@ -78,7 +78,16 @@ def runs(pid: int) -> bool:
         return error.errno == errno.EPERM  # it runs, as another user
     except OverflowError:
         return False
-    return True
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Whether it has ended and only waits for its parent to hear of it, for ever where that one does not ask (a
+    container without init). Linux only."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (OSError, IndexError):
+        return False
 
 
 def start_of(pid: int) -> str:

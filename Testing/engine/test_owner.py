@@ -143,6 +143,18 @@ def test_a_mark_names_this_process_and_is_another_one_each_time() -> None:
     assert is_alive("0123456789ab") is None
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the states of processes are read from /proc")
+def test_a_process_that_has_ended_and_was_not_waited_for_does_not_run() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
+    assert ended.stdout is not None and ended.stdout.read() == b""  # it is about to be a zombie
+    end = time.monotonic() + 100
+    while owner.runs(ended.pid):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    ended.stdout.close()
+    ended.wait()
+
+
 @pytest.mark.parametrize(
     ("name", "goes_when_old"),
     [

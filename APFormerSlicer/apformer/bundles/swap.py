@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -96,31 +97,34 @@ def remove_folder(target: Path) -> None:
 def recover(target: Path) -> None:
     """Undo what a crash left: put an old folder back when `target` is gone, remove it when `target` is there; remove
     what was half made."""
-    _recover(target.parent, target.name)
+    for path, found in _half_made(target.parent):
+        if found["target"] == target.name:
+            _recover(path, found)
 
 
 def recover_all(root: Path) -> None:
     """`recover` for every folder in `root`."""
-    with contextlib.suppress(OSError):  # a folder that cannot be written now can still be read
-        _recover(root, None)
+    for path, found in _half_made(root):
+        with contextlib.suppress(OSError):  # a folder that cannot be written now can still be read
+            _recover(path, found)
 
 
-def _recover(root: Path, name: str | None) -> None:
-    for path in sorted(root.glob(".*")):
-        found = HALF_MADE.fullmatch(path.name)
-        if found is None or name not in (None, found["target"]):
-            continue
-        if found["kind"] == "new":
-            sweep([path])
-            continue
-        target = root / found["target"]
-        if _between_renames(path, found["mark"]):
-            continue
-        if target.exists():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with contextlib.suppress(FileNotFoundError, FileExistsError):  # another process was quicker
-                os.rename(path, target)
+def _half_made(root: Path) -> list[tuple[Path, re.Match[str]]]:
+    named = ((path, HALF_MADE.fullmatch(path.name)) for path in sorted(root.glob(".*")))
+    return [(path, found) for path, found in named if found is not None]
+
+
+def _recover(path: Path, found: re.Match[str]) -> None:
+    target = path.with_name(found["target"])
+    if found["kind"] == "new":
+        sweep([path])
+    elif _between_renames(path, found["mark"]):
+        return
+    elif target.exists():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(FileNotFoundError, FileExistsError):  # another process was quicker
+            os.rename(path, target)
 
 
 def _between_renames(aside: Path, text: str) -> bool:

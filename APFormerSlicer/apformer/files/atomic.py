@@ -65,7 +65,8 @@ def _sweep_once(folder: Path) -> None:
     place = folder.absolute()
     if place not in _swept:
         _swept.add(place)
-        sweep(list(place.glob(".*")))
+        with suppress(OSError):  # a folder that cannot be listed can still be written to
+            sweep(list(place.glob(".*")))
 
 
 def _flush(path: Path) -> None:
