@@ -20,6 +20,7 @@ from apformer.finetuning import finetune
 from apformer.finetuning.rounds import FEWEST_PATIENCE
 from apformer.finetuning.schedule import FEWEST_STEPS_IN_ALL
 from apformer.finetuning.session import _Session
+from apformer.training.checkpoint import CHECKPOINT
 from finetune_samples import a_ball, a_base, a_request, a_site
 
 ENOUGH = 90  # epochs after which a small network tells balls from noise; half of them are not enough for it
@@ -92,7 +93,7 @@ def test_the_report_holds_what_was_done_and_the_page_needs_nothing_else(learned:
     page = outcome.page.read_text(encoding="utf-8")
     assert "http://" not in page and "https://" not in page
     left = {path.name for path in outcome.report.parent.rglob("*")}
-    assert not {"checkpoint.pt", "plan.json", "draft"} & left, "what only an unfinished training needs is gone"
+    assert not {CHECKPOINT, "plan.json", "draft"} & left, "what only an unfinished training needs is gone"
     assert str(site) not in json.dumps(report["settings"]), "reports name no folders of this computer"
 
 

@@ -48,7 +48,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
             "There are no cases to learn from.",
             "Check the path of the data set.",
         )
-    check_writable(options.output / "checkpoint.pt")
+    from ..training.checkpoint import CHECKPOINT
+
+    check_writable(options.output / CHECKPOINT)
     from ..bundles import ModelLibrary
     from ..training.config import read_config
     from ..training.run import train

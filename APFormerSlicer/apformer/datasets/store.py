@@ -21,7 +21,7 @@ from .case_files import is_same_image, stored_grid, write_case_image, write_case
 from .identity import file_hash, patient_code, voxel_hash
 from .incoming import Incoming, doubts, read_image
 from .index import INDEX_FILE, Index, parse, read_bytes
-from .recovery import LOCK_FILE, recover
+from .recovery import LOCK_FILE, announce, fulfil, recover
 from .split import Split, check_usable, draw_split
 
 
@@ -193,6 +193,7 @@ class SiteDataset:
             number = self._index.next_number
             folder = self.root / CASES_FOLDER / case_name(number)
             revisions: tuple[Revision, ...] = ()
+            announce(self.root, folder)
             with staging(folder) as stage:
                 stored = write_case_image(stage, volume, voxels)
                 if array is not None:
@@ -360,6 +361,7 @@ class SiteDataset:
             image = stored_grid(case)
             _ = case.image_path  # refuses a folder that is a link to somewhere else, before anything is written to it
             recover(self._index)  # a version that was written and not counted would be in the way
+            announce(self.root, case.folder / f"labels-{number}")
             path = write_case_labels(case.folder, number, image.with_array(array), case.image, self.labels)
             revision = _revision(number, path, array, who, proposed_by, comment)
             revisions = (*case.revisions, revision)
@@ -382,6 +384,7 @@ class SiteDataset:
     def _save(self, index: Index) -> None:
         self._content = index.save()
         self._index = index
+        fulfil(self.root)
 
 
 def _revision(

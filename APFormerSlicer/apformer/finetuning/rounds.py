@@ -23,7 +23,7 @@ from ..pruning.plugin import PrunedNetwork
 from ..training.augment import fit
 from ..training.calibration import IMAGES, set_threshold
 from ..training.cases import Case, PreparedCases
-from ..training.checkpoint import CHECKPOINT
+from ..training.checkpoint import has_checkpoint
 from ..training.config import TrainingConfig
 from ..training.loop import Row, Trainer, mean_of
 from ..training.pace import Timed
@@ -172,7 +172,7 @@ class Round:
             judged=self.setup.plan.judged.values(),
         )
         self.unreadable = trainer.unreadable
-        if (self.folder / CHECKPOINT).exists():
+        if has_checkpoint(self.folder):
             trainer.resume()
             if not settled["counted"]:
                 self.teller.resumed(sum(row["seconds"] for row in trainer.rows))

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from ..allocator import keep_freed
 from .logs import LogFolder
 from .messages import Event
 from .processes import lead_own_group, leave
@@ -21,6 +22,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="apformer.jobs", description="Requests on stdin, events on stdout.")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="keep a log file of every job there")
     options = parser.parse_args(words)
+    keep_freed()
     lead_own_group()
     requests, events = claim_streams()
     faulthandler.enable()  # to descriptor 2, which is the log of the job that runs

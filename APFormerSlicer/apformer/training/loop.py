@@ -24,7 +24,7 @@ from ..errors import ConfigError
 from ..networks import build_network
 from .augment import AugmentedCases, Draws
 from .cases import PreparedCases
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import CHECKPOINT, check_alike, damaged, load_checkpoint, save_checkpoint
 from .config import Stage, TrainingConfig
 from .gates import GateTraining
 from .losses import APFormerLoss
@@ -325,7 +325,7 @@ class Trainer:
             "fingerprint": fingerprint(self.config),
             "network": self.network.state_dict(),
             "ema": self.ema.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimiser": self.optimiser.state_dict()["state"],  # all else follows from the configuration
             "gates": self.gates.state_dict(),
             "epoch": self.epoch,
             "step": self.step,
@@ -344,17 +344,36 @@ class Trainer:
             OutputError: it cannot be read.
         """
         state = load_checkpoint(self.run_folder)
-        if state["fingerprint"] != fingerprint(self.config):
+        if state.get("fingerprint") != fingerprint(self.config):
             raise ConfigError(
                 f"The checkpoint in {self.run_folder} was made with another configuration.",
                 "Continuing would mix two recipes.",
                 "Use the configuration it was started with, or another output folder.",
             )
+        try:
+            self._continue(state)
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise damaged(self.run_folder / CHECKPOINT, error) from error
+
+    def _continue(self, state: dict[str, Any]) -> None:
+        """Take over a checkpoint's state. Raises one of the errors that `resume` expects where it does not fit."""
+        moments, best = dict(state["optimiser"]), dict(state["best"])
+        parameters = [each for group in self.optimiser.param_groups for each in group["params"]]
+        for number, values in moments.items():
+            like = {"step": torch.tensor(0.0), "exp_avg": parameters[number], "exp_avg_sq": parameters[number]}
+            check_alike(values, like)
+        check_alike(state["network"], self.network.state_dict())
+        check_alike(state["ema"], self.ema.state_dict())
+        if best:
+            check_alike(best, self.ema.module.state_dict())
+        epoch, step = int(state["epoch"]), int(state["step"])
+        if not 0 <= epoch <= self.config.epochs or step < 0:
+            raise ValueError(f"epoch {epoch}, step {step}")
+        rows = json.loads(state["rows"])
         self.network.load_state_dict(state["network"])
         self.ema.load_state_dict(state["ema"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
         self.gates.load_state_dict(state["gates"])
-        self.epoch, self.step = state["epoch"], state["step"]
-        self.rows = json.loads(state["rows"])
-        self.unreadable.update(state.get("unreadable", {}))
-        self.best = (state["best_dice"], state["best"])
+        self.epoch, self.step, self.rows = epoch, step, rows
+        self.unreadable.update(state["unreadable"])
+        self.best = (float(state["best_dice"]), best)
