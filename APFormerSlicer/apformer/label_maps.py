@@ -19,7 +19,7 @@ from .volume import Volume
 # Scaled integers of NIfTI (scl_slope) and resampling leave 0.996 or 2.0000001; probabilities are not all so close.
 WHOLE_WITHIN = 0.01
 _JPEG = b"\xff\xd8\xff"
-_WHITE = 255
+WHITE = 255  # of a mask kept as a picture
 
 
 def read_label_map(path: Path, *, threshold: bool = False) -> Volume:
@@ -127,7 +127,7 @@ def _thresholded(volume: Volume, path: Path) -> Volume:
     if volume.channels != 1:
         return volume  # refused as what it is
     half = (np.iinfo(volume.array.dtype).max + 1) // 2
-    mask = np.where(volume.array >= half, np.uint8(_WHITE), np.uint8(0))
+    mask = np.where(volume.array >= half, np.uint8(WHITE), np.uint8(0))
     return replace(volume, array=mask, notes=(*volume.notes, f"{path}: all that is at least half white was taken"))
 
 

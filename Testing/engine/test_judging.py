@@ -112,7 +112,18 @@ def test_values_are_matched_by_the_names_in_dataset_json(a_dataset: Path) -> Non
     assert any("Vessel" in note for note in notes) and any("ball 7 -> 1" in note for note in notes)
     assert cases[0].revision  # a form that was prepared with other values is not used
     rewrite(cases[0].label, lambda array: array + 2 * (array == 0))
-    assert "does not name" in read_case(cases[0]).label.notes[0]
+    assert "values that no label has, taken as background: 2" in read_case(cases[0]).label.notes[0]
+
+
+def test_a_black_and_white_mask_is_the_one_label_there_is(a_dataset: Path) -> None:
+    config = parse_config(settings())
+    first = read_dataset(a_dataset, config.split)[0]
+    expected = read_case(first).label.array
+    rewrite(first.label, lambda array: array * 255)
+    for names in ({}, {"0": "background", "1": "Ball"}):
+        describe(a_dataset, names)
+        cases, _ = by_name([first], a_dataset, config.labels)
+        assert np.array_equal(read_case(cases[0]).label.array, expected)
 
 
 def test_a_label_that_dataset_json_does_not_name_is_refused_and_missing_names_are_told(a_dataset: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..bundles.labels import HIGHEST_LABEL, Code, Label, check_labels
 from ..errors import BundleError, ConfigError, InputError
-from ..label_maps import whole_numbers
+from ..label_maps import WHITE, whole_numbers
 from ..names import alike, plain, same, twice
 from ..volume import Volume
 
@@ -139,8 +139,8 @@ def to_table(
             unknown.append(f"{value} ({wanted})" if wanted != str(value) else str(value))
         else:
             lookup[value] = label.value
-    if len(table) == 1 and set(counts) <= {0, 255} and unknown == ["255"]:
-        lookup, unknown = {255: table[0].value}, []  # a picture of a mask: black and white, and one thing to be white
+    if len(table) == 1 and set(counts) <= {0, WHITE} and unknown == [str(WHITE)]:
+        lookup, unknown = {WHITE: table[0].value}, []  # a picture of a mask: black and white, and one thing to be white
     if unknown:
         raise _unknown(labels, unknown, table)
     result = np.zeros(array.shape, np.uint8)

@@ -21,7 +21,7 @@ from ..datasets.listing import read_listing, stem_of
 from ..errors import ConfigError, InputError
 from ..grid import put_on_grid
 from ..inference.preprocess import IntensityScaling, model_axes, model_size, resize
-from ..label_maps import read_label_map
+from ..label_maps import WHITE, read_label_map
 from ..names import same
 from ..volume import Volume, check_field_of_view
 from .config import Split
@@ -76,12 +76,14 @@ def read_case(case: Case) -> Labelled:
 def _named(label: Volume, values: dict[int, int], case: Case) -> Volume:
     """The label map with the model's values; what has no name is background, which a note says."""
     found = {int(value) for slab in label.array for value in np.unique(slab)} - {0}
+    if found == {WHITE} and len(values) == 1:  # a picture of a mask: black and white, and one thing to be white
+        values = {WHITE: next(iter(values.values()))}
     changed = np.zeros(label.spatial_shape, np.uint8)
     for value in found & set(values):
         changed[label.array == value] = values[value]
     unknown = sorted(found - set(values))
     listed = ", ".join(map(str, unknown))
-    note = f"{case.label.name} has values that dataset.json does not name, taken as background: {listed}"
+    note = f"{case.label.name} has values that no label has, taken as background: {listed}"
     return replace(label, array=changed, notes=(*label.notes, *((note,) if unknown else ())))
 
 
@@ -126,7 +128,9 @@ def by_name(cases: Sequence[Case], folder: Path, labels: Sequence[Label]) -> tup
     """
     names = read_listing(folder).names
     if not names:
-        return list(cases), ("dataset.json does not name its labels: their numbers were taken as the model's.",)
+        pairs = tuple((label.value, label.value) for label in labels)
+        note = "dataset.json does not name its labels: their numbers were taken as the model's."
+        return [replace(case, values=pairs) for case in cases], (note,)
     values = {}
     for label in labels:
         theirs = next((value for value, name in names.items() if same(name, label.name)), None)
