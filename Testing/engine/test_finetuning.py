@@ -143,7 +143,7 @@ def test_a_model_that_finds_nothing_is_never_adopted_even_if_that_is_asked_for(
 
     measure = session.measure
     monkeypatch.setattr(session, "measure", blind)
-    request = a_request(a_site(tmp_path / "site"), epochs=1, base=None, adopt="always")
+    request = a_request(a_site(tmp_path / "site"), base=None, adopt="always")
     outcome = finetune(request, library=library)
     assert not outcome.adopted
     assert "finds nothing is never put in use" in outcome.verdict and "found nothing of Ball, Hole" in outcome.verdict
