@@ -23,7 +23,7 @@ def check_image(volume: Volume) -> None:
         InputError: empty; one voxel; all one value; NaN or infinity; zero spacing; singular or sheared axes; a label
             map in place of an image (judged cautiously: whole numbers from 0 in flat regions).
     """
-    name = str(volume.source.path) if volume.source.path else "The image"
+    name = volume.source.title
     if volume.array.size == 0:
         raise InputError(f"{name} is empty.", "There are no voxels to segment.", "Choose an image that has voxels.")
     if math.prod(volume.spatial_shape) == 1:

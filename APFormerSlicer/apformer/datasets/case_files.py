@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from .. import steps
 from ..bundles.labels import Label
 from ..errors import OutputError
 from ..files import atomic_path, nifti, nrrd, read_volume, write_labels
@@ -19,6 +20,8 @@ from .case import SiteCase, StoredImage
 from .grid import same_grid
 from .identity import file_hash, voxel_hash
 
+# What long work on a case is at; see `steps`.
+STORING, PROVING, LABELLING = "storing the image", "reading it back to prove it", "storing the labels"
 NIFTI_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
 
@@ -42,6 +45,7 @@ def write_case_image(folder: Path, volume: Volume, hashed: str) -> StoredImage:
         OutputError: the folder cannot be written, or what was read back differs.
     """
     path = folder / f"image{_suffix_for(volume)}"
+    steps.begin(STORING)
     with atomic_path(path) as temporary:
         if path.suffix == ".png":
             _write_picture(temporary, volume)
@@ -51,6 +55,7 @@ def write_case_image(folder: Path, volume: Volume, hashed: str) -> StoredImage:
             nrrd.write(temporary, volume, {})
         else:
             nifti.write(temporary, volume, {})
+    steps.begin(PROVING)
     again = read_volume(path)
     if not same_grid(again, volume) or again.channels != volume.channels or voxel_hash(again) != hashed:
         raise OutputError(
@@ -78,6 +83,7 @@ def write_case_labels(folder: Path, number: int, labels: Volume, image: StoredIm
         OutputError: the folder cannot be written, or the disk is full.
     """
     path = folder / f"labels-{number}{suffix_of(image.file)}"
+    steps.begin(LABELLING)
     plain = replace(labels, array=labels.array.astype(np.uint8), source=Source(None), notes=())
     write_labels(path, plain, table, reference=plain)
     return path

@@ -20,7 +20,7 @@ def check_fit(volume: Volume, bundle: Bundle) -> list[str]:
         InputError: the image cannot be segmented at all, or not by this model.
     """
     check_image(volume)
-    name = str(volume.source.path or "The image")
+    name = volume.source.title
     if volume.channels != bundle.channels:
         raise InputError(
             f"{name} has {volume.channels} channels; the model {bundle.name} expects {bundle.channels}.",

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from .logs import LogFolder
 from .messages import Event
+from .priority import raise_to_normal
 from .processes import lead_own_group, leave
 from .worker import Worker
 
@@ -22,6 +23,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--logs", type=Path, metavar="DIR", help="keep a log file of every job there")
     options = parser.parse_args(words)
     lead_own_group()
+    raise_to_normal()  # before there are other threads: on Linux each has a priority of its own
     requests, events = claim_streams()
     faulthandler.enable()  # to descriptor 2, which is the log of the job that runs
 
