@@ -138,8 +138,11 @@ def glimpse(array: np.ndarray, **about: Any) -> Glimpse:
     return Glimpse.parse(Fields("preflight", fields))
 
 
-def test_an_estimate_without_voxels_counts_and_says_what_one_with_them_does(tmp_path: Path, model: Path) -> None:
-    array = noise((60, 96, 80))
+@pytest.mark.parametrize("shape", [(60, 96, 80), (3, 12, 10)])
+def test_an_estimate_without_voxels_counts_and_says_what_one_with_them_does(
+    tmp_path: Path, model: Path, shape: tuple[int, ...]
+) -> None:
+    array = noise(shape)
     asked = {"for": "segment", "model": str(model), "device": "cpu"}
     blind = run_here("preflight", **asked, glimpse=glimpse_fields(array, MATRIX, "MR"))
     fields = array_fields(tmp_path, array, MATRIX, "MR")

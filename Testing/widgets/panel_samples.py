@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from apformer.errors import APFormerError
-from apformer.jobs import JobError
 from workflow_samples import PlayedWorker, save_models
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -177,15 +176,7 @@ class Shown:
 
     def answer(self) -> None:
         """Let the worker's own code do what was asked last, and tell of it."""
-        from job_samples import run_here
-
-        asked = self.worker.last
-        try:
-            result = run_here(asked.job, **asked.fields)
-        except APFormerError as error:
-            asked.fail(JobError(error.what, error.meaning, error.remedy))
-        else:
-            asked.tell("result", **result)
+        self.worker.answer()
 
     def segment(self, array: np.ndarray, maps: dict[str, np.ndarray] | None = None) -> Any:
         """Click, and let the worker answer; the segmentation."""

@@ -133,7 +133,7 @@ class Glimpse:
         of the region, its values those of the whole image, since a small region may hold hardly one that is known."""
         whole = self.grid if roi is None else self.grid.cropped(roi)
         if self.few.shape == self.grid.array.shape:
-            return whole
+            return whole.with_array(self.few if roi is None else self.few[(..., *roi.slices_kji)])
         flat = [slice(0, 1) if length == 1 else slice(None) for length in whole.spatial_shape]
         few = self.few[(..., *flat)]
         matrix = whole.ijk_to_ras.copy()
