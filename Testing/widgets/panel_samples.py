@@ -36,6 +36,7 @@ class Packages:
     lacking: bool = False
     willing: bool = True
     asked: list[bool] = field(default_factory=list)
+    proved: int = 0
 
     def missing(self, training: bool = False) -> bool:
         return self.lacking
@@ -44,6 +45,12 @@ class Packages:
         self.asked.append(training)
         self.lacking = self.lacking and not self.willing
         return not self.lacking
+
+    def prove(self) -> None:
+        self.proved += 1
+
+    def close(self) -> None:
+        pass
 
     def report(self) -> str:
         return "torch 2.13, one GPU"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from .aside import Asides
 from .packages import (
     BROKEN,
     PRESENT,
     InstallError,
     Package,
+    Probe,
     check_path_length,
     look,
     probe,
@@ -55,6 +58,9 @@ class Install:
     def __init__(self, resources: Path, ask: Ask | None = None) -> None:
         self._resources, self._ask = resources, ask or ask_user
         self._complete: set[bool] = set()  # of `training`, where all was seen to be there
+        self._proving: set[str] = set()  # versions that a process is trying to import now
+        self._found: dict[str, dict[str, str]] = {}  # versions -> what such a process could not import
+        self._asides = Asides()
 
     def missing(self, training: bool = False) -> bool:
         """Whether something is not installed; quick, and asks nothing."""
@@ -62,11 +68,27 @@ class Install:
             self._complete.add(training)
         return training not in self._complete
 
+    def prove(self) -> None:
+        """Find out, while the user does something else, whether what is there can be imported: `ensure` need not then.
+
+        To be called when the panel opens. It takes seconds, and only the first time with new versions.
+        """
+        for training in (False, True):
+            packages, versions = self._versions(training)
+            if self.missing(training) or self._is_proved(training, versions) or versions in self._proving:
+                continue
+            self._proving.add(versions)
+            self._asides.start(partial(probe, python_program(), _modules(packages)), partial(self._proved, versions))
+
+    def close(self) -> None:
+        """Hear no more of what is being proved."""
+        self._asides.close()
+
     def ensure(self, training: bool = False) -> bool:
         """Explain, ask and install where something is missing; False when the user does not want it.
 
         The first time with new versions, a process like the worker's tries to import them: a half-installed package
-        has its metadata, and fails only then.
+        has its metadata, and fails only then. While `prove` is at it, nobody waits: the job itself will tell.
 
         Raises:
             InstallError: it could not be installed, or does not work.
@@ -105,16 +127,34 @@ class Install:
 
     def _problems(self, training: bool) -> dict[str, str]:
         """Module -> why it cannot be imported. Asked until all can, then once for each set of versions."""
-        packages = self._packages(training)
-        setting = f"{_PROVED_SETTING}{'Training' if training else ''}"
-        versions = f"Python {sys.version.split()[0]}; {'; '.join(f'{one.name} {one.version}' for one in packages)}"
-        if slicer.util.settingsValue(setting, "") == versions:
+        packages, versions = self._versions(training)
+        if self._is_proved(training, versions) or versions in self._proving:
             return {}
-        with slicer.util.WaitCursor():
-            problems = probe(python_program(), _modules(packages)).problems
+        problems = self._found.pop(versions, None)  # asked again the next time: it may have been repaired
+        if problems is None:
+            with slicer.util.WaitCursor():
+                problems = probe(python_program(), _modules(packages)).problems
         if not problems:
-            qt.QSettings().setValue(setting, versions)
+            qt.QSettings().setValue(_setting(training), versions)
         return problems
+
+    def _versions(self, training: bool) -> tuple[list[Package], str]:
+        """The packages, and all versions in a text."""
+        packages = self._packages(training)
+        told = "; ".join(f"{one.name} {one.version}" for one in packages)
+        return packages, f"Python {sys.version.split()[0]}; {told}"
+
+    def _is_proved(self, training: bool, versions: str) -> bool:
+        return bool(slicer.util.settingsValue(_setting(training), "") == versions)
+
+    def _proved(self, versions: str, proof: Probe | None, _error: BaseException | None) -> None:
+        self._proving.discard(versions)
+        if proof is None:  # it could not be tried: the next `ensure` does
+            return
+        self._found[versions] = proof.problems
+        for training in (False, True):
+            if not proof.problems and self._versions(training)[1] == versions:
+                qt.QSettings().setValue(_setting(training), versions)
 
     def _require_success(self, training: bool) -> None:
         left = self._lacking(training)
@@ -159,6 +199,10 @@ def ask_wheels() -> Source | None:
         return None
     qt.QSettings().setValue(_WHEELS_SETTING, chosen)
     return Source(Path(chosen))
+
+
+def _setting(training: bool) -> str:
+    return f"{_PROVED_SETTING}{'Training' if training else ''}"
 
 
 def _modules(packages: Sequence[Package]) -> list[str]:
