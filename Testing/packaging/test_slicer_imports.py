@@ -27,8 +27,8 @@ COMMANDS, BENCHMARK = "apformer.commands", "apformer.jobs.handlers.benchmark"
 # and External_SimpleITK.cmake. What later versions add (dcmqi, highdicom) is not there in 5.12.
 SLICER = {"slicer", "vtk", "vtkmodules", "qt", "ctk", "SampleData", "sitkUtils"}
 PACKAGES = """
-pydicom six PIL retrying dicomweb_client numpy SimpleITK certifi idna charset_normalizer urllib3 requests chardet couchdb
-gitdb smmap git jwt wrapt deprecated pycparser cffi nacl github packaging pyparsing pip setuptools pkg_resources
+pydicom six PIL retrying dicomweb_client numpy SimpleITK certifi idna charset_normalizer urllib3 requests chardet
+couchdb gitdb smmap git jwt wrapt deprecated pycparser cffi nacl github packaging pyparsing pip setuptools pkg_resources
 """
 BROUGHT = set(PACKAGES.split())
 IMPORT_NAMES = {"pillow": "PIL"}
