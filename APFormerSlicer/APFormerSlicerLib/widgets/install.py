@@ -20,7 +20,6 @@ from .packages import (
     PRESENT,
     InstallError,
     Package,
-    Probe,
     check_path_length,
     look,
     probe,
@@ -57,28 +56,25 @@ class Install:
 
     def __init__(self, resources: Path, ask: Ask | None = None) -> None:
         self._resources, self._ask = resources, ask or ask_user
-        self._complete: set[bool] = set()  # of `training`, where all was seen to be there
-        self._proving: set[str] = set()  # versions that a process is trying to import now
+        self._seen: dict[bool, list[Package]] = {}  # by `training`, where all was seen to be there
+        self._proving = False  # whether a process is trying to import them now
         self._found: dict[str, dict[str, str]] = {}  # versions -> what such a process could not import
         self._asides = Asides()
 
     def missing(self, training: bool = False) -> bool:
         """Whether something is not installed; quick, and asks nothing."""
-        if training not in self._complete and not self._lacking(training):
-            self._complete.add(training)
-        return training not in self._complete
+        return bool(self._lacking(training))
 
     def prove(self) -> None:
         """Find out, while the user does something else, whether what is there can be imported: `ensure` need not then.
 
         To be called when the panel opens. It takes seconds, and only the first time with new versions.
         """
-        for training in (False, True):
-            packages, versions = self._versions(training)
-            if self.missing(training) or self._is_proved(training, versions) or versions in self._proving:
-                continue
-            self._proving.add(versions)
-            self._asides.start(partial(probe, python_program(), _modules(packages)), partial(self._proved, versions))
+        if self._proving:
+            return
+        proved = {training: str(slicer.util.settingsValue(_setting(training), "")) for training in (False, True)}
+        self._proving = True
+        self._asides.start(partial(self._try_all, proved), self._hear)
 
     def close(self) -> None:
         """Hear no more of what is being proved."""
@@ -96,7 +92,7 @@ class Install:
         lacking = self._lacking(training) or self._unusable(training)
         if not lacking:
             return True
-        self._complete.clear()
+        self._seen.clear()
         _check_possible(lacking)
         source = self._ask(*_explain(lacking, training))
         if source is None:
@@ -113,6 +109,15 @@ class Install:
             return self_check(packages, probe(python, _modules(packages)), python)
 
     def _packages(self, training: bool) -> list[Package]:
+        """As `_look`; what was seen to be complete is not looked at again."""
+        if training not in self._seen:
+            packages = self._look(training)
+            if not all(package.state == PRESENT for package in packages):
+                return packages
+            self._seen[training] = packages
+        return self._seen[training]
+
+    def _look(self, training: bool) -> list[Package]:
         """One for each name; the bounds of fine-tuning come after, and replace, those of segmenting."""
         files = ["requirements.txt", *(["requirements-training.txt"] if training else [])]
         listed = [entry for name in files for entry in slicer.packaging.load_requirements(self._resources / name)]
@@ -127,8 +132,9 @@ class Install:
 
     def _problems(self, training: bool) -> dict[str, str]:
         """Module -> why it cannot be imported. Asked until all can, then once for each set of versions."""
-        packages, versions = self._versions(training)
-        if self._is_proved(training, versions) or versions in self._proving:
+        packages = self._packages(training)
+        versions = _versions(packages)
+        if slicer.util.settingsValue(_setting(training), "") == versions or self._proving:
             return {}
         problems = self._found.pop(versions, None)  # asked again the next time: it may have been repaired
         if problems is None:
@@ -138,22 +144,22 @@ class Install:
             qt.QSettings().setValue(_setting(training), versions)
         return problems
 
-    def _versions(self, training: bool) -> tuple[list[Package], str]:
-        """The packages, and all versions in a text."""
-        packages = self._packages(training)
-        told = "; ".join(f"{one.name} {one.version}" for one in packages)
-        return packages, f"Python {sys.version.split()[0]}; {told}"
+    def _try_all(self, proved: dict[bool, str]) -> list[tuple[bool, str, dict[str, str]]]:
+        """(training, versions, problems) of what is there and was not proved yet; in a thread of its own."""
+        found = []
+        for training, before in proved.items():
+            packages = self._look(training)
+            versions = _versions(packages)
+            if versions != before and all(package.state == PRESENT for package in packages):
+                found.append((training, versions, probe(python_program(), _modules(packages)).problems))
+        return found
 
-    def _is_proved(self, training: bool, versions: str) -> bool:
-        return bool(slicer.util.settingsValue(_setting(training), "") == versions)
-
-    def _proved(self, versions: str, proof: Probe | None, _error: BaseException | None) -> None:
-        self._proving.discard(versions)
-        if proof is None:  # it could not be tried: the next `ensure` does
-            return
-        self._found[versions] = proof.problems
-        for training in (False, True):
-            if not proof.problems and self._versions(training)[1] == versions:
+    def _hear(self, found: list[tuple[bool, str, dict[str, str]]] | None, _error: BaseException | None) -> None:
+        """What could not be tried is tried by the next `ensure`."""
+        self._proving = False
+        for training, versions, problems in found or ():
+            self._found[versions] = problems
+            if not problems:
                 qt.QSettings().setValue(_setting(training), versions)
 
     def _require_success(self, training: bool) -> None:
@@ -199,6 +205,11 @@ def ask_wheels() -> Source | None:
         return None
     qt.QSettings().setValue(_WHEELS_SETTING, chosen)
     return Source(Path(chosen))
+
+
+def _versions(packages: Sequence[Package]) -> str:
+    """Those of Python and of the packages, as a text."""
+    return f"Python {sys.version.split()[0]}; {'; '.join(f'{one.name} {one.version}' for one in packages)}"
 
 
 def _setting(training: bool) -> str:
