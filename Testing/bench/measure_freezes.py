@@ -89,9 +89,8 @@ class Watch:
     def _look(self) -> None:
         main = threading.main_thread().ident or 0
         while not self._over.wait(LOOK_MS / 1000):
-            frame = sys._current_frames().get(main)
-            if frame is not None and 1000 * (time.perf_counter() - self._last) > LATE_MS:
-                self._seen[_stack(frame)] += 1
+            if 1000 * (time.perf_counter() - self._last) > LATE_MS:
+                self._seen[_stack_of(main)] += 1
 
     def _summary(self, seconds: float) -> dict[str, Any]:
         late = sorted((gap for gap in self._gaps if gap.ms >= LATE_MS), key=lambda gap: -gap.ms)
@@ -106,9 +105,10 @@ class Watch:
         }
 
 
-def _stack(frame: Any) -> str:
-    """The innermost first: "kept.py:70 read < kept.py:130 overlay"."""
-    told = []
+def _stack_of(thread: int) -> str:
+    """The innermost first: "kept.py:70 read < kept.py:130 overlay". No frame is kept: one that outlives its call keeps
+    what is in it, such as a painter that Qt has to see ended."""
+    told, frame = [], sys._current_frames().get(thread)
     while frame is not None and len(told) < DEEPEST:
         told.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_name}")
         frame = frame.f_back

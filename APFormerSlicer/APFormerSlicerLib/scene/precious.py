@@ -7,6 +7,7 @@ from typing import Any
 
 from apformer.bundles.labels import Label
 
+from .images import array_of
 from .provenance import of_segment
 from .segments import binary_labelmap, segment_ids
 from .status import Status, status_of
@@ -30,6 +31,9 @@ def precious(segmentation_node: Any, labels: Sequence[Label]) -> dict[str, str]:
 
 
 def _has_voxels(segment: Any) -> bool:
-    """As far as can be told without looking at them: a layer that several segments share has those of all."""
+    """Slice by slice up to the first that has any: an empty segment may share a layer with others."""
     layer = segment.GetRepresentation(binary_labelmap())
-    return layer is None or layer.GetNumberOfPoints() > 0
+    if layer is None:
+        return True  # a surface
+    value = segment.GetLabelValue()
+    return layer.GetNumberOfPoints() > 0 and any((plane == value).any() for plane in array_of(layer))
