@@ -18,7 +18,7 @@ from .hints import Hints, quietly, show_text
 from .pictures import from_array
 from .tables import fill, selected, stretch
 
-STATUSES = ("in progress", "completed", "flagged")  # as in apformer.datasets, which loads SimpleITK
+STATUSES = ("in progress", "completed", "flagged")  # as in apformer.datasets, which is loaded when it is used
 MOST_PROBLEMS = 8  # that are shown
 
 

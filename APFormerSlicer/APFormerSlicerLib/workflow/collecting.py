@@ -21,7 +21,7 @@ from .signals import Signal
 from .state import State
 from .wording import Checked, checked
 
-if TYPE_CHECKING:  # the data set loads SimpleITK: when it is used, not when the module is
+if TYPE_CHECKING:  # the rooms of data sets are loaded when one is used
     from apformer.datasets import Problem, SiteCase, SiteDataset
 
 

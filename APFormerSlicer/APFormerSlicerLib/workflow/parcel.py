@@ -23,7 +23,7 @@ from .opening import opened_case
 from .patients import patient_of
 from .reviewing import LONGEST_COMMENT, comment_of
 
-if TYPE_CHECKING:  # the data set loads SimpleITK: when it is used, not when the module is
+if TYPE_CHECKING:  # the rooms of data sets are loaded when one is used
     from apformer.datasets import SiteDataset
 
 _LABELS, _PROPOSAL = "labels.npy", "proposal.npy"

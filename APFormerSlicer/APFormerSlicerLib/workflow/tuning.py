@@ -23,7 +23,7 @@ from .training import Trained, Training
 from .versions import Versions
 from .wording import Checked, checked
 
-# Where an unfinished training is, as in apformer.finetuning.folder, which loads SimpleITK.
+# Where an unfinished training is, as in apformer.finetuning.folder, which loads more.
 _TRAININGS, _PLAN = "trainings", "plan.json"
 
 

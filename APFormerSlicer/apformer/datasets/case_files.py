@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
 from .. import steps
 from ..bundles.labels import Label
@@ -123,6 +122,8 @@ def _suffix_for(volume: Volume) -> str:
 
 
 def _write_picture(path: Path, volume: Volume) -> None:
+    import SimpleITK as sitk
+
     slice_ = volume.array[..., 0, :, :]
     pixels = slice_ if slice_.ndim == 2 else np.moveaxis(slice_, 0, -1)
     itk_files.write_image(sitk.GetImageFromArray(np.ascontiguousarray(pixels), isVector=pixels.ndim == 3), path)
@@ -130,6 +131,8 @@ def _write_picture(path: Path, volume: Volume) -> None:
 
 def _write_channels(path: Path, volume: Volume) -> None:
     """Several channels as the components of each voxel."""
+    import SimpleITK as sitk
+
     placed = itk_files.image_of(np.zeros(volume.spatial_shape, np.uint8), volume.ijk_to_ras)
     image = sitk.GetImageFromArray(np.ascontiguousarray(np.moveaxis(volume.array, 0, -1)), isVector=True)
     image.CopyInformation(placed)

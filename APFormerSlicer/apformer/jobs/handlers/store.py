@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ...volume import Volume
     from ..job import Job
 
-_STATUSES = ("in progress", "completed", "flagged")  # as in datasets, which loads SimpleITK
+_STATUSES = ("in progress", "completed", "flagged")  # as in datasets, which is loaded when it is used
 _LARGEST_VALUE = 255
 
 
