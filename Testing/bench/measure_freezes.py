@@ -173,12 +173,19 @@ def large(path: str, size: tuple[int, int, int]) -> tuple[Any, Any]:
 
 
 def add_volume(array: Any, matrix: Any) -> Any:
-    """As when an image was loaded: a node in the views."""
+    """As when Slicer loaded an image: a node in the views."""
     import slicer
-    from apformer.volume import Volume
-    from APFormerSlicerLib.scene.loading import new_volume_node
+    import vtk
+    from vtk.util.numpy_support import numpy_to_vtk
 
-    node = new_volume_node(slicer.mrmlScene, Volume(array, matrix, "CT"), "CT")
+    image, place = vtk.vtkImageData(), vtk.vtkMatrix4x4()
+    image.SetDimensions(*array.shape[::-1])
+    image.GetPointData().SetScalars(numpy_to_vtk(array.ravel(), deep=True))
+    place.DeepCopy(matrix.ravel().tolist())
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CT")
+    node.SetAndObserveImageData(image)
+    node.SetIJKToRASMatrix(place)
+    node.CreateDefaultDisplayNodes()
     slicer.util.setSliceViewerLayers(background=node, fit=True)
     return node
 
@@ -229,8 +236,10 @@ def _steps(watch: Watch, panel: Any, array: Any, matrix: Any, asked: argparse.Na
             ui.nextPlaceButton.click()
         ui.acceptButton.click()
         rest(1.0)
-    with watch.step("add the case"):
+    with watch.step("make a data set"):
         workflow.collecting.create(folder / "site", workflow.models.find(asked.model))
+        rest()
+    with watch.step("add the case"):
         ui.siteSection.collapsed = False
         ui.patientEdit.setText("patient 1")
         rest()

@@ -82,5 +82,6 @@ def test_the_whole_journey_is_measured_in_the_stand_in(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     told = json.loads((tmp_path / "out.json").read_text("utf-8"))
-    assert list(told["steps"]) == ["open the panel", "load", "estimate", "segment", "review", "add the case"]
+    steps = ["open the panel", "load", "estimate", "segment", "review", "make a data set", "add the case"]
+    assert list(told["steps"]) == steps
     assert told["module_file_ms"] > 0 and told["voxels"] == [96, 96, 12] and told["bars"]["stop_ms"] == 100.0

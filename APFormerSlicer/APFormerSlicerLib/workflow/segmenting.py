@@ -147,7 +147,8 @@ class Segmenting:
 
         def finish(data: dict[str, Any]) -> Segmented:
             done = self._write(run, choice, data, sent, lost)
-            self._models.timings.note(f"{card.name} {card.version}", done.seconds)
+            model = f"{card.name} {card.version}"  # a file is written and flushed
+            self._worker.aside(lambda: self._models.timings.note(model, done.seconds), lambda *_: None)
             self.segmented.emit(choice, done)
             return done
 
