@@ -145,6 +145,7 @@ def the_case_is_collected(volume: Any, folder: Path, asked: argparse.Namespace) 
     slicer.app.processEvents()
     assert ui.addCaseButton.enabled, ui.siteLabel.text
     ui.addCaseButton.click()
+    patiently(lambda: workflow.collecting.storing is None, "storing the case", 300)
     assert ui.casesTable.rowCount == 1, ui.siteReportLabel.text
     for number, (image, labels) in enumerate(slabs(volume, workflow), 1):
         dataset.add(image, labels, patient=f"patient {number}", status="completed")

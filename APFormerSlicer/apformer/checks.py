@@ -30,7 +30,7 @@ def check_image(volume: Volume, *, whole: Volume | None = None) -> None:
             view that cannot be; a label map in place of an image (judged cautiously: whole numbers from 0 in flat
             regions).
     """
-    name = str(volume.source.path) if volume.source.path else "The image"
+    name = volume.source.title
     if volume.array.size == 0:
         raise InputError(f"{name} is empty.", "There are no voxels to segment.", "Choose an image that has voxels.")
     if math.prod(volume.spatial_shape) == 1:
@@ -70,7 +70,7 @@ def check_field_of_view(volume: Volume) -> None:
     across = [size for n, size in zip(reversed(volume.spatial_shape), extent, strict=True) if n > 1]
     if not across or (min(across) >= SMALLEST_MM and max(across) <= LARGEST_MM):
         return
-    name = str(volume.source.path) if volume.source.path else "The image"
+    name = volume.source.title
     size = " x ".join(f"{length:.0f}" if length >= 100 else f"{length:.3g}" for length in extent)
     wrong = max(across) if max(across) > LARGEST_MM else min(across)
     unit, factor = next(

@@ -26,10 +26,11 @@ def doubtful_ct(volume: Volume) -> str | None:
     """Why the values of a CT do not look like Hounsfield units, and what to do; None when they may well be.
 
     Args:
-        volume: finite values, one channel.
+        volume: of one channel; values that are not finite are left out.
     """
     flat = volume.array.reshape(-1)
     sample = flat[:: max(1, flat.size // _SAMPLED) | 1].astype(np.float32)  # odd: no multiple of a row's length
+    sample = sample[np.isfinite(sample)]
     if len(sample) < _FEWEST:
         return None
     low, high = float(sample.min()), float(sample.max())

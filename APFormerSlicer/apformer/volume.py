@@ -34,7 +34,8 @@ class Source:
     `kind` is "nifti", "nrrd", "mha", "seg.nrrd", "dicom", "picture", "memory" or "part" (of an image). `dicom_files`
     has one file per k of the array (or the one multi-frame file) and is empty when the array is no longer on the
     acquired slices.
-    `nifti_forms`: how a NIfTI header placed the voxels, to be written back with a result.
+    `nifti_forms`: how a NIfTI header placed the voxels, to be written back with a result. `name`: what a user calls an
+    image that has no path.
     """
 
     path: Path | None
@@ -42,6 +43,12 @@ class Source:
     series_uid: str | None = None
     kind: str = "memory"
     nifti_forms: NiftiForms | None = None
+    name: str = ""
+
+    @property
+    def title(self) -> str:
+        """What messages call the image."""
+        return str(self.path) if self.path else self.name or "The image"
 
 
 @dataclass(frozen=True)

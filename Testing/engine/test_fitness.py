@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from apformer.bundles import Bundle
+from apformer.errors import InputError
 from apformer.inference.fitness import check_fit
-from apformer.volume import Source, Volume
+from apformer.jobs.glimpse import glimpse_fields
+from apformer.volume import Roi, Source, Volume
 from bundle_samples import PREPROCESSING, save_sample
 from cli_samples import write_image
 from job_samples import run_here
@@ -92,3 +94,43 @@ def test_a_small_region_of_an_image_and_a_piece_of_thin_slices_are_no_small_imag
     image = str(write_image(tmp_path / "image.nii.gz", hounsfield(), (0.1, 0.1, 0.1)))
     before = run_here("preflight", **{"for": "segment"}, image=image, model=model, device="cpu", roi="2:8,3:15,1:9")
     assert before["ok"], before
+
+
+def test_what_the_values_are_is_judged_by_the_whole_image_whatever_the_region(tmp_path: Path) -> None:
+    model = a_model(tmp_path / "ct")
+    tissue_only = Roi((0, 8, 0), (20, 20, 16))
+    for array, doubted in ((hounsfield(), 0), (hounsfield() + 1024, 1)):
+        whole = Volume(array, GRID)
+        said = check_fit(whole.cropped(tissue_only), model, whole)
+        assert len([text for text in said if "Hounsfield" in text]) == doubted
+    beside = hounsfield().astype(np.float32) + 1024
+    beside[0, 0, 0] = np.nan  # outside of the region, where it spoils nothing
+    whole = Volume(beside, GRID)
+    assert any("Hounsfield" in text for text in check_fit(whole.cropped(tissue_only), model, whole))
+
+
+@pytest.mark.parametrize("offset", [0, 1024], ids=["Hounsfield units", "without their offset"])
+@pytest.mark.parametrize("roi", [None, "0:20,40:60,6:10"], ids=["whole", "region"])
+def test_an_estimate_without_voxels_says_of_the_values_what_the_result_says(
+    tmp_path: Path, offset: int, roi: str | None
+) -> None:
+    array = np.repeat(np.repeat(hounsfield() + offset, 4, axis=1), 4, axis=2)  # more than travels with a request
+    asked = {"model": str(a_model(tmp_path / "ct").directory), "device": "cpu", **({} if roi is None else {"roi": roi})}
+    image = str(write_image(tmp_path / "image.nii.gz", array, (1.0, 1.0, 1.0)))
+    blind = run_here("preflight", **{"for": "segment"}, **asked, glimpse=glimpse_fields(array, GRID, name="Head"))
+    result = run_here("segment", image=image, outputs={"labels": str(tmp_path / "labels.nii.gz")}, **asked)
+    before, after = ([t for t in told["warnings"] if "Hounsfield" in t] for told in (blind, result))
+    assert blind["ok"] and len(before) == (1 if offset else 0) and before == after
+
+
+def test_an_image_whose_extent_cannot_be_is_refused_by_name_before_its_voxels_are_handed_over(tmp_path: Path) -> None:
+    in_micrometres = np.diag([-1000.0, -1000.0, 1000.0, 1.0])
+    array = np.tile(hounsfield(), (4, 4, 4))
+    fields = glimpse_fields(array, in_micrometres, name="Head")
+    model = str(a_model(tmp_path / "ct").directory)
+    for place in ({}, {"roi": "0:2,0:2,0:2"}):  # 2 m, of an image of 80 m
+        said = run_here("preflight", **{"for": "segment"}, glimpse=fields, model=model, device="cpu", **place)
+        assert not said["ok"] and said["reason"]["what"].startswith("Head covers ")
+        with pytest.raises(InputError) as caught:
+            check_fit(Volume(array, in_micrometres, source=Source(None, name="Head")), a_model(tmp_path / "other"))
+        assert caught.value.what == said["reason"]["what"]

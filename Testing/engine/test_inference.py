@@ -10,7 +10,7 @@ import pytest
 import torch
 from apformer.bundles import Bundle, Code, Label, Preprocessing, save_bundle
 from apformer.errors import DeviceError, InputError
-from apformer.inference import Segmenter, choose_device, predictors, segmenter
+from apformer.inference import Segmenter, predictors, segmenter
 from apformer.inference.cleanup import clean_up
 from apformer.inference.fold import fold_batch_norms
 from apformer.inference.prediction import Wanted
@@ -296,18 +296,6 @@ def test_an_error_in_the_network_is_not_mistaken_for_lack_of_memory(tmp_path: Pa
 
     with pytest.raises(RuntimeError, match="shapes do not match"):
         a_segmenter(tmp_path, Broken()).segment(a_ct())
-
-
-@pytest.mark.parametrize("text", ["gpu", "cuda:x", "cpu:1"])
-def test_an_unknown_device_is_refused(text: str) -> None:
-    with pytest.raises(DeviceError, match="is not a device"):
-        choose_device(text)
-
-
-@pytest.mark.skipif(torch.cuda.device_count() > 7, reason="this machine has the device asked for")
-def test_a_device_that_is_not_there_is_refused() -> None:
-    with pytest.raises(DeviceError, match="not there"):
-        choose_device("cuda:7")
 
 
 def test_a_model_of_another_modality_is_a_warning(tmp_path: Path) -> None:

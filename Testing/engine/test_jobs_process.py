@@ -21,6 +21,7 @@ from apformer.jobs import AsyncJobClient, Event, JobCancelledError, JobClient, J
 from apformer.jobs.client import remove_leftovers
 from apformer.jobs.logs import LogFolder, last_lines, log_name
 from apformer.jobs.processes import child_environment, command, end_tree
+from apformer.part import Part
 from cli_samples import noise, save_slices_model
 from job_samples import LONG, random_lines
 
@@ -97,7 +98,7 @@ def test_a_job_in_a_real_worker_with_a_folder_whose_name_is_not_ascii(
     job = client.submit("segment", fields, heard)
     result = client.wait(job, LONG)
     labels = np.load(result["paths"]["labels"], allow_pickle=False)
-    assert labels.shape == (3, 12, 10) and labels.dtype == np.uint8
+    assert Part.at(labels, result["parts"]["labels"]).shape_kji == (3, 12, 10) and labels.dtype == np.uint8
     assert [event.kind for event in heard.events][:2] == ["accepted", "progress"]
     assert heard.events[-1].kind == "result" and heard.events[-1].ends
     log = Path(heard.wait_for("accepted").data["log"])

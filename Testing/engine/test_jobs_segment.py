@@ -1,4 +1,4 @@
-"""The job kinds on tiny models: arrays and files in, results on the same grid out, a warm second time, estimates."""
+"""The job kinds on tiny models: arrays and files in, results on the same grid out, a warm second time."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from apformer.benchmarks import segment as benchmark_module
 from apformer.bundles import ModelLibrary, load_bundle
-from apformer.errors import APFormerError, BundleError, DeviceError, OutputError
+from apformer.errors import APFormerError, BundleError, DeviceError, InputError, OutputError
 from apformer.files import read_volume
 from apformer.inference import Segmenter
 from apformer.jobs import array_fields
-from apformer.jobs.footprint import LiveTensors
 from apformer.jobs.handlers import HANDLERS
+from apformer.jobs.handlers.segment import FAINTEST_SHOWN, structures
 from apformer.jobs.job import Cancelled, Job
-from apformer.jobs.messages import Event, Fields, RequestError
-from apformer.jobs.preflight import estimate_segment, sample_of
+from apformer.jobs.messages import Event, Fields, RequestError, plain
 from apformer.jobs.warm import Warm
+from apformer.part import Part
+from apformer.places import Place, uncertain_places
 from apformer.volume import Volume
-from bundle_samples import edit_json, save_sample
+from bundle_samples import LABELS, edit_json, save_sample
 from cli_samples import files_in, noise, save_slices_model, write_image
 from job_samples import Host, run_here
 
@@ -52,18 +52,64 @@ def asking(folder: Path, model: Path, array: np.ndarray | None = None, **more: A
 # ------------------------------------------------------------------ segment
 
 
-def test_an_array_becomes_labels_and_maps_on_its_grid(tmp_path: Path, model: Path) -> None:
+def part(result: dict[str, Any], name: str) -> Part:
+    return Part.at(np.load(result["paths"][name], allow_pickle=False), result["parts"][name])
+
+
+def test_an_array_becomes_labels_and_maps_cut_to_what_is_not_zero(tmp_path: Path, model: Path) -> None:
     array = noise()
     result = run_here("segment", **asking(tmp_path, model, array, maps=("uncertainty", "kept_tokens")))
     direct = Segmenter(load_bundle(model), "cpu").segment(Volume(array, MATRIX, "MR"), uncertainty=True)
-    labels = np.load(result["paths"]["labels"], allow_pickle=False)
-    assert labels.dtype == np.uint8 and np.array_equal(labels, direct.labels.array)
-    doubt = np.load(result["paths"]["uncertainty"], allow_pickle=False)
-    assert direct.uncertainty is not None and np.array_equal(doubt, direct.uncertainty.array)
-    assert np.load(result["paths"]["kept_tokens"], allow_pickle=False).shape == array.shape
+    labels, doubt = part(result, "labels"), part(result, "uncertainty")
+    assert labels.array.dtype == np.uint8 and np.array_equal(labels.whole(), direct.labels.array)
+    assert direct.uncertainty is not None and doubt.array.dtype == np.float32
+    shown = direct.uncertainty.array >= FAINTEST_SHOWN
+    assert np.array_equal(doubt.whole(), np.where(shown, direct.uncertainty.array, 0))
+    assert part(result, "kept_tokens").shape_kji == array.shape
     assert result["volumes_ml"] == direct.volumes_ml
     assert result["device"].startswith("cpu") and result["seconds"] >= 0 and result["dense_reruns"] == 0
     assert [label["name"] for label in result["labels"]] == ["anterior", "posterior"]
+
+
+def test_arrays_of_a_region_are_no_larger_than_it(tmp_path: Path, model: Path) -> None:
+    maps = ("uncertainty", "kept_tokens")
+    result = run_here("segment", **asking(tmp_path, model, maps=maps, roi="2:8,1:9,1:2"))
+    for name in ("labels", *maps):
+        cut = part(result, name)
+        assert all(have <= most for have, most in zip(cut.array.shape, (1, 8, 6), strict=True))
+        assert cut.shape_kji == (3, 12, 10)
+
+
+def test_of_each_label_its_voxels_and_its_box_are_told(model: Path) -> None:
+    whole = np.zeros((9, 8, 7), np.uint8)
+    whole[2:4, 3, 1:6] = LABELS[0].value
+    told = structures(Part.of(whole), load_bundle(model))
+    assert told[LABELS[0].name] == {"voxels": 10, "box": [[1, 6], [3, 4], [2, 4]]}
+    assert told[LABELS[1].name] == {"voxels": 0, "box": None}
+    assert structures(Part.of(whole * 0), load_bundle(model))[LABELS[0].name] == {"voxels": 0, "box": None}
+
+
+def test_the_places_to_check_come_with_the_result(tmp_path: Path, model: Path) -> None:
+    result = run_here("segment", **asking(tmp_path, model, maps=("uncertainty",)))
+    direct = Segmenter(load_bundle(model), "cpu").segment(Volume(noise(), MATRIX, "MR"), uncertainty=True)
+    assert direct.uncertainty is not None
+    found = [Place.from_dict(place) for place in json.loads(json.dumps(plain(result["places"])))]
+    assert found == uncertain_places(direct.uncertainty.array, MATRIX)
+    assert "places" not in run_here("segment", **asking(tmp_path / "without", model))
+
+
+def test_messages_name_the_image_as_the_user_does(tmp_path: Path, model: Path) -> None:
+    spoiled = noise().astype(np.float32)
+    spoiled[1, 2, 3] = np.nan
+    for array, name, said in (
+        (spoiled, "CT Müller 脳", "CT Müller 脳 has NaN"),
+        (np.full((3, 12, 10), 7, np.int16), "flat", "Every voxel of flat has"),
+        (spoiled, "", "The image has NaN"),
+    ):
+        fields = array_fields(tmp_path, array, MATRIX, "MR", name=name)
+        with pytest.raises(InputError) as caught:
+            run_here("segment", **fields, model=str(model), device="cpu")
+        assert caught.value.what.startswith(said)
 
 
 def test_a_report_beside_the_labels_tells_grid_model_and_provenance(tmp_path: Path, model: Path) -> None:
@@ -259,104 +305,6 @@ def test_a_benchmark_is_that_of_the_command_line_and_can_be_cancelled(monkeypatc
     assert [event.data["message"] for event in told] == ["networks on cpu", "once more"]
     with pytest.raises(Cancelled):
         run_here("benchmark", lambda job, event: job.cancel(), quick=True)
-
-
-# ------------------------------------------------------------------ preflight
-
-
-def test_preflight_says_yes_with_device_memory_seconds_and_counts(tmp_path: Path, model: Path) -> None:
-    result = run_here("preflight", **{"for": "segment"}, **asking(tmp_path, model))
-    assert result["ok"] is True and "cpu" in result["reason"]["what"]
-    low, high = result["seconds"]
-    assert 0 <= low <= high
-    assert 0 < result["needed_bytes"]["device"] < result["free_bytes"]["device"]
-    assert result["counts"] == {"images": 1, "voxels": 360, "tiles": 3}
-    assert files_in(tmp_path) == ["image.npy"]
-
-
-def test_preflight_says_no_with_the_figures_when_memory_is_short(model: Path) -> None:
-    segmenter = Segmenter(load_bundle(model), "cpu")
-    verdict = estimate_segment(segmenter, lambda: Volume(noise(), MATRIX, "MR"), None, free=lambda device: 1000)
-    data = verdict.as_data()
-    assert data["ok"] is False
-    assert "free" in data["reason"]["what"] and data["reason"]["meaning"] and data["reason"]["remedy"]
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"model": "none-such"}, "none-such"),
-        ({"device": "cuda:99"}, "cuda:99"),
-        ({"roi": "0:1,0:1,7:9"}, "outside"),
-        ({"array": np.ones((3, 12, 10), np.float32)}, "value"),
-        ({"array": noise((2, 3, 12, 10))}, "channels"),
-    ],
-    ids=["model", "device", "region", "constant image", "channels"],
-)
-def test_preflight_says_no_with_the_reason_for_what_cannot_run(
-    tmp_path: Path, model: Path, change: dict[str, Any], says: str
-) -> None:
-    array = change.pop("array", None)
-    result = run_here("preflight", **{"for": "segment"}, **{**asking(tmp_path, model, array), **change})
-    assert result["ok"] is False
-    assert says in result["reason"]["what"] and result["reason"]["remedy"]
-
-
-def test_the_sample_is_a_few_whole_slices_of_a_slice_model(model: Path) -> None:
-    volume = Volume(noise((10, 20, 24)), MATRIX, "MR")
-    sample, samples = sample_of(volume, load_bundle(model))
-    assert sample.spatial_shape == (4, 20, 24) and samples == 2.5
-    assert np.allclose(sample.array, volume.array[3:7], atol=1.0)
-
-
-def test_the_sample_is_one_tile_of_a_volume_model_along_its_axes(volumes_model: Path) -> None:
-    sagittal = np.array([[0.0, 0, 2, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])  # k is 2 mm from left to right
-    volume = Volume(noise((20, 48, 30)), sagittal, "MR")
-    sample, samples = sample_of(volume, load_bundle(volumes_model))
-    assert sample.spatial_shape == (8, 16, 16)
-    assert samples == 4 * 5 * 3  # windows of 16 that overlap by half over 40, 48 and 30 mm
-
-
-def test_a_sample_of_one_value_can_still_be_tried(model: Path) -> None:
-    array = np.zeros((10, 20, 24), np.int16)
-    array[0] = 100
-    segmenter = Segmenter(load_bundle(model), "cpu")
-    verdict = estimate_segment(segmenter, lambda: Volume(array + np.int16(300), MATRIX, "MR"), None)
-    assert verdict.as_data()["counts"]["tiles"] >= 10
-
-
-def test_a_larger_volume_needs_more_memory_and_more_time_is_expected(volumes_model: Path) -> None:
-    segmenter = Segmenter(load_bundle(volumes_model), "cpu")
-    small, large = (
-        estimate_segment(segmenter, lambda s=shape: Volume(noise(s), np.eye(4), "MR"), None)
-        for shape in ((16, 16, 16), (40, 40, 40))
-    )
-    assert large.needed_bytes["device"] > small.needed_bytes["device"]
-    assert (small.counts["tiles"], large.counts["tiles"]) == (1, 64)
-
-
-def test_preflight_can_be_cancelled_while_it_tries(tmp_path: Path, model: Path) -> None:
-    def cancel(job: Job, event: Event) -> None:
-        if event.data["message"] == "trying a piece of the image":
-            job.cancel()
-
-    with pytest.raises(Cancelled):
-        run_here("preflight", cancel, **{"for": "segment"}, **asking(tmp_path, model))
-
-
-def test_live_tensors_are_counted_once_and_only_as_long_as_they_live() -> None:
-    with LiveTensors() as tensors:
-        first = torch.zeros(1000)  # 4000 bytes
-        view = first.view(10, 100)
-        first.add_(1)
-        assert tensors.live_bytes == 4000
-        second = first + 1
-        assert tensors.live_bytes == 8000
-        del first, second
-        assert tensors.live_bytes == 4000  # the view holds its storage
-        del view
-        assert tensors.live_bytes == 0
-    assert tensors.peak_bytes == 8000
 
 
 def test_a_version_that_was_activated_serves_the_next_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

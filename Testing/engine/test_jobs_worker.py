@@ -64,6 +64,7 @@ def test_ready_comes_first_and_says_what_can_be_asked() -> None:
         "models",
         "preflight",
         "segment",
+        "store",
     ]
 
 

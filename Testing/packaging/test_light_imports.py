@@ -42,3 +42,13 @@ def test_predicting_does_not_load_the_training_room() -> None:
     code = "import sys, apformer.inference; sys.exit('apformer.training' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(SOURCES)}, check=False)
     assert done.returncode == 0
+
+
+def test_a_data_set_is_listed_without_the_library_that_reads_images() -> None:
+    """It takes a moment to load, and a window shows the cases."""
+    code = (
+        "import sys, apformer.datasets, apformer.files; print([n for n in ('SimpleITK', 'torch') if n in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(SOURCES)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
+    assert done.stdout.strip() == b"[]"

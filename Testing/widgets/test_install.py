@@ -57,7 +57,11 @@ def make_install(a_slicer: Host, a_place: Place, tmp_path: Path) -> Callable[...
         given = Source() if answer == "online" else answer
         install = Install(tmp_path, lambda *question: questions.append(question) or given)
         return SimpleNamespace(
-            missing=install.missing, ensure=install.ensure, report=install.report, questions=questions
+            missing=install.missing,
+            ensure=install.ensure,
+            report=install.report,
+            prove=install.prove,
+            questions=questions,
         )
 
     return make
@@ -99,6 +103,53 @@ def test_what_is_there_and_works_is_not_asked_about_and_proved_once(
     )
     assert not install.missing() and install.ensure() and install.ensure()
     assert probed == [["roentgen_a"]] and install.questions == []
+
+
+def test_what_is_proved_aside_makes_nobody_wait(
+    a_slicer: Host, make_install: Callable[..., Any], a_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import threading
+
+    from APFormerSlicerLib.widgets import install as room
+
+    a_place.put("roentgen_m")
+    install = make_install("roentgen_m", training=("roentgen_m", "roentgen_n"))
+    probed: list[tuple[str, list[str]]] = []
+    gate = threading.Event()
+
+    def probe(python: str, names: list[str], _probe: Any = room.probe) -> Any:
+        probed.append((threading.current_thread().name, names))
+        gate.wait(60)
+        return _probe(python, names)
+
+    monkeypatch.setattr(room, "probe", probe)
+    install.prove()
+    install.prove()
+    assert install.ensure()  # at once, though it is not known yet
+    gate.set()
+    import qt
+
+    a_slicer.wait(lambda: bool(qt.QSettings().value("APFormer/Proved")), 60)
+    assert install.ensure() and install.questions == []
+    install.prove()
+    a_slicer.settle(0.05)
+    assert probed == [("aside", ["roentgen_m"])]
+
+
+def test_what_was_found_aside_to_be_damaged_is_asked_about_at_the_next_job(
+    a_slicer: Host, make_install: Callable[..., Any], a_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from APFormerSlicerLib.widgets import install as room
+
+    a_place.put("roentgen_o", code="raise ImportError('half of it is missing')")
+    install = make_install("roentgen_o", answer=None)
+    done: list[Any] = []
+    monkeypatch.setattr(room, "probe", lambda *words, _probe=room.probe: done.append(_probe(*words)) or done[-1])
+    install.prove()
+    a_slicer.wait(lambda: bool(done), 60)
+    a_slicer.settle(0.1)
+    monkeypatch.setattr(room, "probe", lambda *_: pytest.fail("asked again while the user waits"))
+    assert install.ensure() is False and "damaged" in install.questions[0][0]
 
 
 def test_what_is_missing_is_explained_once_and_installed(

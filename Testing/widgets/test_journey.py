@@ -171,6 +171,8 @@ def test_segment_cancel_die_correct_collect_fine_tune_adopt_roll_back_save_and_r
     fill_site(shown, tmp_path / "hippocampus cases of our hospital")
     ui.patientEdit.setText("patient 0")
     ui.addCaseButton.click()
+    assert not ui.addCaseButton.enabled  # one after the other
+    shown.host.wait(lambda: shown.workflow.collecting.storing is None, LONG)
     assert shown.asks.errors == [] and ui.casesTable.rowCount == PATIENTS
     shown.host.wait(lambda: not shown.panel.site._missing, LONG)
     picture(shown, "siteSection", "4-site.png")

@@ -44,7 +44,16 @@ def cells(shown: Shown, column: int) -> list[str]:
 def add(shown: Shown, patient: str = "P 1") -> None:
     shown.ui.patientEdit.setText(patient)
     shown.ui.addCaseButton.click()
+    store(shown)
     shown.host.settle(0.05)
+
+
+def store(shown: Shown) -> None:
+    """Let the worker do what it was asked; and again where the panel asked once more."""
+    while (asked := shown.worker.last).job == "store" and shown.workflow.collecting.storing is not None:
+        shown.answer()
+        if shown.worker.last is asked:
+            return
 
 
 def test_without_a_folder_everything_says_so(shown: Shown) -> None:
@@ -99,6 +108,7 @@ def test_a_case_is_opened_edited_and_stored_again(shown: Shown, a_result: Any) -
     assert view.GetBackgroundVolumeID() == shown.workflow.state.volume.GetID()
     shown.workflow.reviewing.accept(shown.workflow.state.segmentation)
     shown.ui.addCaseButton.click()
+    store(shown)
     assert (cells(shown, 1), cells(shown, 2)) == (["case-0001"], ["completed"])
 
 
@@ -140,9 +150,11 @@ def test_a_read_only_folder_is_told_with_the_remedy(
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(30, "Read-only file system")
 
+    shown.ui.patientEdit.setText("P 1")
+    shown.ui.addCaseButton.click()
     with monkeypatch.context() as patched:  # permissions would not stop root
         patched.setattr("os.mkdir", refuse)
-        add(shown)
+        store(shown)
     assert len(shown.asks.errors) == 1 and "Read-only" in shown.asks.errors[0].what and shown.asks.errors[0].remedy
     assert shown.ui.casesTable.rowCount == 0
     add(shown)

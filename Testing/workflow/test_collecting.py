@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import slicer
-from apformer.datasets import COMPLETED, FLAGGED, IN_PROGRESS, DuplicateCaseError, SiteDataset, identity
+from apformer.datasets import COMPLETED, FLAGGED, IN_PROGRESS, SiteDataset, identity
 from apformer.errors import ConfigError, InputError, OutputError
 from apformer.files import read_volume
 from APFormerSlicerLib.scene import new_segmentation, to_label_map, to_volume
-from APFormerSlicerLib.workflow import Choice, Workflow
+from APFormerSlicerLib.workflow import Added, Choice, Workflow
 from bundle_samples import LABELS
 from headless import draw, matrix_of, redraw
 from workflow_samples import PlayedWorker, a_block
@@ -38,6 +38,16 @@ def a_proposal(a_workflow: Workflow, a_worker: PlayedWorker, a_choice: Choice) -
     return run.outcome.written.segmentation_node
 
 
+def add(workflow: Workflow, *nodes: Any, **more: Any) -> Added:
+    """Store a case, with the worker's own code; what became of it. Raises why it failed."""
+    run = workflow.collecting.add(*nodes, **more)
+    if not run.over:
+        run._worker.answer()
+    if run.error is not None:
+        raise run.error
+    return run.outcome
+
+
 def corrected(node: Any, volume_node: Any) -> np.ndarray:
     """The user adds a voxel to the first label."""
     mask = a_block(SHAPE)
@@ -52,7 +62,7 @@ def test_a_corrected_case_keeps_what_the_model_proposed(
     a_workflow.state.who = "Dr. Ö"
     mask = corrected(a_proposal, a_choice.volume_node)
     a_workflow.reviewing.accept(a_proposal)
-    added = a_workflow.collecting.add(a_choice.volume_node, a_proposal, patient=PATIENT)
+    added = add(a_workflow, a_choice.volume_node, a_proposal, patient=PATIENT)
     case = added.case
     assert (case.status, case.current, added.notes) == (COMPLETED, 2, ())
     assert case.proposal.proposed_by == "slices 1.0.0" and case.revision.who == "Dr. Ö"
@@ -69,7 +79,7 @@ def test_segments_are_found_by_name_whatever_its_case_blanks_and_composition(
     segmentation.GetNthSegment(0).SetName("  ANTERIOR ")
     extra = draw(a_proposal, "Gefa\u0308ss", np.roll(a_block(SHAPE), 2, 2), matrix_of(a_choice.volume_node))
     assert extra
-    added = a_workflow.collecting.add(a_choice.volume_node, a_proposal, patient=PATIENT)
+    added = add(a_workflow, a_choice.volume_node, a_proposal, patient=PATIENT)
     assert set(added.case.revision.counts) == {1, 3} and added.notes == ()
 
 
@@ -86,7 +96,7 @@ def test_rows_say_what_a_table_shows_and_name_nobody(
     a_workflow: Workflow, a_site: SiteDataset, a_choice: Choice, a_proposal: Any
 ) -> None:
     a_workflow.reviewing.flag(a_proposal, "motion")
-    a_workflow.collecting.add(a_choice.volume_node, a_proposal, patient=PATIENT)
+    add(a_workflow, a_choice.volume_node, a_proposal, patient=PATIENT)
     (row,) = a_workflow.collecting.rows()
     assert (row.name, row.status, row.comment) == ("case-0001", FLAGGED, "motion")
     assert row.proposed_by == "slices 1.0.0" and row.volumes_ml == {"anterior": pytest.approx(8 * 2 / 1000)}
@@ -100,7 +110,7 @@ def test_after_the_scene_is_loaded_again_only_the_correction_is_kept(
     a_workflow: Workflow, a_site: SiteDataset, a_choice: Choice, a_proposal: Any, a_worker: PlayedWorker, a_library: Any
 ) -> None:
     later = Workflow(a_workflow.scene, a_worker, a_library)
-    case = later.collecting.add(a_choice.volume_node, a_proposal, patient=PATIENT).case
+    case = add(later, a_choice.volume_node, a_proposal, patient=PATIENT).case
     assert (case.status, len(case.revisions), case.revision.proposed_by) == (IN_PROGRESS, 1, "slices 1.0.0")
     later.close()
 
@@ -108,12 +118,13 @@ def test_after_the_scene_is_loaded_again_only_the_correction_is_kept(
 def test_the_same_image_again_is_asked_about_and_then_corrected(
     a_workflow: Workflow, a_site: SiteDataset, a_choice: Choice, a_proposal: Any
 ) -> None:
-    add = a_workflow.collecting.add
-    add(a_choice.volume_node, a_proposal, patient=PATIENT)
+    nodes = a_choice.volume_node, a_proposal
+    add(a_workflow, *nodes, patient=PATIENT)
     mask = corrected(a_proposal, a_choice.volume_node)
-    with pytest.raises(DuplicateCaseError):
-        add(a_choice.volume_node, a_proposal, patient=PATIENT)
-    case = add(a_choice.volume_node, a_proposal, patient=PATIENT, correct=True, status=COMPLETED).case
+    again = add(a_workflow, *nodes, patient=PATIENT)
+    assert again.known and again.case.name == "case-0001"
+    assert np.array_equal(read_volume(again.case.labels_path).array, a_block(SHAPE))
+    case = add(a_workflow, *nodes, patient=PATIENT, correct=True, status=COMPLETED).case
     assert case.name == "case-0001" and case.status == COMPLETED
     assert np.array_equal(read_volume(case.labels_path).array, mask)
 
@@ -121,14 +132,14 @@ def test_the_same_image_again_is_asked_about_and_then_corrected(
 def test_a_case_is_opened_corrected_and_stored_again(
     a_workflow: Workflow, a_site: SiteDataset, a_choice: Choice, a_proposal: Any
 ) -> None:
-    a_workflow.collecting.add(a_choice.volume_node, a_proposal, patient=PATIENT)
+    add(a_workflow, a_choice.volume_node, a_proposal, patient=PATIENT)
     a_workflow.scene.Clear(False)
     volume_node, node = a_workflow.collecting.open("case-0001")
     assert a_workflow.state.volume is volume_node and a_workflow.state.segmentation is node
     assert np.array_equal(to_label_map(node, volume_node, LABELS).array, a_block(SHAPE))
     mask = corrected(node, volume_node)
     a_workflow.reviewing.accept(node)
-    case = a_workflow.collecting.add(volume_node, node).case  # whose it is, is known
+    case = add(a_workflow, volume_node, node).case  # whose it is, is known
     assert (case.name, case.status) == ("case-0001", COMPLETED)
     assert np.array_equal(read_volume(case.labels_path).array, mask)
     assert len(a_workflow.collecting.rows()) == 1
@@ -142,7 +153,7 @@ def test_a_photograph_comes_back_in_colour(
     photo.SetVoxelVectorType(slicer.vtkMRMLVolumeNode.VoxelVectorTypeColorRGB)
     node = new_segmentation(photo)
     draw(node, "POSTERIOR", np.ones((1, 6, 7), np.uint8), matrix_of(photo))
-    a_workflow.collecting.add(photo, node, patient=PATIENT)
+    add(a_workflow, photo, node, patient=PATIENT)
     opened, labels = a_workflow.collecting.open("case-0001")
     assert np.array_equal(to_volume(opened).array, np.moveaxis(colours, -1, 0))
     assert (to_label_map(labels, opened, LABELS).array == 2).all()
@@ -154,10 +165,10 @@ def test_segments_that_the_table_lacks_are_told_and_can_become_labels(
     lesion = np.zeros(SHAPE, np.uint8)
     lesion[0, 0, 0] = 1
     draw(a_proposal, "Läsion", lesion, matrix_of(a_choice.volume_node))
-    added = a_workflow.collecting.add(a_choice.volume_node, a_proposal, patient=PATIENT)
+    added = add(a_workflow, a_choice.volume_node, a_proposal, patient=PATIENT)
     assert added.notes == ("Not in the label table, so not stored: Läsion.",)
     a_workflow.collecting.add_label("läsion")
-    again = a_workflow.collecting.add(a_choice.volume_node, a_proposal, patient=PATIENT, correct=True)
+    again = add(a_workflow, a_choice.volume_node, a_proposal, patient=PATIENT, correct=True)
     assert again.notes == () and again.case.revision.counts == {1: 8, 3: 1}
 
 
@@ -171,7 +182,7 @@ def test_the_dicom_patient_is_used_where_it_is_known(
     study = hierarchy.CreateStudyItem(patient, "study")
     item = hierarchy.GetItemByDataNode(a_choice.volume_node) or hierarchy.CreateItem(study, a_choice.volume_node)
     hierarchy.SetItemParent(item, study)
-    case = a_workflow.collecting.add(a_choice.volume_node, a_proposal).case
+    case = add(a_workflow, a_choice.volume_node, a_proposal).case
     assert case.patient == identity.patient_code("0815", a_workflow.collecting.dataset.index.salt)
 
 
@@ -202,7 +213,7 @@ def test_a_folder_without_write_permission_is_told(
     a_site.root.chmod(0o500)
     try:
         with pytest.raises(OutputError):
-            a_workflow.collecting.add(a_choice.volume_node, a_proposal, patient=PATIENT)
+            add(a_workflow, a_choice.volume_node, a_proposal, patient=PATIENT)
     finally:
         a_site.root.chmod(0o700)
     assert a_workflow.collecting.rows() == []
@@ -216,7 +227,7 @@ def test_a_data_set_that_cannot_be_written_is_told(
 
     monkeypatch.setattr("os.mkdir", refuse)
     with pytest.raises(OutputError, match="Read-only"):
-        a_workflow.collecting.add(a_choice.volume_node, a_proposal, patient=PATIENT)
+        add(a_workflow, a_choice.volume_node, a_proposal, patient=PATIENT)
     monkeypatch.undo()
     assert a_workflow.collecting.rows() == []
 
@@ -235,7 +246,7 @@ def test_a_folder_that_is_none_or_full_is_refused(a_workflow: Workflow, a_site: 
 def test_problems_are_those_of_the_data_set(
     a_workflow: Workflow, a_site: SiteDataset, a_choice: Choice, a_proposal: Any
 ) -> None:
-    a_workflow.collecting.add(a_choice.volume_node, a_proposal, patient=PATIENT)
+    add(a_workflow, a_choice.volume_node, a_proposal, patient=PATIENT)
     first = a_workflow.collecting.problems()[0]
     assert first.severity == "blocks training" and first.remedy
     a_workflow.collecting.set_status("case-0001", COMPLETED, "looked at again")

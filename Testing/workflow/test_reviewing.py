@@ -10,7 +10,6 @@ import pytest
 from apformer.errors import ConfigError, InputError
 from APFormerSlicerLib.scene import Status
 from APFormerSlicerLib.workflow import Choice, Workflow
-from APFormerSlicerLib.workflow.places import LARGEST_MM, uncertain_places
 from headless import draw, matrix_of
 from workflow_samples import PlayedWorker, a_block
 
@@ -40,35 +39,6 @@ def a_result(a_workflow: Workflow, a_worker: PlayedWorker, make_volume_node: Cal
 
 
 # ------------------------------------------------------------------ places
-
-
-def test_places_are_centres_of_regions_in_the_patient_the_heaviest_first() -> None:
-    matrix = np.array([[0.0, -1, 0, 100], [1, 0, 0, -20], [0, 0, 2, 7], [0, 0, 0, 1]])  # i to A, j to L
-    first, second, *rest = uncertain_places(two_spots(), matrix)
-    assert first.ijk == (10, 10, 4) and second.ijk == (30, 30, 8)
-    assert first.ras == (90.0, -10.0, 15.0) and second.ras == (70.0, 10.0, 23.0)
-    assert first.weight_ml == pytest.approx(5 * 7 * 7 * 0.9 * 2 / 1000, rel=0.1)
-    assert not rest  # the thin line is faint when smoothed
-
-
-def test_the_shell_of_an_organ_is_divided_at_the_spots_within_it() -> None:
-    k, j, i = np.mgrid[:48, :48, :48]
-    shell = np.where(np.abs(np.sqrt((k - 24.0) ** 2 + (j - 24.0) ** 2 + (i - 24.0) ** 2) - 18) < 1.5, 0.7, 0.0)
-    spots = (42, 24, 24), (24, 6, 24)  # i, j, k
-    for spot, radius in zip(spots, (5, 4), strict=True):
-        shell[np.linalg.norm(np.stack([i, j, k]) - np.reshape(spot, (3, 1, 1, 1)), axis=0) < radius] = 1.0
-    assert LARGEST_MM < 2 * 18
-    places = uncertain_places(shell.astype(np.float32), np.eye(4))
-    for spot, place in zip(spots, places, strict=False):
-        assert np.abs(np.subtract(place.ijk, spot)).max() <= 2
-    assert len(places) >= 2 and all(shell[place.ijk[::-1]] > 0 for place in places)
-
-
-@pytest.mark.parametrize("shape", [(1, 9, 9), (3, 3, 3), (1, 1, 1)])
-def test_single_slices_and_tiny_images_have_places_too(shape: tuple[int, int, int]) -> None:
-    (place,) = uncertain_places(np.ones(shape, np.float32), np.eye(4))
-    assert place.ijk == tuple((length - 1) // 2 for length in reversed(shape))
-    assert uncertain_places(np.zeros(shape, np.float32), np.eye(4)) == []
 
 
 def test_next_goes_through_the_places_once_and_counts_what_is_left(a_workflow: Workflow, a_result: Any) -> None:
@@ -163,6 +133,16 @@ def test_a_segmentation_deleted_mid_review_is_told(a_workflow: Workflow, a_resul
 
 def test_a_map_deleted_mid_review_is_told(a_workflow: Workflow, a_result: Any) -> None:
     node = a_result(two_spots())
-    a_workflow.scene.RemoveNode(node.GetNodeReference("APFormer.uncertainty"))
+    a_workflow.scene.RemoveNode(a_workflow.reviewing.map_node(node, "uncertainty"))
     with pytest.raises(InputError, match="no map of uncertainty"):
-        a_workflow.reviewing.next_place(node)
+        a_workflow.reviewing.show_map(node, "uncertainty")
+    assert a_workflow.reviewing.next_place(node).ijk == (10, 10, 4)  # the places are kept with the segmentation
+
+
+def test_without_a_map_of_uncertainty_no_places_are_known(
+    a_workflow: Workflow, a_worker: PlayedWorker, make_volume_node: Callable[..., Any]
+) -> None:
+    run = a_workflow.segmenting.start(Choice(make_volume_node(two_spots()), "slices", maps=()))
+    a_worker.last.finish(a_block(SHAPE))
+    with pytest.raises(InputError, match="no map of uncertainty"):
+        a_workflow.reviewing.places(run.outcome.written.segmentation_node)

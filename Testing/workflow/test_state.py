@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import slicer
 from apformer.bundles import ModelLibrary
+from APFormerSlicerLib.scene import new_segmentation
 from APFormerSlicerLib.workflow import Signal, State, Workflow
 from APFormerSlicerLib.workflow.scene_watch import SceneWatch
 from APFormerSlicerLib.workflow.state import TAG
@@ -123,3 +126,66 @@ def test_the_fault_of_one_listener_keeps_nothing_from_the_others(capsys: pytest.
     signal.emit(4)
     assert heard == [3]
     assert "a fault at 3" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------ what leaves the scene, and regions
+
+
+def test_what_is_removed_is_chosen_no_more_whatever_a_widget_chooses_in_its_place(
+    a_workflow: Workflow, make_volume_node: Callable[..., Any]
+) -> None:
+    """qMRMLNodeComboBox moves on to its next row when its node is about to be removed."""
+    state, scene = a_workflow.state, a_workflow.scene
+    first, second = (make_volume_node(np.ones((2, 3, 4), np.int16), name) for name in "ab")
+    ours, others = new_segmentation(first), new_segmentation(second)
+    state.volume, state.segmentation = first, ours
+
+    def move_on(*_: Any) -> None:
+        state.volume, state.segmentation = second, others
+
+    tag = scene.AddObserver(scene.NodeAboutToBeRemovedEvent, move_on)
+    told: list[Any] = []
+    state.changed.connect(lambda: told.append(state.volume))
+    scene.RemoveNode(first)
+    assert state.volume is None and told[-1] is None
+    state.volume, state.segmentation = second, ours
+    assert state.volume is second  # a choice counts again
+    scene.RemoveNode(ours)
+    assert state.segmentation is None and state.volume is second
+    scene.RemoveObserver(tag)
+
+
+def test_a_region_stays_with_its_volume(a_workflow: Workflow, make_volume_node: Callable[..., Any]) -> None:
+    state = a_workflow.state
+    first, second = (make_volume_node(np.ones((2, 3, 4), np.int16), name) for name in "ab")
+    box = a_workflow.scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "R")
+    told: list[Any] = []
+    state.changed.connect(lambda: told.append(state.roi))
+    state.volume = first
+    state.roi = box
+    assert state.roi is box and told[-1] is box
+    state.volume = second
+    assert state.roi is None and a_workflow.choice().roi_node is None
+    assert a_workflow.choice(first).roi_node is box  # in a batch, too
+    state.volume = first
+    assert state.roi is box
+    state.roi = None
+    state.volume, state.volume = second, first
+    assert state.roi is None
+
+
+def test_a_region_that_was_chosen_first_becomes_that_of_the_volume(
+    a_workflow: Workflow, make_volume_node: Callable[..., Any]
+) -> None:
+    state = a_workflow.state
+    box = a_workflow.scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "R")
+    state.roi = box
+    assert state.roi is box
+    first, second = (make_volume_node(np.ones((2, 3, 4), np.int16), name) for name in "ab")
+    state.volume = first
+    assert state.roi is box
+    state.volume = second
+    assert state.roi is None
+    a_workflow.scene.RemoveNode(box)
+    state.volume = first
+    assert state.roi is None

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from apformer.bundles import ModelLibrary
-from APFormerSlicerLib.scene import to_label_map
+from APFormerSlicerLib.scene import to_label_map, to_volume
 from APFormerSlicerLib.scene.provenance import of_node
 from APFormerSlicerLib.workflow import HeadlessWorker, Workflow
 from bundle_samples import LABELS
@@ -39,7 +39,10 @@ def test_a_volume_is_segmented_by_the_worker_process(
     assert run.status == "done" and heard == sorted(heard) and run.lines == []
     written = run.outcome.written
     assert of_node(written.segmentation_node).model == "slices"
-    assert set(written.overlays) == {"uncertainty", "kept_tokens"}
+    assert workflow.reviewing.maps(written.segmentation_node) == ["uncertainty", "kept_tokens"]
+    doubt = to_volume(workflow.reviewing.map_node(written.segmentation_node, "uncertainty"))
+    assert float(doubt.array.min()) >= 0 and float(doubt.array.max()) <= 1
+    assert isinstance(workflow.reviewing.places(written.segmentation_node), list)
     labels = to_label_map(written.segmentation_node, a_volume_node, LABELS)
     assert labels.array.shape == (5, 6, 7)
     volumes = {label.name: (labels.array == label.value).sum() * 2 / 1000 for label in LABELS}

@@ -12,8 +12,12 @@ from typing import Any
 
 import numpy as np
 from apformer.bundles import ModelLibrary, Preprocessing
+from apformer.errors import APFormerError
 from apformer.jobs import Event, JobError
+from apformer.jobs.messages import plain
 from apformer.networks import build_network
+from apformer.part import Part
+from apformer.places import uncertain_places
 from APFormerSlicerLib.scene import Frames
 from bundle_samples import ARGUMENTS, LABELS, save_sample
 
@@ -44,13 +48,20 @@ class Asked:
     def finish(self, array: np.ndarray, maps: Mapping[str, np.ndarray] | None = None, **data: Any) -> None:
         """Write the files of a result as the worker does, and tell it."""
         paths = {name: Path(path) for name, path in self.fields["outputs"].items()}
-        np.save(paths["labels"], array.astype(np.uint8))
-        for name, values in (maps or {}).items():
-            np.save(paths[name], values.astype(np.float32))
+        parts = {"labels": Part.of(array.astype(np.uint8))}
+        parts |= {name: Part.of(values.astype(np.float32)) for name, values in (maps or {}).items()}
+        for name, part in parts.items():
+            np.save(paths[name], part.array)
+        if "uncertainty" in parts:
+            matrix = np.array(self.fields["array"]["ijk_to_ras"])
+            data["places"] = [place.as_dict() for place in uncertain_places(parts["uncertainty"].whole(), matrix)]
+        counts = {label.name: int(np.count_nonzero(array == label.value)) for label in LABELS}
+        data["structures"] = {name: {"voxels": voxels, "box": None} for name, voxels in counts.items()}
         made_by = {"model": "slices", "model_version": "1.0.0", "model_checksum": "ab" * 32, "program": "test",
                    "device": "cpu", "date": "2026-01-02T03:04:05+01:00"}  # fmt: skip
-        paths["labels"].with_suffix(".json").write_text(json.dumps({"provenance": made_by | data.pop("made_by", {})}))
-        told = {"labels": [label.as_dict() for label in LABELS], "device": "cpu", "seconds": 1.5, "warnings": [],
+        data["provenance"] = made_by | data.pop("made_by", {})
+        told = {"parts": {name: part.place() for name, part in parts.items()},
+                "labels": [label.as_dict() for label in LABELS], "device": "cpu", "seconds": 1.5, "warnings": [],
                 "volumes_ml": {"anterior": 0.25}, "paths": {name: str(path) for name, path in paths.items()
                                                            if path.exists()}}  # fmt: skip
         self.tell("result", **{**told, **data})
@@ -61,13 +72,15 @@ class Asked:
 
 @dataclass
 class PlayedWorker:
-    """A `Worker` without a process. `refuse`: what `submit` raises."""
+    """A `Worker` without a process. `refuse`: what `submit` raises; `held`: work that waits for `let_go`, None where it
+    is done at once."""
 
     root: Path
     asked: list[Asked] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
     refuse: JobError | None = None
+    held: list[Any] | None = None
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def submit(self, job: str, fields: Mapping[str, Any], listener: Callable[[Event], None]) -> str:
@@ -90,6 +103,36 @@ class PlayedWorker:
 
     def discard(self, folder: Path) -> None:
         shutil.rmtree(folder)
+
+    def aside(self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
+        """At once, unless `held`: then when `let_go` is called."""
+        if self.held is not None:
+            self.held.append((work, done))
+            return
+        try:
+            outcome = work()
+        except Exception as error:  # noqa: BLE001  as a thread would
+            done(None, error)
+        else:
+            done(outcome, None)
+
+    def let_go(self) -> None:
+        """Do what was held."""
+        held, self.held = self.held or [], None
+        for work, done in held:
+            self.aside(work, done)
+
+    def answer(self) -> None:
+        """Let the worker's own code do what was asked last, and tell of it."""
+        from job_samples import run_here
+
+        asked = self.last
+        try:
+            result = run_here(asked.job, **asked.fields)
+        except APFormerError as error:
+            asked.fail(JobError(error.what, error.meaning, error.remedy))
+        else:
+            asked.tell("result", **plain(result))
 
     @property
     def last(self) -> Asked:

@@ -4,7 +4,7 @@ Nothing here asks for a global scene: nodes know theirs. Nodes are only to be us
 """
 
 from .files import read_segmentation, write_segmentation
-from .label_maps import to_label_map
+from .label_maps import Pieces, check_labels, take_pieces, to_label_map
 from .provenance import Provenance
 from .results import Result, Written, write_result
 from .roi import as_text, to_roi
@@ -16,17 +16,20 @@ from .volumes import to_volume
 
 __all__ = [
     "Frames",
+    "Pieces",
     "Provenance",
     "Result",
     "Status",
     "Written",
     "as_text",
+    "check_labels",
     "frames_of",
     "new_segmentation",
     "read_segmentation",
     "segment_ids",
     "set_status",
     "status_of",
+    "take_pieces",
     "to_label_map",
     "to_roi",
     "to_volume",

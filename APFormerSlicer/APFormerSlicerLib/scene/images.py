@@ -26,9 +26,14 @@ def array_of(image: Any) -> np.ndarray:
     return array
 
 
-def image_of(array: np.ndarray) -> Any:
-    """A vtkImageData with a copy of `array`, (k, j, i), as vtkMRMLVolumeNode holds it: no spacing, no origin."""
-    return _filled(vtk.vtkImageData(), array, (0, 0, 0))
+def image_of(array: np.ndarray, copy: bool = True) -> Any:
+    """A vtkImageData with `array`, (k, j, i), as vtkMRMLVolumeNode holds it: no spacing, no origin.
+
+    Args:
+        copy: False shares the memory of a contiguous array, which lives as long as the image does; so an array that is
+            mapped from a file is read where it is looked at, and costs nothing before.
+    """
+    return _filled(vtk.vtkImageData(), array, (0, 0, 0), copy)
 
 
 def oriented_image(array: np.ndarray, ijk_to_local: np.ndarray, start_ijk: tuple[int, int, int] = (0, 0, 0)) -> Any:
@@ -37,15 +42,15 @@ def oriented_image(array: np.ndarray, ijk_to_local: np.ndarray, start_ijk: tuple
     Args:
         ijk_to_local: from indices (not counted from `start_ijk`) to the frame of the segmentation.
     """
-    image = _filled(slicer.vtkOrientedImageData(), array, start_ijk)
+    image = _filled(slicer.vtkOrientedImageData(), array, start_ijk, copy=True)
     image.SetImageToWorldMatrix(vtk_matrix(ijk_to_local))
     return image
 
 
-def _filled(image: Any, array: np.ndarray, start_ijk: tuple[int, int, int]) -> Any:
+def _filled(image: Any, array: np.ndarray, start_ijk: tuple[int, int, int], copy: bool) -> Any:
     ends = zip(start_ijk, reversed(array.shape), strict=True)
     image.SetExtent([end for start, length in ends for end in (start, start + length - 1)])
-    scalars = numpy_to_vtk(np.ascontiguousarray(array).ravel(), deep=True)
+    scalars = numpy_to_vtk(np.ascontiguousarray(array).ravel(), deep=copy)
     scalars.SetName(_SCALARS)
     image.GetPointData().SetScalars(scalars)
     return image

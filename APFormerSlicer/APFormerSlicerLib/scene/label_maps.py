@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,15 +21,71 @@ from .volumes import check_volume_node, first_ijk, shape_kji, to_volume
 _SAME_VOXEL = 1e-3  # of a voxel; geometry that went through a file's text stays within
 
 
+@dataclass(frozen=True)
+class _Piece:
+    """Where `voxels`, (k, j, i), have `value`, a segment is; `box` is where they lie on the grid of the volume."""
+
+    label: Label
+    voxels: np.ndarray
+    value: int
+    box: tuple[slice, ...]
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Segments as they lie on the grid of a volume, not put together yet: views of the scene's memory.
+
+    Taking them up costs no pass over voxels, save of segments on another grid. `compose` may run in another thread; it
+    is to be repeated when `stamp` was another one afterwards: the segments were edited meanwhile.
+    """
+
+    name: str
+    shape_kji: tuple[int, int, int]
+    pieces: tuple[_Piece, ...]
+
+    def compose(self) -> np.ndarray:
+        """The label map: uint8, (k, j, i).
+
+        Raises:
+            InputError: two of the segments overlap.
+        """
+        whole = np.zeros(self.shape_kji, np.min_scalar_type(HIGHEST_LABEL))
+        for piece in self.pieces:
+            inside = piece.voxels == piece.value
+            self._check_overlap(whole[piece.box], inside, piece.label)
+            whole[piece.box][inside] = piece.label.value
+        return whole
+
+    def _check_overlap(self, target: np.ndarray, inside: np.ndarray, label: Label) -> None:
+        covered = target[inside]
+        overlap = int(np.count_nonzero(covered))
+        if not overlap:
+            return
+        names = [piece.label.name for piece in self.pieces if (covered == piece.label.value).any()]
+        raise InputError(
+            f"The segment {label.name} overlaps {' and '.join(names)} in {overlap} voxels.",
+            "A label map holds one label per voxel.",
+            "In the Segment Editor subtract one from the other (Logical operators), or paint with overlap turned off "
+            "(Masking, Modify other segments: Overwrite all).",
+        )
+
+
 def to_label_map(segmentation_node: Any, volume_node: Any, labels: Sequence[Label]) -> Volume:
     """The segments that have the labels' names, with the labels' values: uint8, (k, j, i), on the grid of the volume.
 
-    Segments on another grid are resampled to the nearest voxel; transforms above the segmentation and the volume are
-    applied. Other segments are left out. A label without a segment is absent from the map.
+    Raises:
+        InputError: as `take_pieces`; two of the segments overlap; and as `to_volume` does.
+    """
+    whole = take_pieces(segmentation_node, volume_node, labels).compose()
+    volume = to_volume(volume_node)
+    return Volume(whole, volume.ijk_to_ras, source=volume.source)
+
+
+def check_labels(segmentation_node: Any, volume_node: Any, labels: Sequence[Label]) -> dict[str, str]:
+    """Label name -> segment ID, for a label map of the labels that have a segment; no voxel is looked at.
 
     Raises:
-        InputError: no segment has the name of a label; two of these segments overlap; they are surfaces only; and as
-            `to_volume` does.
+        InputError: no segment has the name of a label; they are surfaces only; the volume cannot be used.
     """
     check_volume_node(volume_node)
     found = segment_ids(segmentation_node, labels)
@@ -44,27 +101,43 @@ def to_label_map(segmentation_node: Any, volume_node: Any, labels: Sequence[Labe
             "A label map is made of voxels.",
             "Create them from the surfaces (Segmentations module, Representations, Binary labelmap, Create).",
         )
-    whole = np.zeros(shape_kji(volume_node), np.min_scalar_type(HIGHEST_LABEL))
-    for label in labels:
-        if label.name in found:
-            mask = _mask(segmentation_node, volume_node, found[label.name])
-            _check_overlap(whole, mask, label, labels)
-            whole[mask] = label.value
-    volume = to_volume(volume_node)
-    return Volume(whole, volume.ijk_to_ras, source=volume.source)
+    return found
 
 
-def _mask(segmentation_node: Any, volume_node: Any, segment_id: str) -> np.ndarray:
-    """Boolean, (k, j, i)."""
+def take_pieces(segmentation_node: Any, volume_node: Any, labels: Sequence[Label]) -> Pieces:
+    """The segments that have the labels' names.
+
+    Segments on another grid are resampled to the nearest voxel, which takes seconds on a CT; transforms above the
+    segmentation and the volume are applied. Other segments are left out. A label without a segment is absent.
+
+    Raises:
+        InputError: as `check_labels`.
+    """
+    found = check_labels(segmentation_node, volume_node, labels)
+    pieces = [
+        _piece(segmentation_node, volume_node, label, found[label.name]) for label in labels if label.name in found
+    ]
+    return Pieces(segmentation_node.GetName(), shape_kji(volume_node), tuple(filter(None, pieces)))
+
+
+def stamp(segmentation_node: Any) -> tuple[int, ...]:
+    """Changes whenever voxels of a segment do."""
+    segmentation = segmentation_node.GetSegmentation()
+    layers = [segmentation.GetLayerDataObject(n, binary_labelmap()) for n in range(segmentation.GetNumberOfLayers())]
+    return tuple(int(layer.GetMTime()) for layer in layers if layer is not None)
+
+
+def _piece(segmentation_node: Any, volume_node: Any, label: Label, segment_id: str) -> _Piece | None:
+    """None for a segment of which nothing lies within the volume."""
     layer, value = _layer(segmentation_node, segment_id)
     shift = _shift(segmentation_node, layer, volume_node)
+    shape = shape_kji(volume_node)
     if shift is None:
-        return _resampled(segmentation_node, volume_node, segment_id)
-    mask = np.zeros(shape_kji(volume_node), bool)
-    if layer.GetNumberOfPoints():
-        in_layer, in_volume = _common_part(layer, shift, mask.shape)
-        mask[in_volume] = array_of(layer)[in_layer] == value
-    return mask
+        return _Piece(label, _resampled(segmentation_node, volume_node, segment_id), 1, (slice(None),) * 3)
+    if not layer.GetNumberOfPoints():
+        return None
+    in_layer, in_volume = _common_part(layer, shift, shape)
+    return _Piece(label, array_of(layer)[in_layer], value, in_volume)
 
 
 def _layer(segmentation_node: Any, segment_id: str) -> tuple[Any, int]:
@@ -98,25 +171,11 @@ def _common_part(layer: Any, shift: np.ndarray, shape: tuple[int, ...]) -> tuple
 
 
 def _resampled(segmentation_node: Any, volume_node: Any, segment_id: str) -> np.ndarray:
-    """The segment on the volume's grid, to the nearest voxel: boolean, (k, j, i). Slow: seconds on a CT."""
+    """The segment on the volume's grid, to the nearest voxel: 1 or 0, (k, j, i). Slow: seconds on a CT."""
     wanted = vtk.vtkStringArray()
     wanted.InsertNextValue(segment_id)
     merged = slicer.vtkOrientedImageData()
     slicer.vtkSlicerSegmentationsModuleLogic.GenerateMergedLabelmapInReferenceGeometry(
         segmentation_node, volume_node, wanted, slicer.vtkSegmentation.EXTENT_REFERENCE_GEOMETRY, merged
     )
-    return array_of(merged) != 0
-
-
-def _check_overlap(whole: np.ndarray, mask: np.ndarray, label: Label, labels: Sequence[Label]) -> None:
-    covered = whole[mask]
-    overlap = int(np.count_nonzero(covered))
-    if not overlap:
-        return
-    names = [other.name for other in labels if (covered == other.value).any()]
-    raise InputError(
-        f"The segment {label.name} overlaps {' and '.join(names)} in {overlap} voxels.",
-        "A label map holds one label per voxel.",
-        "In the Segment Editor subtract one from the other (Logical operators), or paint with overlap turned off "
-        "(Masking, Modify other segments: Overwrite all).",
-    )
+    return (array_of(merged) != 0).view(np.uint8)

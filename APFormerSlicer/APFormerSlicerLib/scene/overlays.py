@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from apformer.errors import InputError
+from apformer.part import Part
 
 from .geometry import ijk_to_local, one_update, vtk_matrix
 from .hierarchy import place_beside
@@ -32,12 +33,13 @@ LOOKS = {
 }
 
 
-def write_overlay(segmentation_node: Any, volume_node: Any, name: str, array: np.ndarray) -> Any:
+def write_overlay(segmentation_node: Any, volume_node: Any, name: str, array: np.ndarray | Part) -> Any:
     """A vtkMRMLScalarVolumeNode with the map, on the grid of the volume; the one of an earlier result is updated.
 
     Args:
         name: "uncertainty" or "kept_tokens"; it is also how `overlay` finds the node again.
-        array: (k, j, i), numbers from 0 to 1; kept as float32.
+        array: (k, j, i), numbers from 0 to 1, kept as float32; or what the worker cut out of it, kept as it is: the
+            node then has the grid of the cut, and shares the memory of an array that is contiguous.
 
     Raises:
         InputError: the array does not fit the volume.
@@ -45,20 +47,27 @@ def write_overlay(segmentation_node: Any, volume_node: Any, name: str, array: np
     check_volume_node(volume_node)
     check_map(array, volume_node, name)
     node = overlay(segmentation_node, name) or _new_overlay(segmentation_node, volume_node, name)
+    start = np.array(first_ijk(volume_node), dtype=np.float64)
+    if isinstance(array, Part):
+        start += array.start_kji[::-1]
+        image = image_of(array.array, copy=False) if array.array.size else image_of(np.zeros((1, 1, 1), np.float32))
+    else:
+        image = image_of(array.astype(np.float32))
     with one_update(node):
-        node.SetAndObserveImageData(image_of(array.astype(np.float32)))
+        node.SetAndObserveImageData(image)
         matrix = ijk_to_local(volume_node)
-        matrix[:3, 3] += matrix[:3, :3] @ np.array(first_ijk(volume_node), dtype=np.float64)
+        matrix[:3, 3] += matrix[:3, :3] @ start
         node.SetIJKToRASMatrix(vtk_matrix(matrix))
         node.SetAndObserveTransformNodeID(volume_node.GetTransformNodeID())
     return node
 
 
-def check_map(array: np.ndarray, volume_node: Any, name: str) -> None:
+def check_map(array: np.ndarray | Part, volume_node: Any, name: str) -> None:
     """Raises InputError when the array does not fit the volume."""
-    if array.shape != shape_kji(volume_node):
+    shape = array.shape_kji if isinstance(array, Part) else array.shape
+    if shape != shape_kji(volume_node):
         raise InputError(
-            f"The map of {LOOKS[name].title} has shape {array.shape}, not that of {volume_node.GetName()}.",
+            f"The map of {LOOKS[name].title} has shape {shape}, not that of {volume_node.GetName()}.",
             "It would lie in the wrong place.",
             "Segment the volume again: it was changed or replaced since.",
         )
@@ -74,6 +83,11 @@ def show(overlay_node: Any, opacity: float = 0.5) -> None:
     for view in _slice_views(overlay_node):
         view.SetForegroundVolumeID(overlay_node.GetID())
         view.SetForegroundOpacity(opacity)
+
+
+def is_shown(overlay_node: Any) -> bool:
+    """Whether a slice view shows the map."""
+    return any(view.GetForegroundVolumeID() == overlay_node.GetID() for view in _slice_views(overlay_node))
 
 
 def hide(overlay_node: Any) -> None:

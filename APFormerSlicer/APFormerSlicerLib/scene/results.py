@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 from apformer.bundles.labels import Label
+from apformer.part import Part
 
 from .edits import SegmentEditor, save_for_undo
 from .overlays import check_map, write_overlay
 from .provenance import Provenance, record_on_node, record_on_segment
 from .segmentations import check_segmentation_node, new_segmentation, refer_to
-from .segments import check_label_map, check_target, segment_ids, write_segments
+from .segments import check_target, checked_part, segment_ids, write_segments
 from .status import Status, set_status
 from .terminology import context_name, set_entry
 from .volumes import check_volume_node
@@ -24,15 +25,16 @@ class Result:
     """What the engine made of a volume.
 
     Attributes:
-        array: label values, (k, j, i), on the grid of the volume.
+        array: label values, (k, j, i), on the grid of the volume; or what the worker cut out of it around what is not
+            0, of which no voxel is looked at again.
         labels: what the values are.
-        maps: "uncertainty", "kept_tokens": numbers from 0 to 1, (k, j, i).
+        maps: "uncertainty", "kept_tokens": numbers from 0 to 1, (k, j, i), or cut likewise.
     """
 
-    array: np.ndarray
+    array: np.ndarray | Part
     labels: Sequence[Label]
     provenance: Provenance
-    maps: Mapping[str, np.ndarray] = field(default_factory=dict)
+    maps: Mapping[str, np.ndarray | Part] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def write_result(
         OutputError: the segmentation is not of this scene, or kept as surfaces.
     """
     check_volume_node(volume_node)
-    check_label_map(result.array, volume_node, result.labels)
+    part = checked_part(result.array, volume_node, result.labels)
     for name, array in result.maps.items():
         check_map(array, volume_node, name)
     if segmentation_node is None:
@@ -80,7 +82,7 @@ def write_result(
     replaced = tuple(segment_ids(segmentation_node, result.labels))
     undoable = save_for_undo(editor, segmentation_node)
     refer_to(segmentation_node, volume_node)
-    written = write_segments(segmentation_node, volume_node, result.array, result.labels, _describer(result))
+    written = write_segments(segmentation_node, volume_node, part, result.labels, _describer(result))
     record_on_node(segmentation_node, result.provenance)
     overlays = {name: write_overlay(segmentation_node, volume_node, name, array) for name, array in result.maps.items()}
     for node in overlays.values():

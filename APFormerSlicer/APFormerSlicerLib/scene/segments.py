@@ -10,12 +10,11 @@ import slicer
 from apformer.bundles.labels import HIGHEST_LABEL, Label
 from apformer.errors import InputError, OutputError
 from apformer.names import plain
+from apformer.part import Part
 
 from .geometry import ijk_to_local, local_to_local, one_update
 from .images import oriented_image
 from .volumes import first_ijk, shape_kji
-
-_NOTHING = (slice(0, 0),) * 3
 
 
 def segment_ids(segmentation_node: Any, labels: Iterable[Label]) -> dict[str, str]:
@@ -39,7 +38,7 @@ def segment_ids(segmentation_node: Any, labels: Iterable[Label]) -> dict[str, st
 def write_segments(
     segmentation_node: Any,
     volume_node: Any,
-    array: np.ndarray,
+    array: np.ndarray | Part,
     labels: Sequence[Label],
     describe: Callable[[Any, Label], None],
 ) -> dict[str, str]:
@@ -50,35 +49,47 @@ def write_segments(
     3D surfaces that are shown are made anew for these segments.
 
     Args:
-        array: (k, j, i) on the grid of `volume_node`, whole numbers; 0 is background.
+        array: (k, j, i) on the grid of `volume_node`, whole numbers, 0 is background; or what the worker cut out of it,
+            of which no voxel is looked at.
         describe: called with each vtkSegment and its label, before a new segment can be seen in the scene.
 
     Raises:
         InputError: the array does not fit the volume, or has values that are no label; a transform is not linear.
         OutputError: the segmentation is kept as surfaces.
     """
-    check_label_map(array, volume_node, labels)
+    part = checked_part(array, volume_node, labels)
     check_target(segmentation_node, volume_node)
-    layer = _layer(segmentation_node, volume_node, array)
+    layer = _layer(segmentation_node, volume_node, part)
     with one_update(segmentation_node):
         return _write(segmentation_node, layer, labels, describe)
 
 
-def check_label_map(array: np.ndarray, volume_node: Any, labels: Sequence[Label]) -> None:
-    """Raises InputError when `array` is no label map of `labels` on the grid of the volume."""
-    if array.shape != shape_kji(volume_node):
+def checked_part(array: np.ndarray | Part, volume_node: Any, labels: Sequence[Label]) -> Part:
+    """What is not 0 of a label map; raises InputError when it is none of `labels` on the grid of the volume.
+
+    A `Part` comes from the worker, which made it of these labels: shape and type are compared, voxels are not read.
+    """
+    is_part = isinstance(array, Part)
+    shape, dtype = (array.shape_kji, array.array.dtype) if isinstance(array, Part) else (array.shape, array.dtype)
+    if shape != shape_kji(volume_node):
         raise InputError(
-            f"A label map of shape {array.shape} does not fit {volume_node.GetName()}, {shape_kji(volume_node)} "
-            "(k, j, i).",
+            f"A label map of shape {shape} does not fit {volume_node.GetName()}, {shape_kji(volume_node)} (k, j, i).",
             "Its voxels would lie in the wrong place.",
             "Segment the volume again: it was changed or replaced since.",
         )
-    if array.dtype.kind not in "bui":
+    if dtype.kind not in "bui" or (is_part and dtype != np.uint8):
         raise InputError(
-            f"The label map has voxels of type {array.dtype}.",
+            f"The label map has voxels of type {dtype}.",
             "Labels are whole numbers.",
             "Pass the label map itself, not a map of probabilities.",
         )
+    if isinstance(array, Part):
+        return array
+    _check_values(array, labels)
+    return Part.of(array)
+
+
+def _check_values(array: np.ndarray, labels: Sequence[Label]) -> None:
     values = [0, *(label.value for label in labels)]
     known = np.isin(np.arange(HIGHEST_LABEL + 1), values)
     within = array.min(initial=0) >= 0 and array.max(initial=0) <= HIGHEST_LABEL
@@ -107,25 +118,12 @@ def check_target(segmentation_node: Any, volume_node: Any) -> None:
         )
 
 
-def _layer(segmentation_node: Any, volume_node: Any, array: np.ndarray) -> Any:
+def _layer(segmentation_node: Any, volume_node: Any, part: Part) -> Any:
     """The image that all segments share: uint8, as labels are at most 255."""
-    k, j, i = _where_not_empty(array)
+    k, j, i = part.start_kji
     i0, j0, k0 = first_ijk(volume_node)
-    start = (i0 + int(i.start), j0 + int(j.start), k0 + int(k.start))
     matrix = local_to_local(volume_node, segmentation_node) @ ijk_to_local(volume_node)
-    return oriented_image(array[k, j, i].astype(np.uint8), matrix, start)
-
-
-def _where_not_empty(array: np.ndarray) -> tuple[slice, ...]:
-    """The smallest box around what is not 0."""
-    box = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        filled = np.flatnonzero(array.any(axis=others))
-        if not len(filled):
-            return _NOTHING
-        box.append(slice(int(filled[0]), int(filled[-1]) + 1))
-    return tuple(box)
+    return oriented_image(part.array.astype(np.uint8, copy=False), matrix, (i0 + i, j0 + j, k0 + k))
 
 
 def _write(

@@ -15,6 +15,8 @@ from .hierarchy import dicom_modality, dicom_series
 from .images import array_of
 
 _PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg"}  # of the engine's IMAGE_SUFFIXES, those that have no voxel size
+_MOST_GRAYS = 100
+_grays: dict[int, bool] = {}  # time of the last change -> whether a colour image is gray
 _HOUNSFIELD = "[hnsf'U]"  # UCUM; the DICOM module gives it to CT volumes
 
 
@@ -99,10 +101,20 @@ def _gray_or_rgb(node: Any, array: np.ndarray) -> np.ndarray:
             "A model sees gray or colour images only.",
             "Choose one component or frame as a scalar volume.",
         )
-    red, green, blue = array[..., 0], array[..., 1], array[..., 2]
-    if np.array_equal(red, green) and np.array_equal(green, blue):
-        return red
-    return np.moveaxis(array[..., :3], -1, 0)
+    return array[..., 0] if _is_gray(node, array) else np.moveaxis(array[..., :3], -1, 0)
+
+
+def _is_gray(node: Any, array: np.ndarray) -> bool:
+    """Whether red, green and blue, (k, j, i, 3 or 4), are equal everywhere; looked at once for the same voxels."""
+    changed = int(node.GetImageData().GetMTime())  # no two VTK objects share a time
+    if changed not in _grays:
+        if len(_grays) >= _MOST_GRAYS:
+            _grays.clear()
+        _grays[changed] = all(  # the first slice that has colours ends it
+            np.array_equal(plane[..., 0], plane[..., 1]) and np.array_equal(plane[..., 1], plane[..., 2])
+            for plane in array
+        )
+    return _grays[changed]
 
 
 def _is_spatial(node: Any) -> bool:

@@ -32,6 +32,8 @@ class JobsBar:
         run.changed.connect(lambda _: self._show(kind))
         run.ended.connect(lambda ended: self._tell_end(kind, ended))
         self._show(kind)
+        if run.over:  # it may have ended before it could be followed
+            self._tell_end(kind, run)
 
     def cancel(self, kind: str = "segment") -> None:
         run = self._runs.get(kind)

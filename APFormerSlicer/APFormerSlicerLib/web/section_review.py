@@ -6,6 +6,7 @@ from trame.widgets import html
 from trame.widgets import vuetify3 as v
 
 from ..scene import Status
+from ..workflow.places import places_of
 from .desk import Desk, color_of
 from .parts import button, heading, hint, select, text_field
 from .section_edit import EditSection
@@ -67,8 +68,9 @@ class ReviewSection:
         desk.state.maps = [] if node is None else reviewing.maps(node)
         if desk.state.map_shown not in desk.state.maps:
             desk.state.map_shown = ""
-        if "uncertainty" in desk.state.maps:
-            desk.state.places_all, desk.state.places_left = len(reviewing.places(node)), reviewing.left(node)
+        places = None if node is None else places_of(node)
+        if places is not None:
+            desk.state.places_all, desk.state.places_left = len(places), reviewing.left(node)
         else:
             desk.state.places_all = desk.state.places_left = 0
             desk.state.place = ""
@@ -81,7 +83,7 @@ class ReviewSection:
                 "id": row.segment_id,
                 "name": row.name,
                 "color": color_of(node.GetSegmentation().GetSegment(row.segment_id)),
-                "ml": f"{row.volume_ml:.2f}",
+                "ml": "..." if row.volume_ml is None else f"{row.volume_ml:.2f}",
                 "status": _STATUSES[row.status],
                 "model": row.model or "",
                 "comment": row.comment,

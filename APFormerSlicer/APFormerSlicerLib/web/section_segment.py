@@ -13,7 +13,7 @@ from vtkmodules.vtkCommonMath import vtkMatrix4x4
 from ..scene.geometry import local_to_world, matrix_array
 from ..scene.images import array_of
 from ..scene.surface import is_in_3d
-from ..workflow import Card, Choice, Run, Segmented, best, regions
+from ..workflow import Card, Choice, PreciousError, Run, Segmented, best, regions
 from ..workflow.wording import device_in_words
 from .desk import Desk
 from .jobs_bar import JobsBar
@@ -46,6 +46,7 @@ class SegmentSection:
                 "devices": DEVICES,
                 "estimate": None,
                 "result": None,
+                "precious": False,
             }
         )
         desk.field("all_models", False, flag)
@@ -149,14 +150,20 @@ class SegmentSection:
 
     # ---------------------------------------------------------------- the job
 
-    def start(self) -> None:
-        """Segment what is chosen."""
+    def start(self, overwrite: bool = False) -> None:
+        """Segment what is chosen; where that would replace segments of the user's, ask, and again with `overwrite`."""
         desk = self._desk
+        desk.state.precious = False
         desk.notices.clear("error")
         desk.notices.clear("warning")
         if desk.workflow.state.segmentation is not None:
             desk.editing.edit(desk.workflow.state.segmentation, desk.volume)
-        run = desk.workflow.segment()
+        try:
+            run = desk.workflow.segment(overwrite=overwrite)
+        except PreciousError as error:
+            desk.state.precious = True
+            desk.notices.error(error)
+            return
         desk.state.result = None
         self._jobs.follow(run, "segment")
 
@@ -199,6 +206,7 @@ class SegmentSection:
             with html.Div(v_if="estimate", classes=("estimate.ok ? 'estimate' : 'estimate refused'",)):
                 html.Div("{{ estimate.line }}")
                 html.Div("{{ warning }}", v_for="warning in estimate.warnings", key="warning", classes="warning")
+            button("Replace them", "trigger('segment', [true])", v_if="precious", color="warning")
             with html.Div(classes="always"):
                 button(
                     "Segment",

@@ -10,7 +10,7 @@ from apformer.errors import ConfigError, InputError
 from apformer.memory import memory_limit
 from trame.widgets import html
 
-from ..workflow import CaseRow
+from ..workflow import CaseRow, Run
 from .desk import Desk
 from .importing import close
 from .parts import button, heading, hint, text_field
@@ -76,12 +76,23 @@ class SiteSection:
     def _add(self, correct: bool = False) -> None:
         """Store the reviewed image; a known one is asked about, and added with `correct` after that."""
         desk = self._desk
-        try:
-            added = desk.workflow.collecting.add(
-                desk.volume, desk.segmentation, patient=desk.state.patient or None, correct=correct
-            )
-        except DuplicateCaseError as error:
-            desk.notices.error(error)
+        run = desk.workflow.collecting.add(
+            desk.volume, desk.segmentation, patient=desk.state.patient or None, correct=correct
+        )
+        desk.notices.tell("Storing the case...")
+        run.ended.connect(self._tell_added)
+        if run.over:
+            self._tell_added(run)
+
+    def _tell_added(self, run: Run) -> None:
+        desk, added = self._desk, run.outcome
+        if added is None:
+            desk.notices.clear("info")
+            if run.error is not None:
+                desk.notices.error(run.error)
+            return
+        if added.known:
+            desk.notices.error(DuplicateCaseError(added.case))
             desk.state.case_known = True
             return
         desk.state.case_known = False

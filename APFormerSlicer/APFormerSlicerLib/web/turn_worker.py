@@ -10,6 +10,7 @@ from typing import Any
 from apformer.jobs import Event, JobClient
 from apformer.jobs.messages import CANCELLED, ERROR, PROGRESS
 
+from ..workflow.aside import Done, Work, start_aside
 from .lines import Message
 
 Listener = Callable[[Event], None]
@@ -73,6 +74,9 @@ class TurnWorker:
 
     def discard(self, folder: Path) -> None:
         self._jobs.discard(folder)
+
+    def aside(self, work: Work, done: Done) -> None:
+        start_aside(work, done, self._jobs.dispatch)
 
     def hear(self, message: Message) -> None:
         """A message of the front."""

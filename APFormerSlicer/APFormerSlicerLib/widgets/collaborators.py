@@ -34,6 +34,14 @@ class Install(Protocol):
         """
         ...
 
+    def prove(self) -> None:
+        """Find out aside whether what is there works, so that `ensure` need not; returns at once."""
+        ...
+
+    def close(self) -> None:
+        """The panel is being closed."""
+        ...
+
     def report(self) -> str:
         """What is installed and what the computer has, for a question to a colleague."""
         ...

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from .aside import Asides
 from .packages import (
     BROKEN,
     PRESENT,
@@ -54,19 +56,35 @@ class Install:
 
     def __init__(self, resources: Path, ask: Ask | None = None) -> None:
         self._resources, self._ask = resources, ask or ask_user
-        self._complete: set[bool] = set()  # of `training`, where all was seen to be there
+        self._seen: dict[bool, list[Package]] = {}  # by `training`, where all was seen to be there
+        self._proving = False  # whether a process is trying to import them now
+        self._found: dict[str, dict[str, str]] = {}  # versions -> what such a process could not import
+        self._asides = Asides()
 
     def missing(self, training: bool = False) -> bool:
         """Whether something is not installed; quick, and asks nothing."""
-        if training not in self._complete and not self._lacking(training):
-            self._complete.add(training)
-        return training not in self._complete
+        return bool(self._lacking(training))
+
+    def prove(self) -> None:
+        """Find out, while the user does something else, whether what is there can be imported: `ensure` need not then.
+
+        To be called when the panel opens. It takes seconds, and only the first time with new versions.
+        """
+        if self._proving:
+            return
+        proved = {training: str(slicer.util.settingsValue(_setting(training), "")) for training in (False, True)}
+        self._proving = True
+        self._asides.start(partial(self._try_all, proved), self._hear)
+
+    def close(self) -> None:
+        """Hear no more of what is being proved."""
+        self._asides.close()
 
     def ensure(self, training: bool = False) -> bool:
         """Explain, ask and install where something is missing; False when the user does not want it.
 
         The first time with new versions, a process like the worker's tries to import them: a half-installed package
-        has its metadata, and fails only then.
+        has its metadata, and fails only then. While `prove` is at it, nobody waits: the job itself will tell.
 
         Raises:
             InstallError: it could not be installed, or does not work.
@@ -74,7 +92,7 @@ class Install:
         lacking = self._lacking(training) or self._unusable(training)
         if not lacking:
             return True
-        self._complete.clear()
+        self._seen.clear()
         _check_possible(lacking)
         source = self._ask(*_explain(lacking, training))
         if source is None:
@@ -91,6 +109,15 @@ class Install:
             return self_check(packages, probe(python, _modules(packages)), python)
 
     def _packages(self, training: bool) -> list[Package]:
+        """As `_look`; what was seen to be complete is not looked at again."""
+        if training not in self._seen:
+            packages = self._look(training)
+            if not all(package.state == PRESENT for package in packages):
+                return packages
+            self._seen[training] = packages
+        return self._seen[training]
+
+    def _look(self, training: bool) -> list[Package]:
         """One for each name; the bounds of fine-tuning come after, and replace, those of segmenting."""
         files = ["requirements.txt", *(["requirements-training.txt"] if training else [])]
         listed = [entry for name in files for entry in slicer.packaging.load_requirements(self._resources / name)]
@@ -106,15 +133,34 @@ class Install:
     def _problems(self, training: bool) -> dict[str, str]:
         """Module -> why it cannot be imported. Asked until all can, then once for each set of versions."""
         packages = self._packages(training)
-        setting = f"{_PROVED_SETTING}{'Training' if training else ''}"
-        versions = f"Python {sys.version.split()[0]}; {'; '.join(f'{one.name} {one.version}' for one in packages)}"
-        if slicer.util.settingsValue(setting, "") == versions:
+        versions = _versions(packages)
+        if slicer.util.settingsValue(_setting(training), "") == versions or self._proving:
             return {}
-        with slicer.util.WaitCursor():
-            problems = probe(python_program(), _modules(packages)).problems
+        problems = self._found.pop(versions, None)  # asked again the next time: it may have been repaired
+        if problems is None:
+            with slicer.util.WaitCursor():
+                problems = probe(python_program(), _modules(packages)).problems
         if not problems:
-            qt.QSettings().setValue(setting, versions)
+            qt.QSettings().setValue(_setting(training), versions)
         return problems
+
+    def _try_all(self, proved: dict[bool, str]) -> list[tuple[bool, str, dict[str, str]]]:
+        """(training, versions, problems) of what is there and was not proved yet; in a thread of its own."""
+        found = []
+        for training, before in proved.items():
+            packages = self._look(training)
+            versions = _versions(packages)
+            if versions != before and all(package.state == PRESENT for package in packages):
+                found.append((training, versions, probe(python_program(), _modules(packages)).problems))
+        return found
+
+    def _hear(self, found: list[tuple[bool, str, dict[str, str]]] | None, _error: BaseException | None) -> None:
+        """What could not be tried is tried by the next `ensure`."""
+        self._proving = False
+        for training, versions, problems in found or ():
+            self._found[versions] = problems
+            if not problems:
+                qt.QSettings().setValue(_setting(training), versions)
 
     def _require_success(self, training: bool) -> None:
         left = self._lacking(training)
@@ -159,6 +205,15 @@ def ask_wheels() -> Source | None:
         return None
     qt.QSettings().setValue(_WHEELS_SETTING, chosen)
     return Source(Path(chosen))
+
+
+def _versions(packages: Sequence[Package]) -> str:
+    """Those of Python and of the packages, as a text."""
+    return f"Python {sys.version.split()[0]}; {'; '.join(f'{one.name} {one.version}' for one in packages)}"
+
+
+def _setting(training: bool) -> str:
+    return f"{_PROVED_SETTING}{'Training' if training else ''}"
 
 
 def _modules(packages: Sequence[Package]) -> list[str]:

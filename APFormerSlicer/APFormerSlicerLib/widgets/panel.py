@@ -58,7 +58,7 @@ class Panel:
         for section in SECTIONS:  # what is hidden within stays hidden when the section is unfolded
             getattr(ui, f"{section}Contents").layout().setContentsMargins(0, 0, 0, 0)
         asks = asks or Dialogs(root)
-        self._workers = makeWorker(), makeWorker()
+        self._workers, self._install = (makeWorker(), makeWorker()), install
         self._editor = Editor(ui.segmentEditor, scene)
         self.workflow = workflow = Workflow(scene, self._workers[0], library, self._workers[1], self._editor)
         self.input = InputPanel(ui, workflow)
@@ -78,6 +78,7 @@ class Panel:
         """The module was opened: models may have come or gone meanwhile."""
         self._editor.enter()
         self.input.list_models()
+        self._install.prove()
 
     def exit(self) -> None:
         """Another module was opened."""
@@ -89,5 +90,6 @@ class Panel:
         self.review.close()
         self.site.close()
         self.workflow.close()
+        self._install.close()
         for worker in self._workers:
             worker.close()

@@ -10,14 +10,29 @@ import numpy as np
 import qt
 
 GAP = 4  # pixels between pictures in a row
+MOST_KEPT = 30  # pictures, each some 100 kB
+_scaled: dict[tuple[Path, int, int, int], Any] = {}
 
 
 def scaled(path: Path, width: int) -> Any:
-    """The picture with at most `width` pixels per row, as a QPixmap; None when it cannot be read."""
-    pixmap = qt.QPixmap(str(path))
-    if pixmap.isNull():
+    """The picture with at most `width` pixels per row, as a QPixmap; None when it cannot be read.
+
+    The last ones are kept while their files stay: a panel shows the same model's again and again.
+    """
+    try:
+        told = path.stat()
+    except OSError:
         return None
-    return pixmap if pixmap.width() <= width else pixmap.scaledToWidth(width, qt.Qt.SmoothTransformation)
+    key = path, width, told.st_mtime_ns, told.st_size
+    if key not in _scaled:
+        pixmap = qt.QPixmap(str(path))
+        if pixmap.isNull():
+            return None
+        if len(_scaled) >= MOST_KEPT:
+            _scaled.clear()
+        small = pixmap.width() <= width
+        _scaled[key] = pixmap if small else pixmap.scaledToWidth(width, qt.Qt.SmoothTransformation)
+    return _scaled[key]
 
 
 def in_a_row(paths: Sequence[Path], width: int) -> Any:

@@ -12,6 +12,7 @@ from slicer.i18n import tr as _
 from ..scene import Status
 from ..scene.surface import hide_in_3d, is_in_3d, show_in_3d
 from ..workflow import Workflow, sentence
+from ..workflow.places import places_of
 from ..workflow.scene_watch import Observation
 from .collaborators import Asks, Ui
 from .editor import Editor
@@ -80,7 +81,15 @@ class ReviewPanel:
             show_text(ui.placesLabel, "")
             show_text(ui.reviewLabel, sentence(error))
             return
-        texts = [(row.name, f"{row.volume_ml:.1f}", _status(row.status), row.model or _("hand")) for row in rows]
+        texts = [
+            (
+                row.name,
+                "..." if row.volume_ml is None else f"{row.volume_ml:.1f}",
+                _status(row.status),
+                row.model or _("hand"),
+            )
+            for row in rows
+        ]
         fill(ui.segmentsTable, [row.segment_id for row in rows], texts, [row.comment for row in rows])
         self._allow_all((bool(rows), _("The segmentation is empty.")))
         show_text(ui.reviewLabel, "" if rows else _("The segmentation is empty."))
@@ -95,20 +104,19 @@ class ReviewPanel:
             self._hints.allow(getattr(ui, box), (name in maps, missing))
             with quietly(getattr(ui, box)):
                 getattr(ui, box).setChecked(name in maps and self._shown == name)
-        self._show_places("uncertainty" in maps)
+        self._show_places()
 
-    def _show_places(self, known: bool) -> None:
+    def _show_places(self) -> None:
         ui = self._ui
-        if ui.reviewSection.collapsed:  # finding them takes a moment: when somebody looks
-            return
-        if not known:
+        places = places_of(self._workflow.state.segmentation)
+        if places is None:
             missing = (False, _("There is no map of uncertainty of this result."))
             self._hints.allow(ui.nextPlaceButton, missing)
             self._hints.allow(ui.visitAgainButton, missing)
             show_text(ui.placesLabel, "")
             return
         node, reviewing = self._workflow.state.segmentation, self._workflow.reviewing
-        left, of = reviewing.left(node), len(reviewing.places(node))
+        left, of = reviewing.left(node), len(places)
         self._hints.allow(ui.nextPlaceButton, (left > 0, _("All places were visited.")))
         self._hints.allow(ui.visitAgainButton, (left < of, _("No place was visited yet.")))
         text = _("{left} of {all} left").format(left=left, all=of) if of else _("nothing to check")
@@ -186,6 +194,11 @@ class ReviewPanel:
 
     def close(self) -> None:
         self._let_go()
+
+
+def _ml(volume: float | None) -> str:
+    """What is still counted has no number yet."""
+    return "..." if volume is None else f"{volume:.1f}"
 
 
 def _status(status: Status) -> str:

@@ -10,6 +10,7 @@ import slicer
 from apformer.errors import APFormerError, ConfigError
 
 from ..workflow import Batch, Choice, Choices, HeadlessWorker, Run, Trained, Workflow
+from ..workflow.inputs import images_of
 from .install import Install, Source
 from .packages import python_program
 
@@ -51,7 +52,7 @@ class Scripting:
 
         Args:
             model: such as "liver-ct", or exactly "liver-ct@1.1.0".
-            choices: roi_node, segmentation_node (to write to), device, maps, frame: as in `workflow.Choice`.
+            choices: roi_node, segmentation_node (to write to), device, maps, frame, overwrite: as in `workflow.Choice`.
 
         Raises:
             APFormerError: it cannot be segmented, or was cancelled, as when the scene was closed.
@@ -61,16 +62,18 @@ class Scripting:
         return self._outcome(run, progress).written.segmentation_node
 
     def segment_all(self, volumes: Sequence[Any], model: str, **choices: Any) -> Batch:
-        """Segment several volume nodes; what fails does not stop the rest.
+        """Segment several volume nodes; what fails does not stop the rest. Maps of uncertainty, label maps and what
+        else is no image are left out, so that all volumes of a scene may be passed.
 
         Returns:
-            The batch; each of its `items` has `title`, `status`, `reason` and `run.outcome`.
+            The batch; each of its `items` has `title`, `status`, `reason` and `run.outcome`; `left_out` has names.
 
         Raises:
             APFormerError: there is none, or nothing can be started.
         """
         _, workflow = self._ready()
-        batch = Batch(workflow.segmenting, [Choice(volume, model, **choices) for volume in volumes])
+        wanted, left_out = images_of(self._scene, volumes)
+        batch = Batch(workflow.segmenting, [Choice(volume, model, **choices) for volume in wanted], left_out)
         batch.start()
         self._wait(lambda: batch.over)
         return batch

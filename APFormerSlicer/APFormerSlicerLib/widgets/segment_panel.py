@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import qt
@@ -10,7 +11,7 @@ from apformer.commands.durations import in_words
 from apformer.errors import APFormerError
 from slicer.i18n import tr as _
 
-from ..workflow import Batch, Run, Segmented, Workflow, every_frame, sentence
+from ..workflow import Batch, Choice, PreciousError, Run, Segmented, Workflow, every_frame, sentence
 from ..workflow.runs import DONE, FAILED
 from ..workflow.wording import device_in_words
 from .collaborators import Asks, Install, Ui
@@ -24,12 +25,13 @@ Job = Run | Batch
 
 
 class SegmentPanel:
-    """Follows one job at a time: a volume, the frames of a sequence, or a batch."""
+    """Follows jobs: volumes, the frames of a sequence, or a batch. One is at work, the others wait in their order; the
+    button is about the chosen volume."""
 
     def __init__(self, ui: Ui, workflow: Workflow, asks: Asks, install: Install) -> None:
         self._ui, self._workflow, self._asks, self._install = ui, workflow, asks, install
         self._hints = Hints()
-        self._job: Job | None = None
+        self._followed: list[Job] = []  # in the order in which they were asked for
         self._estimate = Estimate(self._heard_estimate)
         self._estimated: Any = None  # the choice that the line is about
         self._timer = qt.QTimer()
@@ -45,6 +47,7 @@ class SegmentPanel:
         self._shortcuts = [_shortcut(root, keys, self._toggle) for keys in ("Ctrl+Return", "Ctrl+Enter")]
         workflow.state.changed.connect(self.refresh)
         workflow.versions.changed.connect(lambda _name: self._forget_estimate())
+        workflow.segmenting.jobs.changed.connect(self._jobs_changed)
         ui.progressBar.setVisible(False)
         show_text(ui.statusLabel, "")
         self.refresh()
@@ -64,15 +67,20 @@ class SegmentPanel:
 
     @property
     def running(self) -> Job | None:
-        """What this panel follows, or the job of another one at the chosen volume; None when nothing runs."""
-        if self._job is not None and not self._job.over:
-            return self._job
+        """What the button cancels: a batch of this panel, or the job of the chosen volume, of whichever panel; None
+        where it segments."""
+        batch = next((job for job in self._followed if isinstance(job, Batch) and not job.over), None)
         volume = self._workflow.state.volume
-        return None if volume is None else self._workflow.segmenting.run_of(volume)
+        return batch or (None if volume is None else self._workflow.segmenting.run_of(volume))
+
+    @property
+    def _at_work(self) -> Job | None:
+        """The job whose progress is shown."""
+        return next((job for job in self._followed if not job.over), None)
 
     def follow(self, job: Job) -> None:
-        """Show the progress of a job and how it ends; the button cancels it."""
-        self._job = job
+        """Show the progress of a job, once those before it are over, and how it ends."""
+        self._followed.append(job)
         self._cancel_estimate()
         job.changed.connect(self._progressed)
         job.ended.connect(self._ended)
@@ -101,8 +109,12 @@ class SegmentPanel:
             show_text(self._ui.preflightLabel, _("Estimating..."))
             self._timer.start()
 
+    def _jobs_changed(self) -> None:
+        if not self._workflow.watch.is_closing:
+            self._show_button()
+
     def _progressed(self, job: Job) -> None:
-        if job is not self._job:
+        if job is not self._at_work:
             return
         bar = self._ui.progressBar
         bar.setVisible(not job.over)
@@ -113,9 +125,10 @@ class SegmentPanel:
         self._show_button()
 
     def _ended(self, job: Job) -> None:
-        if job is not self._job:
+        if job not in self._followed:
             return
-        self._ui.progressBar.setVisible(False)
+        self._followed.remove(job)
+        self._ui.progressBar.setVisible(self._at_work is not None)
         self._estimated = None  # memory and clocks are not what they were
         if isinstance(job, Batch):
             show_text(self._ui.statusLabel, _batch_summary(job))
@@ -181,7 +194,18 @@ class SegmentPanel:
             batch.start()
         else:
             self._cancel_estimate()  # the worker does one thing after another
-            self.follow(self._workflow.segmenting.start(choice))
+            self._begin(choice)
+
+    def _begin(self, choice: Choice) -> None:
+        """Segment; where segments of a person would be replaced, only when the user agrees."""
+        try:
+            run = self._workflow.segmenting.start(choice)
+        except PreciousError as error:
+            meaning = _("The result would replace them. Undo in the Segment Editor brings them back.")
+            if not self._asks.confirm(error.what, meaning, _("Replace")):
+                return
+            run = self._workflow.segmenting.start(replace(choice, overwrite=True))
+        self.follow(run)
 
     def _choose_segmentation(self, node: Any) -> None:
         if not self._workflow.watch.is_closing:
@@ -195,8 +219,9 @@ class SegmentPanel:
         self._workflow.state.maps = [*others, KEPT] if wanted else others
 
     def close(self) -> None:
+        self._workflow.segmenting.jobs.changed.disconnect(self._jobs_changed)
         self._timer.stop()
-        self._job = None
+        self._followed.clear()
         self._estimate.forget()
 
 
@@ -241,4 +266,6 @@ def _result_line(done: Segmented) -> str:
     """ "Done on CPU in 4.2 s. Liver 1512.3 mL." """
     first = _("Done on {device} in {time}.").format(device=device_in_words(done.device), time=in_words(done.seconds))
     volumes = ", ".join(f"{label} {ml:.1f} mL" for label, ml in done.volumes_ml.items())
-    return " ".join(filter(None, [first, f"{volumes}." if volumes else "", *done.warnings]))
+    earlier = [name for name in done.written.replaced if name not in done.lost]  # of those lost, a warning tells
+    replaced = _("Replaced the earlier {names}.").format(names=", ".join(earlier)) if earlier else ""
+    return " ".join(filter(None, [first, f"{volumes}." if volumes else "", replaced, *done.warnings]))

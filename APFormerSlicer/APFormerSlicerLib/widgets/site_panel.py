@@ -18,7 +18,7 @@ from .hints import Hints, quietly, show_text
 from .pictures import from_array
 from .tables import fill, selected, stretch
 
-STATUSES = ("in progress", "completed", "flagged")  # as in apformer.datasets, which loads SimpleITK
+STATUSES = ("in progress", "completed", "flagged")  # as in apformer.datasets, which is loaded when it is used
 MOST_PROBLEMS = 8  # that are shown
 
 
@@ -32,6 +32,7 @@ class SitePanel:
         self._checking: Run | None = None
         self._pictures: dict[Any, Any] = {}  # (folder, case, date) -> QIcon, or None where there is none
         self._missing: list[Any] = []  # cases whose pictures are still to be made
+        self._making = False  # whether one is
         self._timer = qt.QTimer()  # one picture each time the program has nothing else to do
         self._timer.setSingleShot(True)
         self._timer.connect("timeout()", self._make_picture)
@@ -118,7 +119,10 @@ class SitePanel:
         if self._workflow.watch.is_closing or self._ui.siteSection.collapsed or self._install.missing():
             return
         state = self._workflow.state
-        checked = self._workflow.collecting.check(state.volume, state.segmentation, self._ui.patientEdit.text)
+        if self._workflow.collecting.storing is not None:
+            checked = (False, _("A case is being stored. Wait a moment."))
+        else:
+            checked = self._workflow.collecting.check(state.volume, state.segmentation, self._ui.patientEdit.text)
         self._hints.allow(self._ui.addCaseButton, checked)
         show_text(self._ui.siteLabel, checked[1])
 
@@ -141,13 +145,17 @@ class SitePanel:
             self._timer.start(0)
 
     def _make_picture(self) -> None:
-        if not self._missing or self._workflow.watch.is_closing:
+        if not self._missing or self._making or self._workflow.watch.is_closing:
             return
-        case = self._missing.pop(0)
-        try:
-            array = thumbnail(case, self._workflow.collecting.dataset.labels)
-        except (APFormerError, OSError):  # Check says what is wrong with it
-            array = None
+        self._making = True
+        case, labels = self._missing.pop(0), self._workflow.collecting.dataset.labels
+        self._workflow.aside(lambda: thumbnail(case, labels), lambda array, _error: self._show_picture(case, array))
+
+    def _show_picture(self, case: Any, array: Any) -> None:
+        """None for one that cannot be read: Check says what is wrong with it."""
+        self._making = False
+        if self._workflow.watch.is_closing:
+            return
         icon = None if array is None else qt.QIcon(from_array(array))
         self._pictures[_picture_key(case)] = icon
         for row in range(self._ui.casesTable.rowCount):
@@ -174,18 +182,40 @@ class SitePanel:
         self._workflow.state.who = self._ui.whoEdit.text.strip()
 
     def _add(self) -> None:
-        from apformer.datasets import DuplicateCaseError
+        state = self._workflow.state
+        self._store(state.volume, state.segmentation, self._ui.patientEdit.text)
 
-        state, patient = self._workflow.state, self._ui.patientEdit.text
-        try:
-            added = self._workflow.collecting.add(state.volume, state.segmentation, patient=patient)
-        except DuplicateCaseError as error:
-            if not self._asks.confirm(
-                error.what, _("Its labels can be replaced; the earlier ones are kept."), _("Replace")
-            ):
-                return
-            added = self._workflow.collecting.add(state.volume, state.segmentation, patient=patient, correct=True)
-        show_text(self._ui.siteReportLabel, _added(added))
+    def _store(self, volume: Any, segmentation: Any, patient: str, correct: bool = False) -> None:
+        run = self._workflow.collecting.add(volume, segmentation, patient=patient, correct=correct)
+        run.changed.connect(self._show_storing)
+        run.ended.connect(lambda run: self._end_storing(run, volume, segmentation, patient))
+        if run.over:
+            self._end_storing(run, volume, segmentation, patient)
+        else:
+            self._show_storing(run)
+            self._show_add()
+
+    def _show_storing(self, run: Run) -> None:
+        if not run.over:
+            text = f"{run.message or _('waiting for the worker')}, {round(100 * run.fraction)} %"
+            show_text(self._ui.siteReportLabel, text)
+
+    def _end_storing(self, run: Run, volume: Any, segmentation: Any, patient: str) -> None:
+        self._show_add()
+        if run.status == FAILED and run.error is not None:
+            show_text(self._ui.siteReportLabel, "")
+            self._asks.error(run.error)
+        if run.status != DONE:
+            return
+        added = run.outcome
+        if not added.known:
+            show_text(self._ui.siteReportLabel, _added(added))
+            return
+        show_text(self._ui.siteReportLabel, "")
+        what = _("This image is in the data set already: {case}.").format(case=added.case.name)
+        meaning = _("Its labels can be replaced; the earlier ones are kept.")
+        if self._asks.confirm(what, meaning, _("Replace")):
+            self._asks.attempt(lambda: self._store(volume, segmentation, patient, correct=True))
 
     def _edit(self) -> None:
         for name in selected(self._ui.casesTable)[:1]:

@@ -119,16 +119,12 @@ class TrainingPanel:
         return any(row.active and row.card.reference == reference for row in rows)
 
     def _adopt(self) -> None:
-        reference, why = self._trained().reference, "adopted by the user after fine-tuning"
+        reference, why = self._workflow.tuning.require_trained().reference, "adopted by the user after fine-tuning"
         self._changing.begin(lambda: self._workflow.changes.adopt(reference, why))
 
     def _keep_old(self) -> None:
-        name, why = self._trained().reference.partition("@")[0], "the user kept the old version"
+        name, why = self._workflow.tuning.require_trained().reference.partition("@")[0], "the user kept the old version"
         self._changing.begin(lambda: self._workflow.changes.roll_back(name, why))
-
-    def _trained(self) -> Any:
-        training = self._workflow.tuning.training
-        return None if training is None else training.trained
 
 
 _DICE = "{:.3f}"

@@ -15,6 +15,9 @@ from apformer.jobs.logs import last_lines, log_name
 from apformer.jobs.messages import READY
 from apformer.jobs.scratch import Scratch
 
+from ..workflow.aside import Done, Work
+from .aside import Asides
+
 _STOP_MS = 3000  # for a process that was ended to be gone
 
 
@@ -36,7 +39,7 @@ class ProcessWorker:
         self._process: Any = None
         self._log: Path | None = None
         self._killed = self._closed = False
-        self._scratch = Scratch()
+        self._scratch, self._asides = Scratch(), Asides()
 
     def submit(self, job: str, fields: Mapping[str, Any], listener: Callable[[Event], None]) -> str:
         """As `workflow.hosts.Worker.submit`."""
@@ -66,12 +69,17 @@ class ProcessWorker:
         return self._scratch.folder()
 
     def discard(self, folder: Path) -> None:
-        """As `workflow.hosts.Worker.discard`."""
-        self._scratch.discard(folder)
+        """As `workflow.hosts.Worker.discard`; removing 100 MB and more takes a moment."""
+        self.aside(lambda: self._scratch.discard(folder), lambda *_: None)
+
+    def aside(self, work: Work, done: Done) -> None:
+        """As `workflow.hosts.Worker.aside`."""
+        self._asides.start(work, done)
 
     def close(self) -> None:
         """End the worker, tell the jobs that are lost, and remove the private folders."""
         self._closed = True
+        self._asides.close()
         if self._process is not None:
             self._killed = True
             process = self._process

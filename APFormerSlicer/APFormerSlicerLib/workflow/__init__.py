@@ -13,7 +13,8 @@ from .comparison import Comparison, LabelRow
 from .folder import FolderBatch
 from .headless import HeadlessWorker
 from .hosts import Worker
-from .inputs import Choice, regions, segmentable
+from .inputs import Choice, PreciousError, regions, segmentable
+from .jobs import Job
 from .logic import Workflow
 from .places import Place
 from .reviewing import SegmentRow
@@ -39,8 +40,10 @@ __all__ = [
     "Estimate",
     "FolderBatch",
     "HeadlessWorker",
+    "Job",
     "LabelRow",
     "Place",
+    "PreciousError",
     "Run",
     "SegmentRow",
     "Segmented",

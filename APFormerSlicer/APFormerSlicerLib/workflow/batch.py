@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from apformer.errors import APFormerError, InputError
 
@@ -20,7 +21,7 @@ class Item:
 
     def __init__(self, choice: Choice, title: str = "") -> None:
         self.choice = choice
-        self.title = title or choice.volume_node.GetName()
+        self.title = title or _name_of(choice.volume_node)
         self.run: Run | None = None
         self.refused: APFormerError | None = None
 
@@ -41,11 +42,13 @@ class Batch:
     """Volumes in their order.
 
     Attributes:
+        left_out: names of what was asked for and is no image to segment.
         changed: an item began or ended, or made progress. ended: all are over, or the batch was cancelled.
     """
 
-    def __init__(self, segmenting: Segmenting, choices: Sequence[Choice]) -> None:
+    def __init__(self, segmenting: Segmenting, choices: Sequence[Choice], left_out: Sequence[str] = ()) -> None:
         self.items = [Item(choice) for choice in choices]
+        self.left_out = tuple(left_out)
         self.changed: Signal[Batch] = Signal()
         self.ended: Signal[Batch] = Signal()
         self._segmenting = segmenting
@@ -137,6 +140,11 @@ class Batch:
     def _tell_end(self) -> None:
         self.changed.emit(self)
         self.ended.emit(self)
+
+
+def _name_of(volume_node: Any) -> str:
+    """A script may have passed anything; what is no node is refused when its turn comes."""
+    return str(volume_node.GetName()) if hasattr(volume_node, "GetName") else repr(volume_node)[:80]
 
 
 def every_frame(choice: Choice) -> list[Choice]:

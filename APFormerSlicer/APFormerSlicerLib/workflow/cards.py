@@ -5,8 +5,9 @@ Weights are neither read nor checked here: that takes seconds and torch, and the
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from apformer.errors import BundleError
 from .wording import sentence
 
 _PICTURES = ("overlay.png", "worst-1.png")
+_FOLDERS = ("configs", "models", "docs")
+_State = tuple[tuple[str, str, int, int], ...]
+_read: dict[Path, tuple[_State, Card]] = {}  # by folder, for all panels of this program
 
 
 @dataclass(frozen=True)
@@ -103,13 +107,37 @@ class Card:
 
 
 def read_card(directory: Path, reference: str, origin: str) -> Card:
-    """The card of the model in `directory`; with `problem` set when its description cannot be relied on."""
+    """The card of the model in `directory`; with `problem` set when its description cannot be relied on.
+
+    What was read is kept while no file of the model has another size or time of change: a panel asks often. The worker
+    compares every checksum before it uses a model.
+    """
+    state = _state_of(directory)
+    kept = _read.get(directory)
+    if kept is not None and state is not None and kept[0] == state:
+        return replace(kept[1], reference=reference, origin=origin)
     name = reference.partition("@")[0]
     try:
         fields = Fields(parse_json(read_manifest(directory).read(METADATA), METADATA), METADATA)
-        return _described(fields, directory, reference, origin)
+        card = _described(fields, directory, reference, origin)
     except BundleError as error:
         return Card(name, reference, directory, origin, problem=sentence(error))
+    if state is not None:
+        _read[directory] = state, card
+    return card
+
+
+def _state_of(directory: Path) -> _State | None:
+    """Path, size and time of change of all that is in the folder; None where it cannot be listed."""
+    found = []
+    try:
+        for folder in (directory, *(directory / name for name in _FOLDERS)):
+            with os.scandir(folder) as entries:
+                stats = ((entry.name, entry.stat(follow_symlinks=False)) for entry in entries)
+                found += [(folder.name, name, told.st_mtime_ns, told.st_size) for name, told in stats]
+    except OSError:
+        return None
+    return tuple(sorted(found))
 
 
 def _described(fields: Fields, directory: Path, reference: str, origin: str) -> Card:

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from apformer.bundles import Label
 from apformer.errors import ConfigError, InputError
-from apformer.names import find, twice
-from apformer.volume import Volume
 
-from ..scene import Status, status_of, to_label_map, to_volume
-from ..scene.provenance import of_segment
+from ..scene import to_volume
 from .cards import Card
-from .opening import open_case, opened_case
-from .patients import patient_of
-from .proposals import Proposal, Proposals
-from .reviewing import LONGEST_COMMENT, comment_of
+from .hosts import Worker
+from .kept import KeptResults
+from .opening import open_case
+from .parcel import Parcel, not_handed_over
+from .runs import DONE, Run
 from .signals import Signal
 from .state import State
 from .wording import Checked, checked
 
-if TYPE_CHECKING:  # the data set loads SimpleITK: when it is used, not when the module is
+if TYPE_CHECKING:  # the rooms of data sets are loaded when one is used
     from apformer.datasets import Problem, SiteCase, SiteDataset
-
-
-_PICTURE_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # as in apformer.files.picture
 
 
 @dataclass(frozen=True)
@@ -52,10 +46,17 @@ class CaseRow:
 
 @dataclass(frozen=True)
 class Added:
-    """A case as it is in the data set now. `notes`: what the user should know, such as segments left out."""
+    """What became of a case.
+
+    Attributes:
+        case: as it is in the data set now; where `known`, as it was before.
+        notes: what the user should know, such as segments left out.
+        known: nothing was changed, because the image is that case already: ask, then add it again with `correct`.
+    """
 
     case: SiteCase
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    known: bool = False
 
 
 class Collecting:
@@ -63,11 +64,13 @@ class Collecting:
 
     Attributes:
         changed: another folder was chosen, or the cases changed.
+        storing: a case that is being stored; None when none is.
     """
 
-    def __init__(self, scene: Any, state: State, proposals: Proposals) -> None:
+    def __init__(self, scene: Any, state: State, worker: Worker, kept: KeptResults) -> None:
         self.changed: Signal[()] = Signal()
-        self._scene, self._state, self._proposals = scene, state, proposals
+        self.storing: Run | None = None
+        self._scene, self._state, self._worker, self._kept = scene, state, worker, kept
         self._open: SiteDataset | None = None
 
     # ---------------------------------------------------------------- the folder
@@ -117,8 +120,8 @@ class Collecting:
     # ---------------------------------------------------------------- cases
 
     def check(self, volume_node: Any, segmentation_node: Any, patient: str | None = None) -> Checked:
-        """Whether `add` can be tried."""
-        return checked(lambda: self._prepare(volume_node, segmentation_node, patient))
+        """Whether `add` can be tried; voxels are not looked at."""
+        return checked(lambda: self._parcel(volume_node, segmentation_node, patient))
 
     def add(
         self,
@@ -129,8 +132,9 @@ class Collecting:
         status: str | None = None,
         comment: str | None = None,
         correct: bool = False,
-    ) -> Added:
-        """Copy the image and its corrected segmentation into the data set.
+    ) -> Run:
+        """Have the worker copy the image and its corrected segmentation into the data set; the run's outcome is
+        `Added`. What is stored is what both are now; voxels are handed over, hashed and packed off the main thread.
 
         What the model had proposed is kept as an earlier version of the labels, where it is still known. A case that
         was opened from the data set is corrected there.
@@ -142,29 +146,32 @@ class Collecting:
             correct: the image is known, and its labels are to be replaced.
 
         Raises:
-            DuplicateCaseError: the image is a case already; ask, then call again with `correct`.
-            InputError, ConfigError: image or labels cannot be used; no segment has the name of a label; no patient.
-            OutputError: the folder cannot be written.
+            InputError, ConfigError: image or labels cannot be used; no segment has the name of a label; no patient;
+                another case is being stored. Why a run fails may be these, too, as for segments that overlap.
+            OutputError: there is nowhere to hand the image over.
         """
-        dataset, volume, labels, identity = self._prepare(volume_node, segmentation_node, patient)
-        segments = _segments(segmentation_node)
-        status = status or _status([segments[name] for name in _matched(segments, dataset.labels).values()])
-        said = dict.fromkeys(filter(None, map(comment_of, segments.values())))  # each remark once
-        comment = comment or "; ".join(said)[:LONGEST_COMMENT] or None
-        who, made_by = self._state.who or None, _made_by(segments)
-        opened = opened_case(volume_node, dataset.root)
-        notes: tuple[str, ...] = ()
-        if opened is not None:
-            case = dataset.correct(opened, labels, status=status, proposed_by=None, who=who, comment=comment)
-        elif correct:
-            case, notes = dataset.add(
-                volume, labels, patient=identity, status=status, who=who, comment=comment, correct=True
+        parcel = self._parcel(volume_node, segmentation_node, patient)
+        if self.storing is not None:
+            raise InputError(
+                "Another case is being stored.", "One is stored after the other.", "Wait a moment, or cancel it."
             )
-        else:
-            proposal = self._proposals.of(segmentation_node, volume_node)
-            case, notes = self._add_new(dataset, volume, labels, proposal, made_by, identity, status, who, comment)
-        self.changed.emit()
-        return Added(case, (*notes, *_left_out(segments, dataset.labels)))
+        left_out = parcel.left_out
+        run = Run(self._worker, "store", f"storing of {parcel.name}", lambda data: self._stored(data, left_out))
+        try:
+            folder = self._worker.folder()
+        except OSError as error:
+            raise not_handed_over(error) from error
+        kept = self._kept.of(segmentation_node, volume_node)
+        write = parcel.writer(folder, kept, status=status, who=self._state.who, comment=comment, correct=correct)
+        self.storing = run
+        run.ended.connect(self._over)
+        run.hand_over(write, folder, parcel.stamp)
+        return run
+
+    def stop(self) -> None:
+        """The program is being closed: a case is stored wholly or not at all."""
+        if self.storing is not None:
+            self.storing.cancel()
 
     def rows(self) -> list[CaseRow]:
         """The cases, in the order in which they were added.
@@ -221,115 +228,27 @@ class Collecting:
         self.changed.emit()
         return dataset
 
-    def _prepare(
-        self, volume_node: Any, segmentation_node: Any, patient: str | None
-    ) -> tuple[SiteDataset, Volume, Volume, str | None]:
-        """The data set, the image, its labels with the values of the table, and the patient's identity."""
-        dataset, volume = self.dataset, to_volume(volume_node)
+    def _parcel(self, volume_node: Any, segmentation_node: Any, patient: str | None) -> Parcel:
+        dataset = self.dataset
         if segmentation_node is None or segmentation_node.GetScene() is not self._scene:
+            to_volume(volume_node)  # what is wrong with the image is told first
             raise InputError(
                 "No segmentation of the scene is chosen.",
                 "A case is an image and its labels.",
                 "Choose the corrected segmentation.",
             )
-        identity = (patient or "").strip() or patient_of(volume_node)
-        if identity is None and opened_case(volume_node, dataset.root) is None:
-            raise InputError(
-                f"It is not known of which patient {volume_node.GetName()} is.",
-                "Cases are divided by patient for training and validation.",
-                "Give the patient's ID; it is kept only as a pseudonym.",
-            )
-        _refuse_twins(segmentation_node, dataset.labels)
-        labels = to_label_map(segmentation_node, volume_node, dataset.labels)
-        return dataset, _placed(volume), _placed(labels), identity
+        return Parcel.of(dataset, volume_node, segmentation_node, patient)
 
-    def _add_new(
-        self,
-        dataset: SiteDataset,
-        volume: Volume,
-        labels: Volume,
-        proposal: Proposal | None,
-        made_by: str | None,
-        identity: str | None,
-        status: str,
-        who: str | None,
-        comment: str | None,
-    ) -> tuple[SiteCase, tuple[str, ...]]:
-        """A new case: what was proposed first, where it is known, then what the person made of it."""
-        if proposal is None or proposal.shape_kji != volume.spatial_shape:
-            return dataset.add(
-                volume, labels, patient=identity, status=status, who=who, comment=comment, proposed_by=made_by
-            )
-        known = [label.name for label in dataset.labels]
-        case, notes = dataset.add(
-            volume,
-            Volume(proposal.array, volume.ijk_to_ras),
-            patient=identity,
-            names={label.value: label.name for label in proposal.labels},
-            mapping={label.name: None for label in proposal.labels if find(label.name, known) is None},
-            proposed_by=proposal.model,
-        )
-        return dataset.correct(case.name, labels, status=status, who=who, comment=comment), notes
+    def _stored(self, data: dict[str, Any], left_out: Sequence[str]) -> Added:
+        dataset = self.dataset
+        if data.get("present"):
+            return Added(dataset.case(str(data["present"])), known=True)
+        return Added(dataset.case(str(data["case"])), (*data.get("notes", ()), *left_out))
 
-
-def _placed(volume: Volume) -> Volume:
-    """Pictures are kept as files that hold no geometry: their pixels lie where the engine reads them."""
-    return replace(volume, ijk_to_ras=_PICTURE_TO_RAS) if volume.source.kind == "picture" else volume
-
-
-def _segments(segmentation_node: Any) -> dict[str, Any]:
-    """Name -> segment; of several of one name, the first."""
-    segmentation = segmentation_node.GetSegmentation()
-    found: dict[str, Any] = {}
-    for number in range(segmentation.GetNumberOfSegments()):
-        segment = segmentation.GetNthSegment(number)
-        found.setdefault(segment.GetName(), segment)
-    return found
-
-
-def _refuse_twins(segmentation_node: Any, table: Sequence[Label]) -> None:
-    """InputError when two segments have the name of one label: which of them is meant is not known."""
-    segmentation = segmentation_node.GetSegmentation()
-    names = [segmentation.GetNthSegment(number).GetName() for number in range(segmentation.GetNumberOfSegments())]
-    known = [label.name for label in table]
-    repeated = twice(name for name in names if find(name, known) is not None)
-    if repeated is not None:
-        raise InputError(
-            f"{segmentation_node.GetName()} has two segments named {repeated[0]!r} and {repeated[1]!r}.",
-            "Labels are matched by name, whatever its case and blanks, so these two would be one.",
-            "Rename one of them, or merge them (Segment Editor, Logical operators, Add).",
-        )
-
-
-def _matched(segments: Mapping[str, Any], table: Sequence[Label]) -> dict[str, str]:
-    """Label's name -> its segment's, as `apformer.names` tells what is the same."""
-    matched: dict[str, str] = {}
-    known = [label.name for label in table]
-    for name in segments:
-        label = find(name, known)
-        if label is not None:
-            matched.setdefault(label, name)
-    return matched
-
-
-def _left_out(segments: Mapping[str, Any], table: Sequence[Label]) -> list[str]:
-    matched = set(_matched(segments, table).values())
-    left = [name for name in segments if name not in matched]
-    return [f"Not in the label table, so not stored: {', '.join(left)}."] if left else []
-
-
-def _status(segments: Sequence[Any]) -> str:
-    from apformer.datasets import COMPLETED, FLAGGED, IN_PROGRESS
-
-    statuses = [status_of(segment) for segment in segments]
-    if Status.FLAGGED in statuses:
-        return FLAGGED
-    return COMPLETED if statuses and all(status == Status.COMPLETED for status in statuses) else IN_PROGRESS
-
-
-def _made_by(segments: Mapping[str, Any]) -> str | None:
-    found = [made_by for made_by in map(of_segment, segments.values()) if made_by is not None]
-    return f"{found[0].model} {found[0].model_version}" if found else None
+    def _over(self, run: Run) -> None:
+        self.storing = None
+        if run.status == DONE and not run.outcome.known:
+            self.changed.emit()
 
 
 def _row(case: SiteCase, names: Mapping[int, str]) -> CaseRow:

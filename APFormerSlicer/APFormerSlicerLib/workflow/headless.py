@@ -10,6 +10,7 @@ from typing import Any
 
 from apformer.jobs import Event, JobClient
 
+from .aside import Done, Work, start_aside
 from .runs import Run
 
 Call = Callable[[], None]
@@ -47,6 +48,9 @@ class HeadlessWorker:
 
     def discard(self, folder: Path) -> None:
         self.jobs.discard(folder)
+
+    def aside(self, work: Work, done: Done) -> None:
+        start_aside(work, done, self._calls.put)
 
     def deliver(self, timeout: float = 0.0) -> bool:
         """Hear all events that are there, or the next one within `timeout` seconds; whether there was any."""

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from apformer.jobs import Event
 
+from .aside import Done, Work
+
 
 class Worker(Protocol):
     """Requests to a worker process, and its events on the main thread.
@@ -39,4 +41,11 @@ class Worker(Protocol):
 
     def discard(self, folder: Path) -> None:
         """Remove such a folder."""
+        ...
+
+    def aside(self, work: Work, done: Done) -> None:
+        """Do `work` in a thread of its own, then tell `done` on the main thread; see `aside.start_aside`.
+
+        A host in Slicer must see to it that Python's lock is free now and then: Qt's event loop may hold it.
+        """
         ...

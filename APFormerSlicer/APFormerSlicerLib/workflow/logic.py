@@ -11,19 +11,20 @@ from apformer.errors import InputError
 
 from ..scene import to_volume
 from ..scene.edits import SegmentEditor
+from .aside import Done, Work
 from .batch import Batch
 from .changes import Changes
 from .collecting import Collecting
 from .folder import FolderBatch
 from .hosts import Worker
 from .inputs import Choice, segmentable
+from .kept import KeptResults
 from .models import Models
-from .proposals import Proposals
 from .reviewing import Reviewing
 from .runs import Run
 from .scene_watch import SceneWatch
 from .segmenting import Segmented, Segmenting
-from .state import State
+from .state import State, region_of
 from .suggestion import Suggestion, suggest
 from .tuning import Tuning
 from .versions import Versions
@@ -57,10 +58,10 @@ class Workflow:
         self.watch = SceneWatch(scene)
         self.state = State(self.watch)
         self.models = Models(self.library)
-        proposals = Proposals(self.watch)
-        self.segmenting = Segmenting(self.watch, worker, self.models, proposals, editor)
-        self.reviewing = Reviewing(scene)
-        self.collecting = Collecting(scene, self.state, proposals)
+        kept = KeptResults(self.watch, worker)
+        self.segmenting = Segmenting(self.watch, worker, self.models, kept, editor)
+        self.reviewing = Reviewing(scene, worker, kept)
+        self.collecting = Collecting(scene, self.state, worker, kept)
         self.versions = Versions(self.library, self.models)
         self.changes = Changes(worker, self.library, self.versions)
         self._worker = worker
@@ -87,7 +88,7 @@ class Workflow:
         settings: dict[str, Any] = {
             "volume_node": state.volume if chosen else volume_node,
             "model": state.model,
-            "roi_node": state.roi if chosen else None,
+            "roi_node": state.roi if chosen else region_of(volume_node),
             "segmentation_node": self._segmentation_of(state.volume) if chosen else None,
             "device": state.device,
             "maps": tuple(state.maps),
@@ -103,7 +104,7 @@ class Workflow:
         return self.segmenting.start(self.choice(volume_node, **changes))
 
     def batch(self, volume_nodes: Sequence[Any], **changes: Any) -> Batch:
-        """A batch of volumes with the chosen model; not started yet.
+        """A batch of volumes with the chosen model, each within its own region; not started yet.
 
         Raises:
             InputError: there is no volume.
@@ -133,9 +134,14 @@ class Workflow:
         run.start({"dataset": str(root)})
         return run
 
+    def aside(self, work: Work, done: Done) -> None:
+        """Do `work`, which touches no node, in a thread of its own; then tell `done` on the main thread."""
+        self._worker.aside(work, done)
+
     def close(self) -> None:
         """Give up what is running and listen to the scene no more. The workers are the host's to end."""
         self.segmenting.stop()
+        self.collecting.stop()
         self.tuning.stop()
         self.changes.stop()
         self.state.stop()

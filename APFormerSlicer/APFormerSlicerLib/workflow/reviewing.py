@@ -7,18 +7,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import slicer
 from apformer.errors import ConfigError, InputError
 
 from ..scene import Status, set_status, status_of
-from ..scene.geometry import ijk_to_local, local_to_world, one_update
-from ..scene.images import array_of
+from ..scene.geometry import one_update
 from ..scene.overlays import LOOKS, hide, overlay, show
-from ..scene.provenance import of_node, of_segment
+from ..scene.provenance import of_segment
 from ..scene.tags import set_tag, tag
-from .places import Place, uncertain_places
+from .hosts import Worker
+from .kept import KeptResults
+from .places import Place, places_of, result_of
 from .signals import Signal
+from .tally import Tally
 
 _VISITED = "APFormer.Visited"  # attribute of the segmentation
 _COMMENT = "APFormer.Comment"  # tag of a segment
@@ -27,11 +28,12 @@ LONGEST_COMMENT = 500  # characters; as in the site's data set, which takes it o
 
 @dataclass(frozen=True)
 class SegmentRow:
-    """A segment as a table shows it. `model`: what proposed it, such as "liver-ct 1.1.0"; None for a person's."""
+    """A segment as a table shows it. `model`: what proposed it, such as "liver-ct 1.1.0"; None for a person's.
+    `volume_ml`: None while the voxels of a large one are counted; `Reviewing.changed` tells when they are."""
 
     segment_id: str
     name: str
-    volume_ml: float
+    volume_ml: float | None
     status: Status
     model: str | None
     comment: str
@@ -41,13 +43,13 @@ class Reviewing:
     """Looks at segmentations of one scene; what was decided and visited is kept on them, and saved with the scene.
 
     Attributes:
-        changed: a status, comment or visited place of that segmentation changed.
+        changed: a status, comment, volume or visited place of that segmentation changed.
     """
 
-    def __init__(self, scene: Any) -> None:
+    def __init__(self, scene: Any, worker: Worker, kept: KeptResults) -> None:
         self.changed: Signal[Any] = Signal()
-        self._scene = scene
-        self._known: tuple[Any, int, list[Place]] | None = None  # of the map that was looked at last
+        self._scene, self._kept = scene, kept
+        self._tally = Tally(worker, self.changed.emit)
 
     def rows(self, segmentation_node: Any) -> list[SegmentRow]:
         """The segments in their order, with volumes as they are now.
@@ -58,16 +60,29 @@ class Reviewing:
         self._require(segmentation_node)
         segmentation = segmentation_node.GetSegmentation()
         return [
-            _row(segmentation_node, segmentation.GetNthSegmentID(number))
+            self._row(segmentation_node, segmentation.GetNthSegmentID(number))
             for number in range(segmentation.GetNumberOfSegments())
         ]
+
+    def _row(self, segmentation_node: Any, segment_id: str) -> SegmentRow:
+        segment = segmentation_node.GetSegmentation().GetSegment(segment_id)
+        made_by = of_segment(segment)
+        return SegmentRow(
+            segment_id,
+            segment.GetName(),
+            self._tally.volume_ml(segmentation_node, segment_id),
+            status_of(segment),
+            None if made_by is None else f"{made_by.model} {made_by.model_version}",
+            comment_of(segment),
+        )
 
     # ---------------------------------------------------------------- maps
 
     def maps(self, segmentation_node: Any) -> list[str]:
         """The maps that there are of the result: "uncertainty", "kept_tokens"."""
         self._require(segmentation_node)
-        return [name for name in LOOKS if overlay(segmentation_node, name) is not None]
+        unseen = self._kept.unseen(segmentation_node)
+        return [name for name in LOOKS if name in unseen or overlay(segmentation_node, name) is not None]
 
     def show_map(self, segmentation_node: Any, name: str | None, opacity: float = 0.5) -> None:
         """Lay a map over the image, and take the others off; None takes all off.
@@ -76,7 +91,7 @@ class Reviewing:
             InputError: the segmentation was removed, or has no such map.
         """
         self._require(segmentation_node)
-        wanted = None if name is None else self._map(segmentation_node, name)
+        wanted = None if name is None else self.map_node(segmentation_node, name)
         for other in LOOKS:
             node = overlay(segmentation_node, other)
             if node is not None and node is not wanted:
@@ -84,21 +99,31 @@ class Reviewing:
         if wanted is not None:
             show(wanted, opacity)
 
+    def map_node(self, segmentation_node: Any, name: str) -> Any:
+        """The volume node of a map, which is made the first time it is asked for.
+
+        Raises:
+            InputError: the segmentation was removed, or has no such map.
+        """
+        self._require(segmentation_node)
+        node = self._kept.overlay(segmentation_node, name)
+        if node is None or node.GetImageData() is None:
+            raise _no_map(segmentation_node, name)
+        return node
+
     # ---------------------------------------------------------------- places to check
 
     def places(self, segmentation_node: Any) -> list[Place]:
-        """All places to check, the most uncertain first.
+        """All places to check, the most uncertain first, as the worker found them.
 
         Raises:
-            InputError: the segmentation was removed, or has no map of uncertainty.
+            InputError: the segmentation was removed, or none are known of its result.
         """
         self._require(segmentation_node)
-        node = self._map(segmentation_node, "uncertainty")
-        image = node.GetImageData()
-        if self._known is None or self._known[:2] != (node, image.GetMTime()):
-            matrix = local_to_world(node) @ ijk_to_local(node)
-            self._known = node, image.GetMTime(), uncertain_places(array_of(image), matrix)
-        return self._known[2]
+        found = places_of(segmentation_node)
+        if found is None:
+            raise _no_map(segmentation_node, "uncertainty")
+        return found
 
     def left(self, segmentation_node: Any) -> int:
         """How many places were not visited yet."""
@@ -171,27 +196,16 @@ class Reviewing:
         """Voxels that were visited since the present result was written."""
         try:
             kept = json.loads(segmentation_node.GetAttribute(_VISITED) or "{}")
-            if kept.get("of") == _result_of(segmentation_node):
+            if kept.get("of") == result_of(segmentation_node):
                 return {tuple(int(index) for index in ijk) for ijk in kept["ijk"]}
         except (ValueError, TypeError, KeyError, AttributeError):  # edited by hand
             pass
         return set()
 
     def _remember(self, segmentation_node: Any, visited: set[tuple[int, ...]]) -> None:
-        kept = {"of": _result_of(segmentation_node), "ijk": sorted(visited)}
+        kept = {"of": result_of(segmentation_node), "ijk": sorted(visited)}
         segmentation_node.SetAttribute(_VISITED, json.dumps(kept))
         self.changed.emit(segmentation_node)
-
-    def _map(self, segmentation_node: Any, name: str) -> Any:
-        node = overlay(segmentation_node, name)
-        if node is None or node.GetImageData() is None:
-            title = LOOKS[name].title
-            raise InputError(
-                f"{segmentation_node.GetName()} has no map of {title}.",
-                "It was removed, or not asked for when the volume was segmented.",
-                f"Segment again, and ask for {title}.",
-            )
-        return node
 
     def _require(self, node: Any) -> None:
         if node is None:
@@ -209,29 +223,10 @@ def comment_of(segment: Any) -> str:
     return tag(segment, _COMMENT) or ""
 
 
-def _row(segmentation_node: Any, segment_id: str) -> SegmentRow:
-    segment = segmentation_node.GetSegmentation().GetSegment(segment_id)
-    made_by = of_segment(segment)
-    return SegmentRow(
-        segment_id,
-        segment.GetName(),
-        _volume_ml(segmentation_node, segment_id, segment),
-        status_of(segment),
-        None if made_by is None else f"{made_by.model} {made_by.model_version}",
-        comment_of(segment),
+def _no_map(segmentation_node: Any, name: str) -> InputError:
+    title = LOOKS[name].title
+    return InputError(
+        f"{segmentation_node.GetName()} has no map of {title}.",
+        "It was removed, not asked for when the volume was segmented, or an earlier version of the program made it.",
+        f"Segment again, and ask for {title}.",
     )
-
-
-def _volume_ml(segmentation_node: Any, segment_id: str, segment: Any) -> float:
-    """By counting voxels; a transform above the segmentation is not applied, as in Slicer's Segment Statistics."""
-    layer = segmentation_node.GetBinaryLabelmapInternalRepresentation(segment_id)
-    if layer is None or layer.GetNumberOfPoints() == 0:
-        return 0.0
-    voxels = int(np.count_nonzero(array_of(layer) == segment.GetLabelValue()))
-    return voxels * float(np.prod(np.abs(layer.GetSpacing()))) / 1000.0
-
-
-def _result_of(segmentation_node: Any) -> str:
-    """Which result the segmentation shows: places of an earlier one mean nothing."""
-    made_by = of_node(segmentation_node)
-    return "" if made_by is None else f"{made_by.model_checksum[:16]} {made_by.date}"

@@ -14,6 +14,7 @@ from apformer.jobs.messages import CANCELLED, ERROR, LOG, METRICS, PROGRESS, RES
 from .hosts import Worker
 from .signals import Signal
 
+MOST_TRIES = 3  # to write arrays that change meanwhile
 WAITING, RUNNING, DONE, FAILED, STOPPED = "waiting", "running", "done", "failed", "cancelled"
 
 
@@ -69,12 +70,34 @@ class Run:
         self._id = job_id
         if self._job_over:  # a worker may tell all before it returns
             self._worker.forget(job_id)
+        elif self.over:  # it was given up while it was sent
+            self._worker.cancel(job_id)
+
+    def hand_over(
+        self, write: Callable[[], Mapping[str, Any]], folder: Path, stamp: Callable[[], object] = lambda: None
+    ) -> None:
+        """Have `write` put arrays into `folder` and give the fields, in a thread of its own; then send the request.
+
+        What cannot be written, or a worker that cannot be started, is why the run fails.
+
+        Args:
+            write: touches no node, only memory that it keeps alive.
+            stamp: is asked on the main thread before and after; where it differs, the arrays were changed while they
+                were written, and are written again (`MOST_TRIES` times in all: then the job's own check tells of it).
+        """
+        self._folder = folder
+        self.say("handing over the image")
+        self._write(write, stamp, MOST_TRIES)
 
     def cancel(self) -> None:
-        """Ask for its end, which comes as an event; a result that is on its way is not used."""
-        if self.over or self._id is None:
+        """Ask for its end, which comes as an event; a result that is on its way is not used. One that was not sent yet
+        ends at once."""
+        if self.over:
             return
         self.cancelling = True
+        if self._id is None:
+            self._end(STOPPED)
+            return
         self._worker.cancel(self._id)
         self.changed.emit(self)
 
@@ -86,6 +109,43 @@ class Run:
         if self._id is not None:
             self._worker.cancel(self._id)
         self._end(STOPPED, why)
+
+    def fail(self, error: APFormerError) -> None:
+        """It cannot begin."""
+        if not self.over:
+            self._end(FAILED, error)
+
+    def say(self, message: str) -> None:
+        """What it is at, before the worker tells of it."""
+        self.message = message
+        self.changed.emit(self)
+
+    def keep_folder(self) -> Path | None:
+        """Its folder, which is the caller's to discard from now on."""
+        folder, self._folder = self._folder, None
+        return folder
+
+    def _write(self, write: Callable[[], Mapping[str, Any]], stamp: Callable[[], object], tries: int) -> None:
+        before = stamp()
+
+        def written(fields: Any, error: BaseException | None) -> None:
+            if self.over:
+                self._clean_up()
+            elif error is not None:
+                self._clean_up()
+                self.fail(error if isinstance(error, APFormerError) else explain_error(error, None))
+            elif tries > 1 and stamp() != before:
+                self._write(write, stamp, tries - 1)
+            else:
+                self._send(fields)
+
+        self._worker.aside(write, written)
+
+    def _send(self, fields: Mapping[str, Any]) -> None:
+        try:
+            self.start(fields, self._folder)
+        except APFormerError as error:
+            self.fail(error)
 
     def _hear(self, event: Event) -> None:
         if event.ends:

@@ -1,47 +1,65 @@
-"""Segment: from a choice to segments on the scene, one job at a time per volume."""
+"""Segment: from a choice to segments on the scene, one job at a time, others waiting for their turn.
+
+The main thread neither writes nor scans a volume: an estimate needs a glimpse of it, a thread of its own hands it over,
+and what the worker found comes cut to what is not 0.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from apformer.bundles import Label
 from apformer.bundles.fields import Fields
-from apformer.errors import APFormerError, InputError, OutputError
+from apformer.errors import APFormerError, InputError
 from apformer.jobs import array_fields
+from apformer.jobs.arrays import IMAGE
+from apformer.jobs.glimpse import glimpse_fields
 from apformer.volume import Volume
 
 from ..scene import Frames, Provenance, Result, Written, frames_of, write_result
 from ..scene.edits import SegmentEditor
+from ..scene.precious import precious
 from .cards import Card
 from .frames import showing
 from .hosts import Worker
-from .inputs import About, Choice, check_place, read_image
+from .inputs import About, Choice, PreciousError, check_place, read_image
+from .jobs import Jobs
+from .kept import Kept, KeptResults, read_part
+from .line import Line
 from .models import Models
-from .proposals import Proposals
+from .parcel import not_handed_over
+from .places import set_places
 from .runs import Run
 from .scene_watch import SceneWatch
 from .signals import Signal
 from .suggestion import check_fits
+from .tally import prime_counts
 from .wording import Checked, checked, estimate_line
 
-# Volume nodes that a job is at, of all instances: two panels on one scene must not write over each other.
-_busy: dict[Any, Run] = {}
+Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 
 @dataclass(frozen=True)
 class Segmented:
-    """What a finished job left on the scene. `volumes_ml`: by label. `warnings`: what the user must be told."""
+    """What a finished job left on the scene.
+
+    Attributes:
+        volumes_ml: by label. boxes: of each label that occurs, the voxels it lies in, (i, j, k), half open.
+        warnings: what the user must be told.
+        lost: name -> "accepted" or "made by hand", of segments of a person that were replaced; Undo brings them back
+            where `written.undoable`.
+    """
 
     written: Written
     volumes_ml: Mapping[str, float]
     device: str
     seconds: float
     warnings: tuple[str, ...]
+    boxes: Mapping[str, Box] = field(default_factory=dict)
+    lost: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,11 +77,21 @@ class Estimate:
         return Estimate(ok, line, tuple(data.get("warnings", ())), data)
 
 
+@dataclass
+class _Sent:
+    """What was handed over: what goes with the voxels, and when they had changed last."""
+
+    about: About = field(default_factory=lambda: About(None, (), None))
+    stamp: int | None = None
+
+
 class Segmenting:
-    """The jobs of one scene.
+    """The jobs of one scene, for one worker.
 
     Attributes:
-        started: a job was sent. segmented: a result is on the scene. The run's own signals tell the rest.
+        started: a job was asked for. segmented: a result is on the scene. The run's own signals tell the rest.
+        jobs: those that wait or run, of all panels and scripts.
+        line: those of this instance, in the order of their turns.
     """
 
     def __init__(
@@ -71,24 +99,26 @@ class Segmenting:
         watch: SceneWatch,
         worker: Worker,
         models: Models,
-        proposals: Proposals,
+        kept: KeptResults,
         editor: SegmentEditor | None = None,
     ) -> None:
         self.started: Signal[Run] = Signal()
         self.segmented: Signal[Choice, Segmented] = Signal()
         self.editor = editor
-        self._watch, self._worker, self._models, self._proposals = watch, worker, models, proposals
+        self.jobs, self.line = Jobs(watch.scene), Line()
+        self._watch, self._worker, self._models, self._kept = watch, worker, models, kept
         self._runs: dict[Any, Run] = {}  # by volume node
         watch.removed.connect(self._node_removed)
         watch.closing.connect(self._scene_closing)
 
     def check(self, choice: Choice) -> Checked:
-        """Whether it can be segmented, as far as can be said without the worker."""
+        """Whether it can be segmented, as far as can be said without the worker. Segments that would be replaced and
+        are a person's are no hindrance here: `start` refuses, and the host asks."""
         return checked(lambda: self._prepare(choice))
 
     def run_of(self, volume_node: Any) -> Run | None:
-        """The job that is at the volume, of whichever panel or script."""
-        return _busy.get(volume_node)
+        """The job that waits for the volume or is at it, of whichever panel or script."""
+        return self.jobs.of(volume_node)
 
     def estimate(self, choice: Choice) -> Run:
         """Ask the worker what it would take; the run's outcome is an `Estimate`, a refusal too.
@@ -98,50 +128,52 @@ class Segmenting:
         """
         volume, about, card = self._prepare(choice, busy_is_fine=True)
         run = Run(self._worker, "preflight", f"estimate for {_title(choice, card)}", Estimate.from_data)
-        self._send(run, {"for": "segment"}, choice, volume, about, card)
+        seen = glimpse_fields(volume.array, volume.ijk_to_ras, volume.modality, **_named(choice, volume))
+        run.start({"for": "segment", "glimpse": seen, **_where(choice, about, card)})
         return run
 
     def start(self, choice: Choice) -> Run:
-        """Segment; the run's outcome is `Segmented`.
+        """Segment, when its turn comes; the run's outcome is `Segmented`. Until then nothing is taken of the volume.
 
         Raises:
+            PreciousError: segments that a person made or accepted would be replaced; ask, then choose `overwrite`.
             APFormerError: it cannot be segmented, as `check` says.
-            JobError: no worker can be started.
         """
-        volume, about, card = self._prepare(choice)
-        stamp = _stamp(choice, about)
+        _, _, card = self._prepare(choice)
+        lost = self._precious(choice, card)
+        if lost and not choice.overwrite:
+            raise PreciousError(choice.segmentation_node.GetName(), lost)
+        sent = _Sent()
 
         def finish(data: dict[str, Any]) -> Segmented:
-            done = self._write(choice, about, data, changed=_stamp(choice, about) != stamp)
+            done = self._write(run, choice, data, sent, lost)
             self._models.timings.note(f"{card.name} {card.version}", done.seconds)
+            self._worker.aside(self._models.timings.keep, lambda *_: None)  # a file is written and flushed
             self.segmented.emit(choice, done)
             return done
 
         run = Run(self._worker, "segment", _title(choice, card), finish)
         self._occupy(choice.volume_node, run)
-        try:
-            self._send(run, {}, choice, volume, about, card)
-        except BaseException:
-            self._release(choice.volume_node, run)
-            raise
+        self.line.add(run, lambda: self._begin(run, choice, sent))
         self.started.emit(run)
         return run
 
     def start_file(self, source: Path, labels: Path, model: str, device: str = "auto") -> Run:
-        """Segment an image file or DICOM folder; the run's outcome is what the worker tells of it. The file `labels`
-        is written by the worker; nothing on the scene changes.
+        """Segment an image file or DICOM folder, when its turn comes; the run's outcome is what the worker tells of it.
+        The file `labels` is written by the worker; nothing on the scene changes.
 
         Raises:
-            BundleError: there is no such model. JobError: no worker can be started.
+            BundleError: there is no such model.
         """
         card = self._models.find(model)
         run = Run(self._worker, "segment", f"{source.name} with {card.name} {card.version}", dict)
-        outputs = {"labels": str(labels)}
-        run.start({"image": str(source), "outputs": outputs, "model": str(card.directory), "device": device})
+        fields = {"image": str(source), "outputs": {"labels": str(labels)}, "model": str(card.directory)}
+        self.jobs.add(run)
+        self.line.add(run, lambda: run.start({**fields, "device": device}))
         return run
 
     def cancel_all(self) -> None:
-        for run in list(self._runs.values()):
+        for run in reversed(self.line.runs):  # those that wait first, or they would begin
             run.cancel()
 
     def stop(self) -> None:
@@ -149,6 +181,8 @@ class Segmenting:
         self._watch.removed.disconnect(self._node_removed)
         self._watch.closing.disconnect(self._scene_closing)
         self._abandon_all("The program is being closed.")
+        self.cancel_all()
+        self.jobs.stop()
 
     def _prepare(self, choice: Choice, busy_is_fine: bool = False) -> tuple[Volume, About, Card]:
         if self._watch.is_closing:
@@ -157,7 +191,7 @@ class Segmenting:
         card = self._models.find(choice.model)
         check_fits(card, volume, choice.volume_node.GetName())
         check_place(choice)
-        if choice.volume_node in _busy and not busy_is_fine:
+        if not busy_is_fine and self.jobs.of(choice.volume_node) is not None:
             raise InputError(
                 f"{choice.volume_node.GetName()} is being segmented already.",
                 "Two jobs would write over each other's results.",
@@ -165,46 +199,72 @@ class Segmenting:
             )
         return volume, about, card
 
-    def _send(
-        self, run: Run, extra: Mapping[str, Any], choice: Choice, volume: Volume, about: About, card: Card
-    ) -> None:
-        folder = None
+    @staticmethod
+    def _precious(choice: Choice, card: Card) -> dict[str, str]:
+        target = choice.segmentation_node
+        return {} if target is None else precious(target, card.labels)
+
+    def _begin(self, run: Run, choice: Choice, sent: _Sent) -> None:
+        """Its turn: hand the voxels over as they are now. Raises APFormerError for what became impossible meanwhile."""
+        volume, about, card = self._prepare(choice, busy_is_fine=True)
         try:
             folder = self._worker.folder()
-            fields = array_fields(
-                folder,
-                volume.array,
-                volume.ijk_to_ras,
-                volume.modality,
-                picture=volume.source.kind == "picture",
-                maps=choice.maps,
-            )
         except OSError as error:
-            if folder is not None:
-                self._worker.discard(folder)
-            raise OutputError(
-                f"The image could not be handed to the worker ({error.strerror}).",
-                "The folder for temporary files is full or cannot be written.",
-                "Free some disk space, then try again.",
-            ) from error
-        place = {} if about.roi is None else {"roi": about.roi}
-        run.start({**extra, **fields, **place, "model": str(card.directory), "device": choice.device}, folder)
+            raise not_handed_over(error) from error
 
-    def _write(self, choice: Choice, about: About, data: Mapping[str, Any], changed: bool) -> Segmented:
-        result = read_result(data, {"roi": about.roi} if about.roi else {})
+        def write() -> dict[str, Any]:
+            try:
+                fields = array_fields(
+                    folder, volume.array, volume.ijk_to_ras, volume.modality, maps=choice.maps, **_named(choice, volume)
+                )
+            except OSError as error:
+                raise not_handed_over(error) from error
+            return {**fields, **_where(choice, about, card)}
+
+        def stamp() -> int | None:
+            sent.stamp = _stamp(choice, about)
+            return sent.stamp
+
+        sent.about = about
+        run.hand_over(write, folder, stamp)
+
+    def _write(
+        self, run: Run, choice: Choice, data: Mapping[str, Any], sent: _Sent, agreed: Mapping[str, str]
+    ) -> Segmented:
+        about = sent.about
+        result, kept = read_result(data, {"roi": about.roi} if about.roi else {})
         warnings = [*about.notes, *data.get("warnings", ())]
-        name = choice.volume_node.GetName()
-        if changed:
+        name, target = choice.volume_node.GetName(), choice.segmentation_node
+        if _stamp(choice, about) != sent.stamp:
             warnings.append(f"{name} was changed meanwhile; the result is that of the voxels as they were before.")
-        target = choice.segmentation_node
         if target is not None and target.GetScene() is not self._watch.scene:
             warnings.append(f"{target.GetName()} was removed meanwhile; the result is in a new segmentation.")
             choice = replace(choice, segmentation_node=None)
+        elif target is not None:
+            came = {one: why for one, why in precious(target, result.labels).items() if one not in agreed}
+            if came:
+                told = ", ".join(f"{one} was {why}" for one, why in came.items())
+                warnings.append(f"In {target.GetName()} {told} meanwhile; the result is in a new segmentation.")
+                choice, agreed = replace(choice, segmentation_node=None), {}
         written = self._place(choice, about.frame, result)
-        self._proposals.keep(written.segmentation_node, choice.volume_node, result)
-        seconds = float(data.get("seconds") or 0.0)
-        unique = tuple(dict.fromkeys(warnings))
-        return Segmented(written, data.get("volumes_ml", {}), str(data.get("device", "")), seconds, unique)
+        set_places(written.segmentation_node, data.get("places"))
+        prime_counts(written.segmentation_node, written.segment_ids, data.get("structures", {}))
+        lost = {one: why for one, why in agreed.items() if one in written.replaced}
+        if lost:
+            warnings.append(_told_lost(lost, written.undoable))
+        folder = run.keep_folder()
+        if folder is not None and kept is not None:
+            self._kept.keep(written.segmentation_node, choice.volume_node, replace(kept, folder=folder))
+            self._worker.aside(lambda: (folder / IMAGE).unlink(missing_ok=True), lambda *_: None)
+        return Segmented(
+            written,
+            data.get("volumes_ml", {}),
+            str(data.get("device", "")),
+            float(data.get("seconds") or 0.0),
+            tuple(dict.fromkeys(warnings)),
+            _boxes(data.get("structures", {})),
+            lost,
+        )
 
     def _place(self, choice: Choice, frame: int | None, result: Result) -> Written:
         """Write it to the scene; that of a frame also to the sequence of segmentations."""
@@ -217,13 +277,13 @@ class Segmenting:
         return written
 
     def _occupy(self, node: Any, run: Run) -> None:
-        _busy[node] = self._runs[node] = run
+        self._runs[node] = run
         run.ended.connect(lambda run: self._release(node, run))
+        self.jobs.add(run, node)
 
     def _release(self, node: Any, run: Run) -> None:
-        for runs in (_busy, self._runs):
-            if runs.get(node) is run:
-                del runs[node]
+        if self._runs.get(node) is run:
+            del self._runs[node]
 
     def _node_removed(self, node: Any) -> None:
         run = self._runs.get(node)
@@ -241,29 +301,48 @@ class Segmenting:
 
     def _abandon_all(self, what: str) -> None:
         why = APFormerError(what, "The job was cancelled.", "Load the image again to segment it.")
-        for run in list(self._runs.values()):
+        for run in [run for run in reversed(self.line.runs) if run in self._runs.values()]:
             run.abandon(why)
 
 
-def read_result(data: Mapping[str, Any], parameters: Mapping[str, Any]) -> Result:
-    """The worker's result for the scene.
+def read_result(data: Mapping[str, Any], parameters: Mapping[str, Any]) -> tuple[Result, Kept]:
+    """The worker's result for the scene, without its maps, and its files.
 
     Raises:
-        InputError: its files cannot be read.
+        InputError: they cannot be read.
     """
     paths = {name: Path(path) for name, path in data["paths"].items()}
-    try:
-        arrays = {name: np.load(path, allow_pickle=False) for name, path in paths.items()}
-        report = json.loads(paths["labels"].with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(
-            f"The result could not be read ({type(error).__name__}).",
-            "Its files were removed or damaged before they could be shown.",
-            "Segment again; if it happens again, check that the disk is not full.",
-        ) from error
+    places = data.get("parts", {})
     labels = tuple(Label.from_fields(Fields(item, "the result's labels")) for item in data["labels"])
-    provenance = Provenance.from_report(report.get("provenance", {}), parameters)
-    return Result(arrays.pop("labels"), labels, provenance, arrays)
+    provenance = Provenance.from_report(data.get("provenance", {}), parameters)
+    part = read_part(paths["labels"], places.get("labels", {}), mapped=True)
+    model = f"{provenance.model} {provenance.model_version}"
+    return Result(part, labels, provenance), Kept(model, labels, paths["labels"].parent, paths, places)
+
+
+def _named(choice: Choice, volume: Volume) -> dict[str, Any]:
+    return {"picture": volume.source.kind == "picture", "name": choice.volume_node.GetName() or ""}
+
+
+def _where(choice: Choice, about: About, card: Card) -> dict[str, Any]:
+    """The fields that say with what, where and on what."""
+    place = {} if about.roi is None else {"roi": about.roi}
+    return {**place, "model": str(card.directory), "device": choice.device}
+
+
+def _boxes(structures: Mapping[str, Mapping[str, Any]]) -> dict[str, Box]:
+    found = {}
+    for name, told in structures.items():
+        if told.get("box"):
+            i, j, k = ((int(start), int(stop)) for start, stop in told["box"])
+            found[name] = i, j, k
+    return found
+
+
+def _told_lost(lost: Mapping[str, str], undoable: bool) -> str:
+    told = ", ".join(f"{name}, which was {why}" for name, why in lost.items())
+    back = "Undo in the Segment Editor brings back what was there." if undoable else "It cannot be undone."
+    return f"Replaced: {told}. {back}"
 
 
 def _title(choice: Choice, card: Card) -> str:

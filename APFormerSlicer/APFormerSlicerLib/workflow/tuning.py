@@ -24,7 +24,7 @@ from .training import Trained, Training
 from .versions import Versions
 from .wording import Checked, checked
 
-# Where an unfinished training is, as in apformer.finetuning.folder, which loads SimpleITK.
+# Where an unfinished training is, as in apformer.finetuning.folder, which loads more.
 _TRAININGS, _PLAN = "trainings", "plan.json"
 
 
@@ -158,20 +158,33 @@ class Tuning:
         if self.training is not None:
             self.training.run.cancel()
 
-    def adopt(self, trained: Trained) -> None:
-        """Make the new version the active one.
+    def require_trained(self) -> Trained:
+        """What the last training left; raises ConfigError when there is nothing to decide on."""
+        trained = None if self.training is None else self.training.trained
+        if trained is None:
+            raise ConfigError(
+                "There is no new version to decide on.",
+                "No training was finished since the program was started.",
+                "Fine-tune first; earlier versions are in the list of versions.",
+            )
+        return trained
+
+    def adopt(self, trained: Trained | None = None) -> None:
+        """Make the new version the active one; by default that of the last training.
 
         Raises:
-            BundleError: it was removed, or is unsound. OutputError: nothing changed.
+            ConfigError: there is none. BundleError: it was removed, or is unsound. OutputError: nothing changed.
         """
+        trained = trained or self.require_trained()
         self._versions.adopt(trained.reference, "adopted by the user after fine-tuning")
 
-    def keep_old(self, trained: Trained) -> None:
+    def keep_old(self, trained: Trained | None = None) -> None:
         """Leave active what was active before; the new version is kept.
 
         Raises:
-            BundleError: nothing was active before. OutputError: nothing changed.
+            ConfigError: nothing was trained. BundleError: nothing was active before. OutputError: nothing changed.
         """
+        trained = trained or self.require_trained()
         name = trained.reference.partition("@")[0]
         active = next((row for row in self._versions.rows(name) if row.active), None)
         if active is not None and active.card.reference == trained.reference:

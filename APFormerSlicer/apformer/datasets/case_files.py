@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
+from .. import steps
 from ..bundles.labels import Label
 from ..errors import OutputError
 from ..files import atomic_path, nifti, nrrd, read_volume, write_labels
@@ -19,6 +19,8 @@ from ..volume import Source, Volume
 from .case import SiteCase, StoredImage
 from .identity import file_hash, voxel_hash
 
+# What long work on a case is at; see `steps`.
+STORING, PROVING, LABELLING = "storing the image", "reading it back to prove it", "storing the labels"
 NIFTI_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
 
@@ -42,6 +44,7 @@ def write_case_image(folder: Path, volume: Volume, hashed: str) -> StoredImage:
         OutputError: the folder cannot be written, or what was read back differs.
     """
     path = folder / f"image{_suffix_for(volume)}"
+    steps.begin(STORING)
     with atomic_path(path) as temporary:
         if path.suffix == ".png":
             _write_picture(temporary, volume)
@@ -51,6 +54,7 @@ def write_case_image(folder: Path, volume: Volume, hashed: str) -> StoredImage:
             nrrd.write(temporary, volume, {})
         else:
             nifti.write(temporary, volume, {})
+    steps.begin(PROVING)
     again = read_volume(path)
     if not same_grid(again, volume) or again.channels != volume.channels or voxel_hash(again) != hashed:
         raise OutputError(
@@ -78,6 +82,7 @@ def write_case_labels(folder: Path, number: int, labels: Volume, image: StoredIm
         OutputError: the folder cannot be written, or the disk is full.
     """
     path = folder / f"labels-{number}{suffix_of(image.file)}"
+    steps.begin(LABELLING)
     plain = replace(labels, array=labels.array.astype(np.uint8), source=Source(None), notes=())
     write_labels(path, plain, table, reference=plain)
     return path
@@ -117,6 +122,8 @@ def _suffix_for(volume: Volume) -> str:
 
 
 def _write_picture(path: Path, volume: Volume) -> None:
+    import SimpleITK as sitk
+
     slice_ = volume.array[..., 0, :, :]
     pixels = slice_ if slice_.ndim == 2 else np.moveaxis(slice_, 0, -1)
     itk_files.write_image(sitk.GetImageFromArray(np.ascontiguousarray(pixels), isVector=pixels.ndim == 3), path)
@@ -124,6 +131,8 @@ def _write_picture(path: Path, volume: Volume) -> None:
 
 def _write_channels(path: Path, volume: Volume) -> None:
     """Several channels as the components of each voxel."""
+    import SimpleITK as sitk
+
     placed = itk_files.image_of(np.zeros(volume.spatial_shape, np.uint8), volume.ijk_to_ras)
     image = sitk.GetImageFromArray(np.ascontiguousarray(np.moveaxis(volume.array, 0, -1)), isVector=True)
     image.CopyInformation(placed)

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
 from ..errors import InputError
 from ..files import itk, nifti, read_volume, suffix_of
@@ -48,5 +47,7 @@ def stack_channels(paths: Sequence[Path]) -> Volume:
 
 def write_channels_nifti(path: Path, volume: Volume) -> None:
     """(C, k, j, i) as NIfTI with the channels along the fourth axis, as Decathlon has them."""
+    import SimpleITK as sitk
+
     channels = [itk.image_of(channel, volume.ijk_to_ras) for channel in volume.array]
     itk.write_image(sitk.JoinSeries(channels), path)

@@ -79,7 +79,7 @@ def _completed(image: Any) -> Any:
 
 
 def _build(images: list[Any], labels: Volume, definitions: Sequence[Label], provenance: Mapping[str, str]) -> Any:
-    import highdicom as hd
+    hd = _highdicom()
 
     algorithm = hd.AlgorithmIdentificationSequence(
         name=provenance.get("model", "APFormer"),
@@ -116,7 +116,7 @@ def _build(images: list[Any], labels: Volume, definitions: Sequence[Label], prov
 
 
 def _describe(number: int, label: Label, algorithm: Any) -> Any:
-    import highdicom as hd
+    hd = _highdicom()
 
     description = hd.seg.SegmentDescription(
         segment_number=number,
@@ -141,6 +141,23 @@ def _plain(text: str) -> str:
 
 
 def _concept(code: Code) -> Any:
-    import highdicom as hd
+    hd = _highdicom()
 
     return hd.sr.CodedConcept(value=code.value, scheme_designator=code.scheme, meaning=_plain(code.meaning))
+
+
+def _highdicom() -> Any:
+    """The package, which Slicer does not bring; its own exporter writes DICOM segmentations there.
+
+    Raises:
+        OutputError: it is not installed.
+    """
+    try:
+        import highdicom
+    except ImportError as error:
+        raise OutputError(
+            "A DICOM segmentation cannot be written: the package highdicom is not installed.",
+            "Nothing was written.",
+            "Write .seg.nrrd or .nii.gz instead; in Slicer, export the segmentation to the DICOM database.",
+        ) from error
+    return highdicom

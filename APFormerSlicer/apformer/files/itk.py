@@ -1,14 +1,20 @@
-"""SimpleITK images to volumes and back. ITK's world is LPS; a Volume's is RAS."""
+"""SimpleITK images to volumes and back. ITK's world is LPS; a Volume's is RAS.
+
+SimpleITK is imported where it is used: it takes a moment to load, in a window that shows a data set.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import SimpleITK as sitk
 
 from ..errors import InputError, OutputError
 from .formats import damaged, four_dimensional
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 LPS_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # its own inverse
 
@@ -19,6 +25,8 @@ def read_image(path: Path) -> sitk.Image:
     Raises:
         InputError: damaged, or more than three dimensions.
     """
+    import SimpleITK as sitk
+
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
@@ -38,6 +46,8 @@ def read_image(path: Path) -> sitk.Image:
 
 def array_of(image: sitk.Image) -> np.ndarray:
     """(k, j, i), or (C, k, j, i) for vector voxels; a 2D image becomes one slice."""
+    import SimpleITK as sitk
+
     array = sitk.GetArrayFromImage(image)
     if image.GetNumberOfComponentsPerPixel() > 1:
         array = np.ascontiguousarray(np.moveaxis(array, -1, 0))
@@ -62,6 +72,8 @@ def flip_lps_ras(matrix: np.ndarray) -> np.ndarray:
 
 def image_of(array: np.ndarray, ijk_to_ras: np.ndarray) -> sitk.Image:
     """(k, j, i) on its grid, ready to write."""
+    import SimpleITK as sitk
+
     image = sitk.GetImageFromArray(np.ascontiguousarray(array))
     lps = flip_lps_ras(ijk_to_ras)
     columns = [split_step(lps[:3, axis]) for axis in range(3)]
@@ -95,6 +107,8 @@ def split_step(step: np.ndarray) -> tuple[float, np.ndarray]:
 
 def write_image(image: sitk.Image, path: Path, *, compress: bool = True) -> None:
     """Raises OutputError when ITK cannot write (it does not say why; a full disk is the usual reason)."""
+    import SimpleITK as sitk
+
     try:
         sitk.WriteImage(image, str(path), useCompression=compress)
     except RuntimeError as error:

@@ -15,6 +15,7 @@ from typing import IO, Literal
 
 import numpy as np
 
+from .. import steps
 from ..errors import InputError, OutputError
 from ..volume import Source, Volume
 from .formats import damaged, four_dimensional
@@ -205,7 +206,8 @@ def write(path: Path, volume: Volume, provenance: Mapping[str, str]) -> None:
 
 def _put(stream: gzip.GzipFile | IO[bytes], header: np.ndarray, voxels: np.ndarray) -> None:
     stream.write(header.tobytes() + bytes(4))  # no extensions
-    for slab in voxels:
+    for number, slab in enumerate(voxels):
+        steps.at(number / len(voxels))
         stream.write(slab.tobytes())
 
 

@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from .. import steps
 from ..errors import OutputError
 from ..volume import Source, Volume
 from . import itk
@@ -308,7 +309,8 @@ def write_voxels(
     ]
     with path.open("wb") as file:
         file.write(("\n".join(lines) + "\n\n").encode("utf-8"))
-        for piece in _packed((slab.astype(dtype, copy=False) for slab in stored), level):
+        for number, piece in enumerate(_packed((slab.astype(dtype, copy=False) for slab in stored), level)):
+            steps.at(min(1.0, number / len(stored)))
             file.write(piece)
 
 

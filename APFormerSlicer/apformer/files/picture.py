@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
 from ..errors import OutputError
 from ..memory import require_memory
@@ -88,6 +87,8 @@ def write(path: Path, array: np.ndarray) -> None:
     Raises:
         OutputError: several slices, or values that are not whole numbers from 0 to 65535.
     """
+    import SimpleITK as sitk
+
     if array.shape[0] != 1:
         raise OutputError(
             f"{array.shape[0]} slices do not fit into a PNG.", "A PNG holds one slice.", "Write .nii.gz or .nrrd."

@@ -30,15 +30,32 @@ def choose_device(text: str = "auto") -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         index = int(text[5:] or 0)
         if index >= count:
-            raise DeviceError(
-                f"The device {text} is not there: {count} CUDA devices were found.",
-                "Nothing was computed.",
-                "Use --device auto or cpu; for a GPU, check its driver (nvidia-smi) and that torch has CUDA.",
-            )
+            raise _without_cuda(text, count)
         return torch.device("cuda", index)
     if text == "mps" and not _has_mps():
-        raise DeviceError("The device mps is not there.", "Nothing was computed.", "Use --device auto or cpu.")
+        raise DeviceError(
+            "The device mps is not there: it is the GPU of Apple's own processors, in macOS from 12.3.",
+            "Nothing was computed.",
+            "Choose the device auto or cpu.",
+        )
     return torch.device(text)
+
+
+def _without_cuda(text: str, count: int) -> DeviceError:
+    """What a CUDA device lacks: a torch for it, a driver, or a GPU of that number."""
+    if torch.version.cuda is None:
+        lacks = f"the installed torch {torch.__version__} was built without CUDA."
+        remedy = (
+            "Choose the device auto or cpu; for a GPU of NVIDIA install torch with CUDA, in Slicer by PyTorch Utils."
+        )
+    elif count == 0:
+        lacks = f"torch has CUDA {torch.version.cuda}, but found no GPU of NVIDIA, or no driver for it."
+        remedy = "Choose the device auto or cpu; for the GPU, install or repair its driver: nvidia-smi must list it."
+    else:
+        names = ", ".join(f"cuda:{number}" for number in range(count))
+        lacks = f"this computer has {names}."
+        remedy = "Choose one of these, auto or cpu."
+    return DeviceError(f"The device {text} is not there: {lacks}", "Nothing was computed.", remedy)
 
 
 def _has_mps() -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..bundles import Bundle
 from ..errors import InputError
 from ..values import doubtful_ct
@@ -18,13 +20,13 @@ def check_fit(volume: Volume, bundle: Bundle, whole: Volume | None = None) -> li
     """Warnings about using `bundle` on `volume`.
 
     Args:
-        whole: the image that `volume` was cut out of, if it was.
+        whole: the image that `volume` was cut out of, if it was; its values and extent are judged.
 
     Raises:
         InputError: the image cannot be segmented at all, or not by this model.
     """
     check_image(volume, whole=whole)
-    name = str(volume.source.path or "The image")
+    name = volume.source.title
     if volume.channels != bundle.channels:
         raise InputError(
             f"{name} has {volume.channels} channels; the model {bundle.name} expects {bundle.channels}.",
@@ -38,7 +40,8 @@ def check_fit(volume: Volume, bundle: Bundle, whole: Volume | None = None) -> li
             "The network needs neighbouring slices.",
             "Choose a 2D model, or pass the whole volume.",
         )
-    return [*_modality_warnings(volume, bundle), *_field_of_view_warnings(volume, bundle)]
+    seen = volume if whole is None else whole  # a crop may hold no air, or nothing but bone
+    return [*_modality_warnings(seen, bundle), *_field_of_view_warnings(volume, bundle)]
 
 
 def _modality_warnings(volume: Volume, bundle: Bundle) -> list[str]:
@@ -51,7 +54,7 @@ def _modality_warnings(volume: Volume, bundle: Bundle) -> list[str]:
         return []
     sample = volume.array.reshape(-1)
     sample = sample[:: max(1, sample.size // 100_000)]
-    lowest = float(sample.min())
+    lowest = float(sample.min(where=np.isfinite(sample), initial=0))
     if bundle.modality == "MR" and lowest < AIR_BELOW:
         return [
             f"The values (down to {lowest:g}) look like CT, the model {bundle.name} was trained on MR: "

@@ -12,11 +12,15 @@ a host with its own process class (Qt's QProcess) uses `Conversation`, which onl
 each other, and a fine-tuning takes minutes to hours: a host gives it a client, and thus a worker, of its own.
 """
 
-from .aio import AsyncJobClient
+from typing import TYPE_CHECKING, Any
+
 from .arrays import array_fields
 from .client import JobClient
 from .conversation import Conversation, JobState
 from .messages import Event, JobCancelledError, JobError
+
+if TYPE_CHECKING:
+    from .aio import AsyncJobClient
 
 __all__ = [
     "AsyncJobClient",
@@ -28,3 +32,12 @@ __all__ = [
     "JobState",
     "array_fields",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """asyncio takes 30 to 50 ms to load, and a host with a window has no use for it."""
+    if name == "AsyncJobClient":
+        from .aio import AsyncJobClient
+
+        return AsyncJobClient
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,6 +14,7 @@ from typing import BinaryIO
 from ..allocator import keep_freed
 from .logs import LogFolder
 from .messages import Event
+from .priority import raise_to_normal
 from .processes import lead_own_group, leave
 from .worker import Worker
 
@@ -24,6 +25,7 @@ def main(words: Sequence[str] | None = None) -> int:
     options = parser.parse_args(words)
     keep_freed()
     lead_own_group()
+    raise_to_normal()  # before there are other threads: on Linux each has a priority of its own
     requests, events = claim_streams()
     faulthandler.enable()  # to descriptor 2, which is the log of the job that runs
 

@@ -56,7 +56,7 @@ class JobClient:
         grace_seconds: float = GRACE_SECONDS,
     ) -> None:
         self._logs, self._python, self._environment = logs, python, environment
-        self._dispatch, self._grace = dispatch, grace_seconds
+        self.dispatch, self._grace = dispatch, grace_seconds
         self._lock = threading.RLock()
         self._talk = Conversation()
         self._listeners: dict[str, Listener] = {}
@@ -220,7 +220,7 @@ class JobClient:
     def _tell(self, told: list[_Told]) -> None:
         for event, listener, over in told:
             if listener is not None:
-                _guarded(self._dispatch, partial(_guarded, listener, event))
+                _guarded(self.dispatch, partial(_guarded, listener, event))
             if over is not None:
                 over.set()
 

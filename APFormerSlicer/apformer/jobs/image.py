@@ -10,9 +10,13 @@ from ..errors import InputError
 from .messages import Fields, RequestError
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from ..part import Part
     from ..volume import Volume
 
 MODALITIES = 20  # characters; DICOM's have two
+NAMES = 500  # characters of what a user calls an image; longer ones are cut
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Image:
     Attributes:
         path: an image file, a DICOM folder, or a `.npy` file where `ijk_to_ras` is given.
         series: which series of a DICOM folder.
-        ijk_to_ras, modality, picture: what a `.npy` file cannot tell; see `arrays.array_fields`.
+        ijk_to_ras, modality, picture, name: what a `.npy` file cannot tell; see `arrays.array_fields`.
     """
 
     path: Path
@@ -30,6 +34,7 @@ class Image:
     ijk_to_ras: list[list[float]] | None = None
     modality: str | None = None
     picture: bool = False
+    name: str = ""
 
     @staticmethod
     def parse(fields: Fields) -> Image:
@@ -45,10 +50,10 @@ class Image:
             array.matrix("ijk_to_ras"),
             array.optional_text("modality"),
             array.flag("picture"),
+            (array.optional_text("name") or "")[:NAMES],
         )
         array.close()
-        if len(image.modality or "") > MODALITIES:
-            raise RequestError(f"The request ({fields.job}) has a 'modality' of more than {MODALITIES} characters.")
+        check_modality(image.modality, fields.job)
         return image
 
     def read(self) -> Volume:
@@ -68,13 +73,53 @@ class Image:
 
         from ..volume import Source, Volume
 
-        try:
-            array = np.load(self.path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(
-                f"The array {self.path} could not be read ({type(error).__name__}).",
-                "There is no image to work on.",
-                "Send it again; if it happens again, check that the disk is not full.",
-            ) from error
-        source = Source(None, kind="picture" if self.picture else "memory")
+        array = load_array(self.path)
+        source = Source(None, kind="picture" if self.picture else "memory", name=self.name)
         return Volume(array, np.array(self.ijk_to_ras), self.modality, source)
+
+
+def check_modality(modality: str | None, job: str) -> None:
+    """Raises RequestError for a modality that cannot be one."""
+    if len(modality or "") > MODALITIES:
+        raise RequestError(f"The request ({job}) has a 'modality' of more than {MODALITIES} characters.")
+
+
+def load_array(path: Path) -> np.ndarray:
+    """The array that a host wrote.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    import numpy as np
+
+    try:
+        array: np.ndarray = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(
+            f"The array {path} could not be read ({type(error).__name__}).",
+            "There is no image to work on.",
+            "Send it again; if it happens again, check that the disk is not full.",
+        ) from error
+    return array
+
+
+@dataclass(frozen=True)
+class PartFile:
+    """A label map that a host wrote with `arrays.part_fields`."""
+
+    path: Path
+    place: dict[str, list[int]]
+
+    @staticmethod
+    def parse(fields: Fields) -> PartFile:
+        """From the section that tells of it."""
+        place = {name: list(fields.counts(name)) for name in ("start_kji", "shape_kji")}
+        part = PartFile(fields.path("file"), place)
+        fields.close()
+        return part
+
+    def read(self) -> Part:
+        """Raises InputError when it cannot be read, or cannot be there."""
+        from ..part import Part
+
+        return Part.at(load_array(self.path), self.place)

@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import APFormerError
 
 LONGEST_LINE = 1 << 20  # bytes; arrays travel as files, so a request is a few hundred
+_LONGEST_AXIS = 1 << 20  # voxels
 CONTROLS = ("cancel", "ping", "shutdown")  # answered at once, even while a job runs
 
 READY, ACCEPTED, PROGRESS, LOG, METRICS = "ready", "accepted", "progress", "log", "metrics"
@@ -265,6 +266,14 @@ class Fields:
             raise self._refused(name, "4 rows of 4 finite numbers")
         return [[float(number) for number in row] for row in rows or ()]
 
+    def counts(self, name: str) -> tuple[int, ...]:
+        """Whole numbers from 0, such as an index or the size of a grid."""
+        self.has(name)
+        values = self._values.get(name)
+        if not isinstance(values, list) or not all(_is_count(value) for value in values):
+            raise self._refused(name, "a list of whole numbers from 0")
+        return tuple(values)
+
     def close(self) -> None:
         """Refuse fields that were not read."""
         unknown = sorted(set(self._values) - self._read)
@@ -279,6 +288,10 @@ def _is_finite(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) < _LARGEST_NUMBER  # False for NaN, and for whole numbers that no float can hold
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LONGEST_AXIS
 
 
 Listener = Callable[[Event], None]

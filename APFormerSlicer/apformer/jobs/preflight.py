@@ -1,6 +1,6 @@
 """Before an image is segmented: where that would run, what memory and time it needs, and a yes or no with the reason.
 
-What is not known is measured on a sample: a piece of the very image.
+What is not known is measured on a sample: a piece of the very image, or of what a `Glimpse` knows of it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from ..inference.predictors import WHOLE_UP_TO, window_slices
 from ..inference.preprocess import model_axes, model_size
 from ..volume import Roi, Source, Volume
 from .footprint import measure
+from .glimpse import Glimpse
+from .priority import slowed
 from .verdict import SLOWEST, Free, Verdict, free_places, needed_places
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ _FLOAT = 4  # bytes
 
 def estimate_segment(
     segmenter: Segmenter,
-    read: Callable[[], Volume],
+    look: Callable[[], Glimpse],
     roi: str | None,
     *,
     check: Callable[[], None] = lambda: None,
@@ -42,7 +44,7 @@ def estimate_segment(
     """What segmenting would take, from a piece of the image as large as one tile, or of a few slices.
 
     Args:
-        read: reads the image; it is timed.
+        look: reads the image, or what is known of it; it is timed.
         roi: as in a `segment` request.
         check: called between the runs of the sample.
         free: bytes that are free on a device.
@@ -50,14 +52,15 @@ def estimate_segment(
     Raises:
         InputError: the image cannot be read or segmented.
     """
-    device = segmenter.device
+    device, bundle = segmenter.device, segmenter.bundle
     free_bytes = free_places(device, free)  # before the image is there: the job will have to hold it too
     started = time.perf_counter()
-    volume = read()
+    glimpse = look()
     reading = time.perf_counter() - started
-    working = volume if roi is None else volume.cropped(Roi.parse(roi, volume))
-    warnings = check_fit(working, segmenter.bundle, volume)
-    sample, samples = sample_of(working, segmenter.bundle)
+    box = None if roi is None else Roi.parse(roi, glimpse.grid)
+    warnings = check_fit(glimpse.seen(box), bundle, glimpse.seen(None))
+    working = glimpse.grid if box is None else glimpse.grid.cropped(box)
+    sample, samples = sample_of(glimpse, box, bundle)
 
     def work() -> None:
         check()
@@ -67,26 +70,27 @@ def estimate_segment(
     low, high = min(footprint.seconds) * samples, max(footprint.seconds) * samples * SLOWEST
     if prunes(segmenter.network):
         high *= 2  # where pruning finds nothing, all is run again without
-    bundle = segmenter.bundle
     image, network = volume_bytes(working, bundle.preprocessing, bundle.channels, len(bundle.labels) + 1)
     needed = needed_places(device, network + footprint.peak_bytes, image)
-    counts = {"images": 1, **_counts(working, segmenter.bundle)}
+    counts = {"images": 1, **_counts(working, bundle)}
     return Verdict(
         describe(device),
         needed,
         free_bytes,
         (reading + low, SLOWEST * reading + high),
         counts,
-        (*volume.notes, *warnings),
+        (*glimpse.grid.notes, *warnings, *slowed()),
     )
 
 
-def sample_of(volume: Volume, bundle: Bundle) -> tuple[Volume, float]:
-    """A piece from the middle of `volume`, one tile (3D) or a few whole slices (2D), and how many of it there are.
+def sample_of(glimpse: Glimpse, roi: Roi | None, bundle: Bundle) -> tuple[Volume, float]:
+    """A piece from the middle of the image, or of `roi`, one tile (3D) or a few whole slices (2D), and how many of it
+    there are.
 
     A faint noise is added: a piece of an image may be of one value, which would be refused.
     """
     settings = bundle.preprocessing
+    volume = glimpse.grid if roi is None else glimpse.grid.cropped(roi)
     change = model_axes(volume, settings)
     size_kji = volume.spatial_shape
     lengths = [size_kji[2 - axis] for axis in change.order]  # voxels along the model's i, j, k
@@ -101,14 +105,16 @@ def sample_of(volume: Volume, bundle: Bundle) -> tuple[Volume, float]:
             pieces = [min(n, max(2, t)) for n, t in zip(lengths, tile, strict=True)]
         samples = float(tiles(model[::-1], settings))
     start, stop = [0, 0, 0], [0, 0, 0]
+    first = (0, 0, 0) if roi is None else roi.start_ijk
     for axis, length, piece in zip(change.order, lengths, pieces, strict=True):
-        start[axis] = (length - piece) // 2
+        start[axis] = first[axis] + (length - piece) // 2
         stop[axis] = start[axis] + piece
-    part = volume.cropped(Roi((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])))
-    array = np.asarray(part.array, np.float32)
+    piece_of_it = Roi((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+    array = np.asarray(glimpse.values_in(piece_of_it), np.float32)
     spread = max(float(np.ptp(array)), 1.0) * 1e-3
     noise = np.random.default_rng(0).normal(0.0, spread, array.shape).astype(np.float32)
-    source = part.source if part.source.kind == "picture" else Source(None, kind=PART)
+    part = glimpse.grid.cropped(piece_of_it)
+    source = part.source if part.source.kind == "picture" else Source(None, kind=PART, name=part.source.title)
     return replace(part, array=array + noise, source=source), samples
 
 

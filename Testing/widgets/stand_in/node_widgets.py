@@ -111,6 +111,7 @@ class qMRMLNodeComboBox(SceneWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(box)
         own(self, _box=box, _shown=[], _current=None, _attributes=[], _filling=False, _model=SortFilterProxyModel())
+        own(self, _leaving=None)
         self.__dict__["_model"].changed.connect(lambda *values: self._refill())
         box.currentIndexChanged.connect(lambda *values: self._chosen(*values))
         box.activated.connect(lambda _index: self.nodeActivated.emit(self.currentNode()))
@@ -119,7 +120,9 @@ class qMRMLNodeComboBox(SceneWidget):
     def _refill(self) -> None:
         """Show the nodes that fit; what was chosen stays chosen, else the first node is where there must be one."""
         scene, box = self.mrmlScene(), self.__dict__["_box"]
-        shown = [node for node in _nodes(scene) if self._fits(node)] if scene is not None else []
+        leaving = self.__dict__["_leaving"]
+        present = [node for node in _nodes(scene) if node is not leaving] if scene is not None else []
+        shown = [node for node in present if self._fits(node)]
         current = self.__dict__["_current"] if self.__dict__["_current"] in shown else None
         if current is None and not self.noneEnabled and shown:
             current = shown[0]
@@ -202,6 +205,7 @@ class qMRMLNodeComboBox(SceneWidget):
     def observe_scene(self, scene: Any) -> None:
         events = slicer.vtkMRMLScene
         self.observe(scene, events.NodeAddedEvent, self._node_added, vtk.VTK_OBJECT)
+        self.observe(scene, events.NodeAboutToBeRemovedEvent, self._node_leaving, vtk.VTK_OBJECT)
         self.observe(scene, events.NodeRemovedEvent, self._node_removed, vtk.VTK_OBJECT)
         for event in (events.EndCloseEvent, events.EndImportEvent, events.EndBatchProcessEvent):
             self.observe(scene, event, lambda *_: self._refill())
@@ -219,11 +223,23 @@ class qMRMLNodeComboBox(SceneWidget):
             self._refill()
             self.nodeAdded.emit(node)
 
+    def _node_leaving(self, _scene: Any, _event: str, node: Any) -> None:
+        """The row goes before the node does. A QComboBox whose current row goes takes the next one, or the last, and
+        the widget tells that this node was chosen; only where there is no row left, nothing is."""
+        rows = self.__dict__["_shown"]
+        if node not in rows:
+            return
+        self.nodeAboutToBeRemoved.emit(node)
+        row, left = rows.index(node), [other for other in rows if other is not node]
+        own(self, _leaving=node)
+        if node is self.__dict__["_current"]:
+            self._choose(left[min(row, len(left) - 1)] if left else None)
+        self._refill()
+
     def _node_removed(self, _scene: Any, _event: str, node: Any) -> None:
         self.stop_observing(node)
-        if node in self.__dict__["_shown"]:
-            self.nodeAboutToBeRemoved.emit(node)
-            self._refill()
+        if node is self.__dict__["_leaving"]:
+            own(self, _leaving=None)
 
     def _follow_name(self, node: Any) -> None:
         if any(node.IsA(kind) for kind in self.nodeTypes):

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..job import Job
 from ..messages import Fields
-from . import benchmark, check, evaluate, finetune, models, preflight, segment
+from . import benchmark, check, evaluate, finetune, models, preflight, segment, store
 
 
 @dataclass(frozen=True)
@@ -32,4 +32,5 @@ HANDLERS: Mapping[str, Handler] = {
     "preflight": Handler(preflight.parse, preflight.run),
     "models": Handler(models.parse, models.run),
     "check": Handler(check.parse, check.run),
+    "store": Handler(store.parse, store.run),
 }

@@ -1,16 +1,19 @@
 """`preflight`: whether a job can run here, where, how long it takes, and why not.
 
-Fields: for ("segment" or "finetune"), then those of that job. What makes the job impossible is a result too, with
-"ok": false; so are problems of a data set, all of which "problems" lists.
+Fields: for ("segment" or "finetune"), then those of that job; of an image that the host holds, "glimpse" may stand in
+place of "array": see `glimpse.glimpse_fields`. What makes the job impossible is a result too, with "ok": false; so are
+problems of a data set, all of which "problems" lists.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...errors import APFormerError
 from ..exits import explain_error
+from ..glimpse import Glimpse
 from ..image import Image
 from ..messages import Fields
 from . import finetune
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 class Segment:
     """A `segment` request that is not made yet."""
 
-    image: Image
+    look: Callable[[], Glimpse]
     model: str
     device: str
     roi: str | None
@@ -42,7 +45,16 @@ def parse(fields: Fields) -> Segment | Finetune:
     if fields.has("outputs"):  # a host may send the very fields of the job
         fields.section("outputs")
     device = fields.text("device", "auto")
-    return Segment(Image.parse(fields), fields.text("model"), device, fields.optional_text("roi"))
+    return Segment(_look(fields), fields.text("model"), device, fields.optional_text("roi"))
+
+
+def _look(fields: Fields) -> Callable[[], Glimpse]:
+    """What gives the image, or what is known of it, when the job runs."""
+    if fields.has("glimpse"):
+        section = fields.section("glimpse")
+        return lambda: Glimpse.parse(section)
+    image = Image.parse(fields)
+    return lambda: Glimpse.of(image.read())
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -64,7 +76,7 @@ def _segment(job: Job, asked: Segment) -> dict[str, Any]:
     job.progress(0.0, "loading the model")
     segmenter = job.warm.segmenter(asked.model, asked.device)
     job.progress(0.3, "trying a piece of the image")
-    return estimate_segment(segmenter, asked.image.read, asked.roi, check=job.check).as_data()
+    return estimate_segment(segmenter, asked.look, asked.roi, check=job.check).as_data()
 
 
 def _finetune(job: Job, asked: Finetune) -> dict[str, Any]:

@@ -1,8 +1,12 @@
 """`segment`: an image to a label map, and maps of uncertainty and of where the network looked.
 
 Fields: image (file or DICOM folder; series) or array {file, ijk_to_ras, modality, picture}; model; device; roi;
-outputs {labels, uncertainty, kept_tokens}, of which the last two may be left out. Outputs that end in .npy hold plain
-arrays (uint8 labels, float32 maps; the image's grid), and a .json beside the labels tells the rest.
+outputs {labels, uncertainty, kept_tokens}, of which the last two may be left out.
+
+Outputs that end in .npy are for hosts, which put them onto a scene without looking at a voxel: each is a plain array
+(labels and kept_tokens uint8, uncertainty float32), cut to the box around what is not 0; "parts" tells where the boxes
+lie, "structures" of each label its voxels and its box, "places" where the network was most unsure. Uncertainty below
+`FAINTEST_SHOWN` is 0 there. A .json beside the labels tells the rest.
 """
 
 from __future__ import annotations
@@ -20,12 +24,16 @@ from ..image import Image
 from ..messages import Fields, RequestError, plain
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import nn
 
     from ...bundles import Bundle
     from ...inference import Result
+    from ...part import Part
     from ...volume import Volume
     from ..job import Job
+
+FAINTEST_SHOWN = 0.05  # half of what hosts show of a map of uncertainty; nearly every voxel has more than 0
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,7 @@ def parse(fields: Fields) -> Arguments:
 def run(job: Job) -> dict[str, Any]:
     from ...commands.cases import Case
     from ...commands.outputs import Task, check_format, check_writable
+    from ...places import uncertain_places
     from ...volume import Roi
 
     asked: Arguments = job.arguments
@@ -67,9 +76,16 @@ def run(job: Job) -> dict[str, Any]:
     roi = None if asked.roi is None else Roi.parse(asked.roi, volume)
     with checked_between_tiles(segmenter.network, job.check):
         result = segmenter.segment(volume, roi=roi, progress=job.progress, **dict.fromkeys(maps, True))
-    job.progress(1.0, "writing")
     report = describe(result, segmenter.bundle, volume, asked.outputs)
-    write(asked.outputs, result, segmenter.bundle, volume, report)
+    parts = cut(asked.outputs, result)
+    if "labels" in parts:
+        report["structures"] = structures(parts["labels"], segmenter.bundle)
+    if "uncertainty" in parts and result.uncertainty is not None:
+        job.progress(1.0, "finding the places to check")
+        found = uncertain_places(result.uncertainty.array, volume.ijk_to_ras)
+        report["places"] = [place.as_dict() for place in found]
+    job.progress(1.0, "writing")
+    write(asked.outputs, parts, result, segmenter.bundle, volume, report)
     return report
 
 
@@ -99,35 +115,78 @@ def describe(result: Result, bundle: Bundle, volume: Volume, paths: dict[str, Pa
     }
 
 
-def write(paths: dict[str, Path], result: Result, bundle: Bundle, volume: Volume, report: dict[str, Any]) -> None:
+def cut(paths: dict[str, Path], result: Result) -> dict[str, Part]:
+    """What goes to .npy files, by its output's name."""
+    import numpy as np
+
+    from ...part import Part
+
+    parts = {}
+    for name in ("labels", *MAPS):
+        if name not in paths or paths[name].suffix != ".npy":
+            continue
+        array = getattr(result, name).array
+        if name == "uncertainty":
+            array = np.where(array >= FAINTEST_SHOWN, array, np.float32(0))
+        parts[name] = Part.of(array.astype(np.uint8) if name == "kept_tokens" else array)
+    return parts
+
+
+def structures(labels: Part, bundle: Bundle) -> dict[str, dict[str, Any]]:
+    """Label name -> its number of "voxels", and the "box" around them as [[i0, i1], [j0, j1], [k0, k1]], half open."""
+    import numpy as np
+    import SimpleITK as sitk
+
+    shapes = sitk.LabelShapeStatisticsImageFilter()
+    if labels.array.size:
+        shapes.Execute(sitk.GetImageFromArray(np.ascontiguousarray(labels.array)))
+    found: dict[str, dict[str, Any]] = {label.name: {"voxels": 0, "box": None} for label in bundle.labels}
+    first = labels.start_kji[::-1]
+    for label in bundle.labels:
+        if shapes.HasLabel(label.value):
+            box = shapes.GetBoundingBox(label.value)
+            ends = zip(first, box[:3], box[3:], strict=True)
+            sides = [[offset + start, offset + start + size] for offset, start, size in ends]
+            found[label.name] = {"voxels": shapes.GetNumberOfPixels(label.value), "box": sides}
+    return found
+
+
+def write(
+    paths: dict[str, Path],
+    parts: dict[str, Part],
+    result: Result,
+    bundle: Bundle,
+    volume: Volume,
+    report: dict[str, Any],
+) -> None:
     """Every file complete or not at all; the labels last, so that all is there when they are."""
     from ...commands.segment import provenance
     from ...files import write_labels, write_scalar
 
     made_by = provenance(bundle, result.device)
+    report["parts"] = {name: part.place() for name, part in parts.items()}
+    report["provenance"] = made_by
     for name in MAPS:
-        if name not in paths:
-            continue
-        if paths[name].suffix == ".npy":
-            _write_array(paths[name], getattr(result, name))
-        else:
+        if name in parts:
+            _write_array(paths[name], parts[name].array)
+        elif name in paths:
             write_scalar(paths[name], getattr(result, name))
     labels = paths["labels"]
-    if labels.suffix == ".npy":
+    if "labels" in parts:
         grid = {"shape_kji": volume.spatial_shape, "ijk_to_ras": volume.ijk_to_ras}
-        _write_json(labels.with_suffix(".json"), {**report, **grid, "provenance": made_by})
-        _write_array(labels, result.labels)
+        _write_json(labels.with_suffix(".json"), {**report, **grid})
+        _write_array(labels, parts["labels"].array)
     else:
         write_labels(labels, result.labels, bundle.labels, reference=volume, provenance=made_by)
 
 
-def _write_array(path: Path, volume: Volume) -> None:
+def _write_array(path: Path, array: np.ndarray) -> None:
     import numpy as np
 
     from ...files import atomic_path
 
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        np.save(stream, volume.array, allow_pickle=False)
+        np.save(stream, array, allow_pickle=False)
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:

@@ -1,0 +1,205 @@
+"""No step of a user's journey looks at a whole volume on the main thread: counted in voxels, not in seconds."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from apformer.datasets import SiteDataset, identity
+from apformer.jobs.messages import LONGEST_LINE, Request
+from apformer.part import Part
+from APFormerSlicerLib.workflow import Choice, Workflow
+from APFormerSlicerLib.workflow.aside import start_aside
+from APFormerSlicerLib.workflow.tally import AT_ONCE
+from headless import redraw
+from passes import Passes, watching
+from workflow_samples import PlayedWorker
+
+SHAPE = (160, 200, 200)  # 6.4 million voxels: more than is counted while a user waits
+WHOLE = int(np.prod(SHAPE))
+BOX = (slice(20, 60), slice(50, 120), slice(60, 130))  # of the result
+identity._SCRYPT["n"] = 2  # slow by design, and needless for made-up patients
+
+
+@dataclass
+class Threaded(PlayedWorker):
+    """A `PlayedWorker` that does work aside in threads, as hosts do, and tells of it when it is asked."""
+
+    calls: queue.SimpleQueue[Callable[[], None]] = field(default_factory=queue.SimpleQueue)
+
+    def aside(self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
+        start_aside(work, done, self.calls.put)
+
+    def deliver(self, condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + 120
+        while not condition():
+            assert time.monotonic() < end
+            try:
+                self.calls.get(timeout=0.1)()
+            except queue.Empty:
+                continue
+
+
+@pytest.fixture
+def a_worker(tmp_path: Path) -> Threaded:
+    (tmp_path / "jobs").mkdir()
+    return Threaded(tmp_path / "jobs")
+
+
+@pytest.fixture
+def a_ct(make_volume_node: Callable[..., Any]) -> Any:
+    return make_volume_node(np.random.default_rng(0).integers(-1000, 1000, SHAPE, dtype=np.int16), "CT")
+
+
+@pytest.fixture
+def passes() -> Iterator[Passes]:
+    with watching(least=WHOLE // 4) as found:
+        yield found
+
+
+def a_result() -> tuple[np.ndarray, np.ndarray]:
+    labels, doubt = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.float32)
+    labels[BOX] = 1
+    labels[30:40, 60:80, 70:90] = 2
+    doubt[BOX] = 0.3
+    doubt[25:45, 60:80, 70:100] = 0.9
+    return labels, doubt
+
+
+def segmented(workflow: Workflow, worker: Threaded, node: Any) -> Any:
+    run = workflow.segmenting.start(Choice(node, "slices", maps=("uncertainty",)))
+    worker.deliver(lambda: bool(worker.asked))
+    labels, doubt = a_result()
+    worker.last.finish(labels, {"uncertainty": doubt})
+    assert run.status == "done", run.error
+    return run.outcome.written.segmentation_node
+
+
+def test_the_watch_sees_what_it_should(a_ct: Any, passes: Passes) -> None:
+    from APFormerSlicerLib.scene import to_volume
+
+    array = to_volume(a_ct).array
+    for look in (lambda: array.min(), lambda: array == 1, lambda: np.isin(array, [1]), lambda: array.astype(np.uint8)):
+        before = len(passes.on_main)
+        look()
+        assert len(passes.on_main) > before
+    before = len(passes.on_main)
+    assert array[::8, ::8, ::8].max() and array[3].max() and len(passes.on_main) == before
+
+
+def test_choosing_checking_and_estimating_look_at_no_voxels_and_write_nothing(
+    a_workflow: Workflow, a_worker: Threaded, a_ct: Any, passes: Passes
+) -> None:
+    state = a_workflow.state
+    state.volume, state.model = a_ct, "slices"
+    a_workflow.volumes()
+    a_workflow.suggestions()
+    assert a_workflow.segmenting.check(a_workflow.choice())[0]
+    a_workflow.segmenting.estimate(a_workflow.choice())
+    assert a_worker.last.job == "preflight" and a_worker.folders == []
+    assert len(Request("1", "preflight", a_worker.last.fields).encode()) < LONGEST_LINE / 4
+    assert passes.seen == []
+
+
+def test_a_volume_is_handed_over_once_and_not_on_the_main_thread(
+    a_workflow: Workflow, a_worker: Threaded, a_ct: Any, passes: Passes
+) -> None:
+    a_workflow.segmenting.start(Choice(a_ct, "slices"))
+    assert passes.on_main == []
+    a_worker.deliver(lambda: bool(a_worker.asked))
+    assert passes.on_main == [] and passes.aside == ["written to a file"]
+    sent = np.load(a_worker.last.fields["array"]["file"], mmap_mode="r")
+    assert sent.shape == SHAPE and sent.dtype == np.int16
+
+
+def test_a_result_is_copied_once_as_large_as_its_box(
+    a_workflow: Workflow, a_worker: Threaded, a_ct: Any, passes: Passes
+) -> None:
+    passes.least = 1000
+    run = a_workflow.segmenting.start(Choice(a_ct, "slices", maps=("uncertainty",)))
+    a_worker.deliver(lambda: bool(a_worker.asked))
+    labels, doubt = a_result()
+    size = Part.of(labels).array.size
+    files = a_worker.last
+    passes.seen.clear()
+    finish_quietly(files, labels, doubt, passes)
+    assert run.status == "done", run.error
+    assert passes.on_main == [f"copied into a node of {size}"]  # labels; maps when they are looked at
+
+
+def finish_quietly(asked: Any, labels: np.ndarray, doubt: np.ndarray, passes: Passes) -> None:
+    """The files of the worker are written by this process here; that is not counted."""
+    tell, told = asked.tell, []
+    asked.tell = lambda kind, **data: told.append((kind, data))
+    asked.finish(labels, {"uncertainty": doubt})
+    passes.seen.clear()
+    (kind, data) = told[0]
+    tell(kind, **data)
+
+
+def test_reviewing_looks_at_no_voxels_and_a_map_is_not_copied(
+    a_workflow: Workflow, a_worker: Threaded, a_ct: Any, passes: Passes
+) -> None:
+    node = segmented(a_workflow, a_worker, a_ct)
+    passes.least = 1000
+    passes.seen.clear()
+    review = a_workflow.reviewing
+    rows = review.rows(node)
+    labels, _ = a_result()
+    for row, value in zip(rows, (1, 2), strict=True):
+        assert row.volume_ml == pytest.approx(np.count_nonzero(labels == value) * 2 / 1000)
+    assert len(review.places(node)) == 1 and review.next_place(node) is not None
+    review.accept(node)
+    review.show_map(node, "uncertainty")
+    assert passes.on_main == []
+    shown = review.map_node(node, "uncertainty")
+    assert shown.GetImageData().GetScalarRange()[1] == pytest.approx(0.9)
+
+
+def test_a_large_segment_that_was_edited_is_counted_aside_and_told(
+    a_workflow: Workflow, a_worker: Threaded, a_ct: Any, passes: Passes
+) -> None:
+    from headless import matrix_of
+
+    node = segmented(a_workflow, a_worker, a_ct)
+    mask = np.ones(SHAPE, np.uint8)
+    assert mask.size > AT_ONCE
+    segment_id = node.GetSegmentation().GetSegmentIdBySegmentName("anterior")
+    redraw(node, segment_id, mask, matrix_of(a_ct))
+    passes.least = 30_000  # less than a slice
+    passes.seen.clear()
+    told: list[Any] = []
+    a_workflow.reviewing.changed.connect(told.append)
+    assert a_workflow.reviewing.rows(node)[0].volume_ml is None and passes.on_main == []
+    a_worker.deliver(lambda: bool(told))
+    assert a_workflow.reviewing.rows(node)[0].volume_ml == pytest.approx(WHOLE * 2 / 1000)
+    assert passes.on_main == []
+
+
+def test_adding_a_case_looks_at_no_voxels_and_packs_none_on_the_main_thread(
+    a_workflow: Workflow, a_worker: Threaded, a_ct: Any, passes: Passes, tmp_path: Path
+) -> None:
+    node = segmented(a_workflow, a_worker, a_ct)
+    a_workflow.collecting.create(tmp_path / "site", a_workflow.models.find("slices"))
+    passes.least = 30_000
+    passes.seen.clear()
+    assert a_workflow.collecting.check(a_ct, node, "P 1") == (True, "")
+    run = a_workflow.collecting.add(a_ct, node, patient="P 1")
+    asked = len(a_worker.asked)
+    a_worker.deliver(lambda: len(a_worker.asked) > asked)
+    assert passes.on_main == [] and "written to a file" in passes.aside
+    assert a_worker.last.job == "store"
+    a_worker.answer()  # the worker's own code
+    assert run.status == "done", run.error
+    (case,) = SiteDataset.open(tmp_path / "site").cases()
+    labels, _ = a_result()
+    assert case.revision is not None and case.revision.counts == {
+        1: int(np.count_nonzero(labels == 1)),
+        2: int(np.count_nonzero(labels == 2)),
+    }
