@@ -53,7 +53,7 @@ class SegmentSection:
         desk.field("region_id", _WHOLE, one_of(lambda: [_WHOLE, *(node.GetID() for node in regions(desk.scene))]))
         desk.field("device", desk.workflow.state.device, one_of([one["value"] for one in DEVICES]))
         desk.field("wanted_maps", list(desk.workflow.state.maps), some_of(tuple(MAPS)))
-        desk.action("segment")(self.start)
+        desk.action("segment", flag)(self.start)
         desk.action("choose_model", one_of(lambda: [one["reference"] for one in desk.state.models]))(self._choose_model)
         desk.on("region_id")(self._choose_region)
         desk.on("device", "wanted_maps")(self._choose_how)
@@ -67,6 +67,7 @@ class SegmentSection:
     def refresh(self, anew: bool = False) -> None:
         """Show what the workflow's state says; for another volume, suggest a model."""
         desk, chosen = self._desk, self._desk.workflow.state
+        desk.state.precious = False  # it was asked about another choice
         if anew or chosen.volume is not self._shown_volume:
             self._shown_volume = chosen.volume
             desk.state.result = None
