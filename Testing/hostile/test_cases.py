@@ -121,13 +121,10 @@ def test_micrometres_read_as_millimetres_are_an_error_with_a_remedy(
     assert not list(tmp_path.iterdir())
 
 
-def test_slices_that_share_a_uid_are_no_copies(run: CommandLine, cases_root: Path, tmp_path: Path) -> None:
-    ran = run(
-        "segment", cases_root / "11-same-sop-uid" / "series", "--model", "hippocampus-mr", "-o", tmp_path / "m.nrrd"
-    )
-    assert ran.status == 0
-    assert "SOPInstanceUID" in ran.err
-    assert read_volume(tmp_path / "m.nrrd").spatial_shape[0] == 12
+def test_slices_that_share_a_uid_are_no_copies(cases_root: Path) -> None:
+    volume = read_volume(cases_root / "11-same-sop-uid" / "series")
+    assert volume.spatial_shape[0] == 12
+    assert any("share a SOPInstanceUID" in note for note in volume.notes)
 
 
 def test_a_localizer_in_a_series_is_left_out_by_name(run: CommandLine, cases_root: Path, tmp_path: Path) -> None:
