@@ -86,8 +86,8 @@ class SiteSection:
 
     def _tell_added(self, run: Run) -> None:
         desk, added = self._desk, run.outcome
+        desk.notices.clear("info")  # that it is being stored
         if added is None:
-            desk.notices.clear("info")
             if run.error is not None:
                 desk.notices.error(run.error)
             return

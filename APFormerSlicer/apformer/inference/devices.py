@@ -44,18 +44,19 @@ def choose_device(text: str = "auto") -> torch.device:
 def _without_cuda(text: str, count: int) -> DeviceError:
     """What a CUDA device lacks: a torch for it, a driver, or a GPU of that number."""
     if torch.version.cuda is None:
-        lacks = f"the installed torch {torch.__version__} was built without CUDA."
+        lacks = f"The installed torch {torch.__version__} was built without CUDA."
         remedy = (
             "Choose the device auto or cpu; for a GPU of NVIDIA install torch with CUDA, in Slicer by PyTorch Utils."
         )
     elif count == 0:
-        lacks = f"torch has CUDA {torch.version.cuda}, but found no GPU of NVIDIA, or no driver for it."
+        lacks = f"The installed torch has CUDA {torch.version.cuda}, but there is no GPU of NVIDIA, or no driver for it."
         remedy = "Choose the device auto or cpu; for the GPU, install or repair its driver: nvidia-smi must list it."
     else:
         names = ", ".join(f"cuda:{number}" for number in range(count))
-        lacks = f"this computer has {names}."
+        lacks = f"This computer has {names}."
         remedy = "Choose one of these, auto or cpu."
-    return DeviceError(f"The device {text} is not there: {lacks}", "Nothing was computed.", remedy)
+    what = f"The device {text} is not there: {count} CUDA devices were found. {lacks}"
+    return DeviceError(what, "Nothing was computed.", remedy)
 
 
 def _has_mps() -> bool:
