@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 import slicer
 from apformer.datasets import COMPLETED, FLAGGED, IN_PROGRESS, SiteDataset, identity
 from apformer.errors import ConfigError, InputError, OutputError
-from apformer.files import read_volume
+from apformer.files import read_volume, write_scalar
+from apformer.volume import Volume
 from APFormerSlicerLib.scene import new_segmentation, to_label_map, to_volume
 from APFormerSlicerLib.workflow import Added, Choice, Workflow
 from bundle_samples import LABELS
@@ -170,6 +172,33 @@ def test_segments_that_the_table_lacks_are_told_and_can_become_labels(
     a_workflow.collecting.add_label("läsion")
     again = add(a_workflow, a_choice.volume_node, a_proposal, patient=PATIENT, correct=True)
     assert again.notes == () and again.case.revision.counts == {1: 8, 3: 1}
+
+
+def test_what_the_file_of_an_image_leaves_open_is_told_before_and_with_a_result_and_of_a_case(
+    a_workflow: Workflow, a_site: SiteDataset, a_worker: PlayedWorker, tmp_path: Path
+) -> None:
+    path = tmp_path / "head.nii"
+    image = np.random.default_rng(0).integers(0, 900, SHAPE).astype(np.int16)
+    write_scalar(path, Volume(image, np.diag([-1.0, -1.0, 2.0, 1.0])))
+    content = bytearray(path.read_bytes())
+    content[252:256] = struct.pack("<hh", 1, 2)  # a qform of the scanner, and a sform that lies elsewhere
+    content[280 + 12 : 280 + 16] = struct.pack("<f", 26.0)
+    path.write_bytes(content)
+    storage = a_workflow.scene.AddNewNodeByClass("vtkMRMLVolumeArchetypeStorageNode")
+    storage.SetFileName(str(path))
+    node = a_workflow.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Head")
+    assert storage.ReadData(node)
+    node.SetAndObserveStorageNodeID(storage.GetID())
+    (note,) = read_volume(path).notes
+
+    estimate = a_workflow.segmenting.estimate(Choice(node, "slices"))
+    a_worker.last.tell("result", ok=False, reason={"what": "", "meaning": "", "remedy": ""})
+    assert estimate.outcome.warnings == (note,)
+    run = a_workflow.segmenting.start(Choice(node, "slices"))
+    a_worker.last.finish(a_block(SHAPE))
+    assert run.outcome.warnings == (note,)
+    added = add(a_workflow, node, run.outcome.written.segmentation_node, patient=PATIENT)
+    assert added.notes == (note,)
 
 
 def test_the_dicom_patient_is_used_where_it_is_known(

@@ -155,8 +155,8 @@ class Collecting:
             raise InputError(
                 "Another case is being stored.", "One is stored after the other.", "Wait a moment, or cancel it."
             )
-        left_out = parcel.left_out
-        run = Run(self._worker, "store", f"storing of {parcel.name}", lambda data: self._stored(data, left_out))
+        notes = parcel.notes
+        run = Run(self._worker, "store", f"storing of {parcel.name}", lambda data: self._stored(data, notes))
         try:
             folder = self._worker.folder()
         except OSError as error:
@@ -239,11 +239,11 @@ class Collecting:
             )
         return Parcel.of(dataset, volume_node, segmentation_node, patient)
 
-    def _stored(self, data: dict[str, Any], left_out: Sequence[str]) -> Added:
+    def _stored(self, data: dict[str, Any], notes: Sequence[str]) -> Added:
         dataset = self.dataset
         if data.get("present"):
             return Added(dataset.case(str(data["present"])), known=True)
-        return Added(dataset.case(str(data["case"])), (*data.get("notes", ()), *left_out))
+        return Added(dataset.case(str(data["case"])), (*data.get("notes", ()), *notes))
 
     def _over(self, run: Run) -> None:
         self.storing = None

@@ -68,12 +68,13 @@ class Parcel:
         return str(self.volume_node.GetName())
 
     @property
-    def left_out(self) -> list[str]:
-        """What is told of segments that are not stored."""
+    def notes(self) -> list[str]:
+        """What is told of the image that is stored, such as what its file leaves open, and of segments that are not."""
+        image = list(self.volume.notes) if self.opened is None else []  # a case's own file is as we wrote it
         segments = _segments(self.segmentation_node)
         matched = set(_matched(segments, self.dataset.labels).values())
         left = [name for name in segments if name not in matched]
-        return [f"Not in the label table, so not stored: {', '.join(left)}."] if left else []
+        return [*image, *([f"Not in the label table, so not stored: {', '.join(left)}."] if left else [])]
 
     def stamp(self) -> tuple[int, tuple[int, ...]]:
         """Changes whenever voxels of the image or of a segment do."""

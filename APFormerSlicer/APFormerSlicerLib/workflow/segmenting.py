@@ -6,7 +6,7 @@ and what the worker found comes cut to what is not 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -72,9 +72,10 @@ class Estimate:
     data: Mapping[str, Any] = field(repr=False)
 
     @staticmethod
-    def from_data(data: Mapping[str, Any]) -> Estimate:
+    def from_data(data: Mapping[str, Any], notes: Sequence[str] = ()) -> Estimate:
+        """`notes`: what the host knows of the image, which will be told with the result too."""
         ok, line = estimate_line(data)
-        return Estimate(ok, line, tuple(data.get("warnings", ())), data)
+        return Estimate(ok, line, tuple(dict.fromkeys([*notes, *data.get("warnings", ())])), data)
 
 
 @dataclass
@@ -127,7 +128,8 @@ class Segmenting:
             APFormerError: as `start`, but a job may be at the volume.
         """
         volume, about, card = self._prepare(choice, busy_is_fine=True)
-        run = Run(self._worker, "preflight", f"estimate for {_title(choice, card)}", Estimate.from_data)
+        title = f"estimate for {_title(choice, card)}"
+        run = Run(self._worker, "preflight", title, lambda data: Estimate.from_data(data, about.notes))
         seen = glimpse_fields(volume.array, volume.ijk_to_ras, volume.modality, **_named(choice, volume))
         run.start({"for": "segment", "glimpse": seen, **_where(choice, about, card)})
         return run
