@@ -121,3 +121,18 @@ def test_the_model_is_downloaded_as_a_bundle(a_page: WebPage, tmp_path: Path) ->
     path = a_page.download("Download the model", tmp_path)
     assert path.suffix == ".zip"
     assert any(name.endswith("models/model.safetensors") for name in zipfile.ZipFile(path).namelist())
+
+
+def test_what_a_person_accepted_is_replaced_only_after_a_question(a_page: WebPage) -> None:
+    a_page.press("3", "a")
+    a_page.page.locator(".segments .status.accepted").nth(1).wait_for()
+    a_page.press("2", "s")
+    agree = a_page.page.get_by_role("button", name="Replace them")
+    agree.wait_for()
+    assert a_page.page.locator(".job").count() == 0
+    agree.click()
+    agree.wait_for(state="hidden")
+    a_page.wait_for_result()
+    a_page.press("3")
+    a_page.page.locator(".segments .status.to-check").nth(1).wait_for()
+    assert a_page.page.locator(".segments tr").count() == len(NAMES)
