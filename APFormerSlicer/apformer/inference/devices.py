@@ -49,7 +49,9 @@ def _without_cuda(text: str, count: int) -> DeviceError:
             "Choose the device auto or cpu; for a GPU of NVIDIA install torch with CUDA, in Slicer by PyTorch Utils."
         )
     elif count == 0:
-        lacks = f"The installed torch has CUDA {torch.version.cuda}, but there is no GPU of NVIDIA, or no driver for it."
+        lacks = (
+            f"The installed torch has CUDA {torch.version.cuda}, but there is no GPU of NVIDIA, or no driver for it."
+        )
         remedy = "Choose the device auto or cpu; for the GPU, install or repair its driver: nvidia-smi must list it."
     else:
         names = ", ".join(f"cuda:{number}" for number in range(count))
