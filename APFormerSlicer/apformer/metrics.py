@@ -7,39 +7,102 @@ Definitions, those of MONAI's metrics and of the Medical Segmentation Decathlon'
 - Distances run between centres of surface voxels, in mm, each to the nearest surface voxel of the other mask.
 - HD95 is the larger of the two directed 95th percentiles; ASSD is the mean over the distances of both directions.
 - Two empty masks have Dice 1; distances are undefined (None) when either mask is empty.
+
+What is absent, one rule for every figure of a set of cases (of which a single case is the smallest):
+
+- A label that no case of the set has in its reference is judged by nobody: its figures are None, shown as "-"; it
+  counts in no mean and decides nothing.
+- Of a label that some case has, the cases without it count too: Dice 1 where nothing was found there, 0 where something
+  was. They have no distances.
+- What was found of a label in cases whose reference has none of it is reported apart, as false positives.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
 
 from .errors import InputError
+from .grid import check_same_grid
+from .label_maps import whole_numbers
 from .volume import Volume
 
 Mask = np.ndarray
 Spacing = tuple[float, float, float]
 
-# Files keep matrices in float32 or as text of six digits; a real difference is far larger.
-MATRIX_TOLERANCE_MM = 1e-3
-# Small differences in spacing add up along an axis; a tenth of a voxel at the far corner does not change a result.
-CORNER_TOLERANCE_VOXELS = 0.1
+
+class Overlap(NamedTuple):
+    """Voxels of one label in one case: in both masks, in the prediction, in the reference."""
+
+    common: int
+    predicted: int
+    reference: int
+
+    @property
+    def dice(self) -> float:
+        """2 |A and B| / (|A| + |B|); 1 when both are empty."""
+        total = self.predicted + self.reference
+        return 2 * self.common / total if total else 1.0
+
+    @staticmethod
+    def of(prediction: Mask, reference: Mask) -> Overlap:
+        """Counted in two masks of one shape; InputError when the shapes differ."""
+        ours, theirs = _as_masks(prediction, reference)
+        counted = (int(np.count_nonzero(mask)) for mask in (ours & theirs, ours, theirs))
+        return Overlap(*counted)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One label over a set of cases, by the rule for what is absent.
+
+    Attributes:
+        case_dice: of each case; mean_dice: their mean; pooled_dice: over all voxels of all cases, so that a case counts
+            by its size. All None when no case has the label in its reference.
+        false_positives: voxels found in the cases whose reference has none; false_positive_cases: how many these are.
+    """
+
+    case_dice: tuple[float | None, ...]
+    mean_dice: float | None
+    pooled_dice: float | None
+    false_positives: int
+    false_positive_cases: int
+
+
+def over_cases(overlaps: Sequence[Overlap]) -> Agreement:
+    """What the cases of a set tell together of one label."""
+    elsewhere = [overlap.predicted for overlap in overlaps if not overlap.reference and overlap.predicted]
+    if not any(overlap.reference for overlap in overlaps):
+        return Agreement((None,) * len(overlaps), None, None, sum(elsewhere), len(elsewhere))
+    case_dice = tuple(overlap.dice for overlap in overlaps)
+    pooled = Overlap(*(sum(counts) for counts in zip(*overlaps, strict=True))).dice
+    return Agreement(case_dice, float(np.mean(case_dice)), pooled, sum(elsewhere), len(elsewhere))
 
 
 @dataclass(frozen=True)
 class LabelScore:
-    """Agreement on one label; distances in mm, None where undefined."""
+    """Agreement on one label in one case; distances in mm, None where undefined."""
 
     name: str
-    dice: float
+    overlap: Overlap
     hd95_mm: float | None
     assd_mm: float | None
     volume_ml: float
     reference_volume_ml: float
+
+    @property
+    def dice(self) -> float | None:
+        """None when the reference has none of the label: nothing judges it."""
+        return self.overlap.dice if self.overlap.reference else None
+
+    @property
+    def false_positive_ml(self) -> float:
+        """What was found although the reference has none of the label; 0 where it has."""
+        return 0.0 if self.overlap.reference else self.volume_ml
 
     @property
     def volume_difference_ml(self) -> float:
@@ -55,8 +118,9 @@ class Evaluation:
 
     @property
     def mean_dice(self) -> float | None:
-        """Mean over the labels; None when there are none."""
-        return float(np.mean([score.dice for score in self.labels.values()])) if self.labels else None
+        """Mean over the labels that the reference has; None when it has none."""
+        judged = [score.dice for score in self.labels.values() if score.dice is not None]
+        return float(np.mean(judged)) if judged else None
 
     def as_dict(self) -> dict[str, object]:
         """The scores, ready for JSON."""
@@ -68,6 +132,7 @@ class Evaluation:
                 "assd_mm": score.assd_mm,
                 "volume_ml": score.volume_ml,
                 "reference_volume_ml": score.reference_volume_ml,
+                "false_positive_ml": score.false_positive_ml,
             }
             for value, score in self.labels.items()
         }
@@ -75,7 +140,7 @@ class Evaluation:
 
 
 def evaluate(prediction: Volume, reference: Volume, names: Mapping[int, str] | None = None) -> Evaluation:
-    """Compare two label maps on the same grid.
+    """Compare two label maps on the same grid, value by value.
 
     Args:
         prediction, reference: label maps (k, j, i), whole numbers.
@@ -85,8 +150,7 @@ def evaluate(prediction: Volume, reference: Volume, names: Mapping[int, str] | N
         InputError: the grids differ, or either is not a label map.
     """
     check_same_grid(prediction, reference)
-    _check_label_map(prediction.array, "prediction")
-    _check_label_map(reference.array, "reference")
+    prediction, reference = whole_numbers(prediction), whole_numbers(reference)
     if not names:
         found = np.union1d(np.unique(prediction.array), np.unique(reference.array))
         names = {int(value): f"label {int(value)}" for value in found if value != 0}
@@ -96,7 +160,7 @@ def evaluate(prediction: Volume, reference: Volume, names: Mapping[int, str] | N
         distances = surface_distances(ours, theirs, reference.spacing_ijk)
         scores[value] = LabelScore(
             name=name,
-            dice=dice(ours, theirs),
+            overlap=Overlap.of(ours, theirs),
             hd95_mm=_hd95(distances),
             assd_mm=_assd(distances),
             volume_ml=int(np.count_nonzero(ours)) * prediction.voxel_volume_ml,
@@ -105,53 +169,17 @@ def evaluate(prediction: Volume, reference: Volume, names: Mapping[int, str] | N
     return Evaluation(scores)
 
 
-def check_same_grid(prediction: Volume, reference: Volume) -> None:
-    """Raise InputError unless both have one channel, the same shape, and the same place in the patient."""
-    for role, volume in (("prediction", prediction), ("reference", reference)):
-        if volume.array.ndim != 3:
-            raise _not_comparable(f"The {role} has {volume.channels} channels.", "A label map has one.")
-    if prediction.spatial_shape != reference.spatial_shape:
-        shapes = f"{prediction.spatial_shape} and {reference.spatial_shape} voxels (k, j, i)"
-        raise _not_comparable(f"The grids differ: {shapes}.", "Voxels cannot be compared one by one.")
-    difference = np.asarray(prediction.ijk_to_ras) - np.asarray(reference.ijk_to_ras)
-    ends = [(0, size - 1) for size in reversed(reference.spatial_shape)]  # of i, j, k
-    corners = np.array([(*corner, 1) for corner in itertools.product(*ends)])
-    drift_mm = float(np.linalg.norm(corners @ difference[:3].T, axis=1).max())
-    allowed_mm = CORNER_TOLERANCE_VOXELS * min(reference.spacing_ijk)
-    # "not <=" refuses NaN too
-    if not np.abs(difference).max() <= MATRIX_TOLERANCE_MM or not drift_mm <= allowed_mm:
-        raise _not_comparable(
-            f"The grids lie up to {drift_mm:.4g} mm apart, or their spacings or directions differ.",
-            "The same voxel is another place in the patient, so agreement would be misjudged.",
-        )
-
-
-def _not_comparable(what: str, meaning: str) -> InputError:
-    remedy = "Compare files made from the same image, or resample one of them onto the other's grid first."
-    return InputError(what, meaning, remedy)
-
-
-def _check_label_map(array: np.ndarray, role: str) -> None:
-    whole = array.dtype.kind in "biu" or (array.dtype.kind == "f" and bool((array == np.rint(array)).all()))
-    if not whole:
-        raise InputError(
-            f"The {role} holds values that are not whole numbers.",
-            "It is an image or a probability map rather than a label map.",
-            "Pass the label map.",
-        )
-
-
 def dice(prediction: Mask, reference: Mask) -> float:
     """2 |A and B| / (|A| + |B|) of two masks of one shape; 1 when both are empty.
 
     Raises:
         InputError: the shapes differ.
     """
-    return pooled_dice([(prediction, reference)])
+    return Overlap.of(prediction, reference).dice
 
 
-def pooled_dice(cases: Iterable[tuple[Mask, Mask]]) -> float:
-    """Dice over all cases together, 2 sum |A and B| / sum (|A| + |B|), so that a case counts by its size.
+def pooled_dice(cases: Iterable[tuple[Mask, Mask]]) -> float | None:
+    """Dice over all cases together, 2 sum |A and B| / sum (|A| + |B|); None when no reference has a voxel.
 
     Args:
         cases: (prediction, reference) masks, one shape per case; taken one at a time.
@@ -159,12 +187,7 @@ def pooled_dice(cases: Iterable[tuple[Mask, Mask]]) -> float:
     Raises:
         InputError: the shapes of a case differ.
     """
-    common = total = 0
-    for prediction, reference in cases:
-        ours, theirs = _as_masks(prediction, reference)
-        common += int(np.count_nonzero(ours & theirs))
-        total += int(np.count_nonzero(ours)) + int(np.count_nonzero(theirs))
-    return 2 * common / total if total else 1.0
+    return over_cases([Overlap.of(*pair) for pair in cases]).pooled_dice
 
 
 def hd95_mm(prediction: Mask, reference: Mask, spacing_ijk: Spacing) -> float | None:
@@ -218,7 +241,11 @@ def surface_distances(prediction: Mask, reference: Mask, spacing_ijk: Spacing) -
 def _as_masks(prediction: Mask, reference: Mask) -> tuple[Mask, Mask]:
     ours, theirs = np.asarray(prediction), np.asarray(reference)
     if ours.shape != theirs.shape:
-        raise _not_comparable(f"The masks have shapes {ours.shape} and {theirs.shape}.", "They cannot be compared.")
+        raise InputError(
+            f"The masks have shapes {ours.shape} and {theirs.shape}.",
+            "They cannot be compared.",
+            "Compare masks of the same image.",
+        )
     return ours.astype(bool, copy=False), theirs.astype(bool, copy=False)
 
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .checks import check_geometry, check_image
+from .checks import check_field_of_view, check_geometry, check_image
 from .errors import InputError
 
 if TYPE_CHECKING:
     from .files.nifti_forms import NiftiForms
 
-__all__ = ["Reorientation", "Roi", "Source", "Volume", "check_geometry", "check_image", "paste"]
+__all__ = ["Reorientation", "Roi", "Source", "Volume", "check_field_of_view", "check_geometry", "check_image", "paste"]
 
 _ENDS = ("LR", "PA", "IS")  # the two ends of each RAS axis, negative end first
 # Any direction that favours no anatomical axis would do: it only decides between axes that are equally close.
@@ -31,8 +31,9 @@ _TIE_BREAKER = np.array([0.8137, 0.5223, 0.2551])
 class Source:
     """Where a volume came from.
 
-    `kind` is "nifti", "nrrd", "mha", "seg.nrrd", "dicom", "picture" or "memory". `dicom_files` has one file per k of
-    the array (or the one multi-frame file) and is empty when the array is no longer on the acquired slices.
+    `kind` is "nifti", "nrrd", "mha", "seg.nrrd", "dicom", "picture", "memory" or "part" (of an image). `dicom_files`
+    has one file per k of the array (or the one multi-frame file) and is empty when the array is no longer on the
+    acquired slices.
     `nifti_forms`: how a NIfTI header placed the voxels, to be written back with a result. `name`: what a user calls an
     image that has no path.
     """

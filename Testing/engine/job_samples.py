@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import queue
+import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -70,6 +71,7 @@ class Host:
         self.stopped = self.worker.serve(self)
 
     def _hear(self, event: Event) -> None:
+        event.encode()  # as the real worker does; what cannot be told raises
         with self._arrived:
             self.events.append(event)
             self._arrived.notify_all()
@@ -90,3 +92,42 @@ def run_here(kind: str, on_event: Callable[[Job, Event], None] | None = None, **
     warm = Warm()
     job = Job(Request("1", kind, fields), arguments, lambda event: on_event(job, event) if on_event else None, warm)
     return HANDLERS[kind].run(job)
+
+
+_NAMES = ("image", "array", "model", "device", "outputs", "roi", "what", "rounds", "dataset", "name", "base", "labels",
+          "mapping", "replace", "seconds", "epochs", "seed", "change", "path", "roots", "prediction", "target", "for",
+          "file", "ijk_to_ras", "picture", "\ud800", "")  # fmt: skip
+_VALUES: tuple[Any, ...] = (
+    None, True, False, 0, -1, 7, 10**30, 10**400, 1e308, float("nan"), float("inf"), -0.0, "", "x", "\ud800", "\udcff",
+    "a\0b", "~nobody-is-called-so", "~", "../../..", "/dev/null/x", "é" * 5000, [], {}, [[]], [None], ["\udfff"],
+    {"": {}}, {"labels": "x"}, {"labels": "\ud800/x"}, [[1, 0, 0, 10**400]] * 4, [[0.0] * 4] * 4,
+)  # fmt: skip
+
+
+def random_lines(count: int, seed: int) -> Iterator[bytes]:
+    """Lines that no worker should be sent: bytes, cut and nested JSON, requests with wrong ids, kinds and fields. None
+    asks for what would be done: `shutdown`, and jobs whose required fields are all right, are left out."""
+    draw = random.Random(seed)
+    kinds = [*HANDLERS, "cancel", "ping"]
+
+    def value(depth: int = 0) -> Any:
+        if depth < 3 and draw.random() < 0.2:
+            return {draw.choice(_NAMES): value(depth + 1) for _ in range(3)}
+        return draw.choice(_VALUES)
+
+    for _ in range(count):
+        fields = {draw.choice(_NAMES): value() for _ in range(draw.randrange(8))}
+        job = draw.choice(kinds) if draw.random() < 0.8 else value()
+        line = json.dumps({**fields, "id": draw.choice(("1", "2", value())), "job": job, "wrong": True}).encode()
+        form = draw.randrange(10)
+        if form == 0:
+            line = draw.randbytes(draw.randrange(200)).replace(b"\n", b"") + b"."
+        elif form == 1:
+            line = line[: draw.randrange(1, len(line))]
+        elif form == 2:
+            line = b"[" * draw.randrange(100_000) + line
+        elif form == 3:
+            line = b'{"id": "1", "job": "segment", "image": ' + b'{"a":' * 900 + b"1" + b"}" * 901
+        elif form == 4:
+            line = line.replace(b'"', b"\xff", 3)
+        yield line

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from apformer.datasets import SiteDataset
+from apformer.datasets.identity import patient_code
+from apformer.files import write_scalar
 from cli_samples import CommandLine
 from dataset_samples import an_image, some_labels
+from PIL import Image
 from test_datasets_imports import a_decathlon, write
 
 
@@ -20,6 +26,45 @@ def run(capsys: pytest.CaptureFixture[str]) -> CommandLine:
 def root(run: CommandLine, tmp_path: Path) -> Path:
     assert run("dataset", "init", tmp_path / "data", "--labels", "Liver,Tumor").status == 0
     return tmp_path / "data"
+
+
+def test_what_was_made_of_labels_is_told_and_lost_places_are_refused(
+    run: CommandLine, root: Path, tmp_path: Path
+) -> None:
+    image = an_image(1)
+    path = write(tmp_path / "i.nrrd", image)
+    whole = some_labels(image)
+    beside = whole.ijk_to_ras.copy()
+    beside[0, 3] += 0.05
+    fractions = replace(whole.with_array(whole.array * np.float32(0.996)), ijk_to_ras=beside)
+    scaled = tmp_path / "scaled.nrrd"
+    write_scalar(scaled, fractions)
+    words = ("--patient", "secret", "--json")
+    added = run("dataset", "add", root, path, "--labels", scaled, *words)
+    assert added.json["voxels"] == {"1": 8}
+    assert "rounded" in added.err and "voxels beside the grid" in added.err and len(added.json["notes"]) == 2
+    corrected = run("dataset", "correct", root, "case-0001", "--labels", scaled, "--json")
+    assert corrected.status == 0 and "rounded" in corrected.err
+    far = whole.ijk_to_ras.copy()
+    far[:3, 3] += (7.5, 6.0, 9.0)
+    moved = write(tmp_path / "moved.nrrd", replace(image, ijk_to_ras=far))
+    refused = run("dataset", "add", root, moved, "--labels", write(tmp_path / "lost.nrrd", whole), *words)
+    assert refused.status == 1 and "lost" in refused.json["error"]["meaning"]
+
+
+def test_a_jpeg_mask_is_added_only_when_its_threshold_is_asked_for(run: CommandLine, tmp_path: Path) -> None:
+    assert run("dataset", "init", tmp_path / "one", "--labels", "Polyp").status == 0
+    disc = (np.hypot(*np.mgrid[-16:16, -16:16]) < 9).astype(np.uint8) * 255
+    gray = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
+    Image.fromarray(gray).save(tmp_path / "image.png")
+    Image.fromarray(disc).save(tmp_path / "mask.jpg", quality=60)
+    words = ("dataset", "add", tmp_path / "one", tmp_path / "image.png", "--labels", tmp_path / "mask.jpg", "--json")
+    refused = run(*words)
+    assert refused.status == 1 and "JPEG" in refused.json["error"]["what"]
+    added = run(*words, "--threshold")
+    assert added.json["voxels"]["1"] == pytest.approx(np.count_nonzero(disc), rel=0.05) and "half white" in added.err
+    pairs = ("dataset", "import-pairs", tmp_path / "one", tmp_path / "image.png", tmp_path / "mask.jpg", "--json")
+    assert run(*pairs).status == 1 and run(*pairs, "--threshold").json["unchanged"] == ["case-0001"]
 
 
 def test_a_case_is_added_corrected_shown_and_removed(run: CommandLine, root: Path, tmp_path: Path) -> None:
@@ -42,6 +87,18 @@ def test_a_case_is_added_corrected_shown_and_removed(run: CommandLine, root: Pat
     assert run("dataset", "list", root, "--status", "completed", "--json").json["cases"] == []
     assert run("dataset", "remove", root, "case-0001", "--json").json == {"removed": "case-0001"}
     assert "secret" not in (root / "index.json").read_text()
+
+
+def test_a_dicom_folder_is_added_without_the_files_to_skip(
+    run: CommandLine, root: Path, write_dicom: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    write_dicom("scan", positions=[(0, 0, z) for z in (0, 2, 4, 8, 10)])  # one is missing: resampled, and told
+    (tmp_path / "scan" / "broken.dcm").write_bytes(b"no image")
+    assert "broken.dcm" in run("dataset", "add", root, tmp_path / "scan", "--json").json["error"]["what"]
+    added = run("dataset", "add", root, tmp_path / "scan", "--skip", "broken.dcm", "--json").json
+    assert added["shape_ijk"] == [5, 4, 6]
+    dataset = SiteDataset.open(root)
+    assert added["patient"] == patient_code("1", dataset.index.salt)  # the PatientID of the samples
 
 
 def test_import_check_split_and_export(run: CommandLine, root: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from apformer.files import read_volume
 from apformer.networks import build_network
 from bundle_samples import save_sample
 from cli_samples import SLICES, CommandLine, files_in, noise, save_slices_model, write_dicom, write_image, write_picture
+from pydicom import dcmread
 
 
 @pytest.fixture(scope="module")
@@ -261,6 +262,27 @@ def test_several_series_in_one_folder_are_listed_and_chosen_by_uid(run: CommandL
     chosen = run("segment", folder, "-o", tmp_path / "o.nrrd", "--model", "slices", "--series", "1.2.4")
     assert chosen.status == 0
     assert read_volume(tmp_path / "o.nrrd").spatial_shape[0] == 4
+
+
+def test_a_slice_that_is_skipped_and_one_volume_of_several_are_segmented(run: CommandLine, tmp_path: Path) -> None:
+    folder = write_dicom(tmp_path / "patient", "1.2.3", slices=6)
+    extra = dcmread(folder / "slice2.dcm")
+    extra.PixelData = bytes(len(extra.PixelData))
+    extra.save_as(folder / "wrong.dcm")
+    refused = run("segment", folder, "-o", tmp_path / "o.nrrd", "--model", "slices")
+    assert refused.status == 1 and "slice2.dcm with wrong.dcm" in refused.err and "--skip FILE" in refused.err
+    skipped = run("segment", folder, "-o", tmp_path / "o.nrrd", "--model", "slices", "--skip", "wrong.dcm")
+    assert skipped.status == 0
+    assert read_volume(tmp_path / "o.nrrd").spatial_shape[0] == 6
+    for k in range(6):
+        again = dcmread(folder / f"slice{k}.dcm")
+        again.AcquisitionNumber, again.PixelData = 2, bytes(len(again.PixelData) - 2) + b"\1\0"
+        again.save_as(folder / f"again{k}.dcm")
+    chosen = run(
+        "segment", folder, "-o", tmp_path / "o.nrrd", "--model", "slices", "--skip", "wr*.dcm", "--series", "1.2.3#1"
+    )
+    assert chosen.status == 0
+    assert read_volume(tmp_path / "o.nrrd").spatial_shape[0] == 6
 
 
 # ------------------------------------------------------------------ failures

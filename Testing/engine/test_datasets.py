@@ -202,6 +202,26 @@ def test_a_white_mask_needs_no_mapping_where_there_is_one_label(tmp_path: Path) 
         two.add(image, some_labels(image, value=255), patient="1")
 
 
+def test_a_name_that_is_almost_one_of_the_table_is_asked_about(tmp_path: Path) -> None:
+    data = a_dataset(tmp_path / "kidneys", labels="Left kidney")
+    image = an_image(1)
+    with pytest.raises(ConfigError, match=r"1 \(left_kidney\)") as caught:
+        data.add(image, some_labels(image), names={1: "left_kidney"}, patient="1")
+    assert "--map 1=Left kidney" in caught.value.remedy
+    data.add(image, some_labels(image), names={1: " LEFT  kidney"}, patient="1")
+
+
+def test_two_labels_of_one_name_are_refused_unless_they_are_told_apart(dataset: SiteDataset) -> None:
+    image = an_image(1)
+    array = some_labels(image).array.copy()
+    array[3] = 2
+    names = {1: "Liver", 2: "liver"}
+    with pytest.raises(InputError, match="'Liver' and 'liver'"):
+        dataset.add(image, image.with_array(array), names=names, patient="1")
+    case, _ = dataset.add(image, image.with_array(array), names=names, mapping={"2": "Tumor"}, patient="1")
+    assert case.revision is not None and case.revision.counts == {1: 8, 2: 30}
+
+
 def test_labels_on_turned_or_cropped_grids_are_placed_exactly(dataset: SiteDataset) -> None:
     from apformer.volume import Roi
 

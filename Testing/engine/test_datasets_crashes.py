@@ -42,8 +42,7 @@ def test_kills_at_random_moments_lose_no_case_and_leave_no_index_that_points_to_
     assert_sound(dataset)
     listed = {f"cases/{case.name}/{file}" for case in dataset.cases()
               for file in (case.image.file, *(revision.file for revision in case.revisions))}  # fmt: skip
-    present = {name for name in files_of(dataset.root) if not name.startswith("set-aside/")}
-    assert present == listed | {"index.json"}
+    assert files_of(dataset.root) == listed | {"index.json"}, "nothing of a killed change is left, set aside neither"
 
 
 def test_two_writers_at_once_lose_nothing(tmp_path: Path) -> None:
@@ -215,3 +214,45 @@ def test_half_written_files_go_and_whole_ones_are_set_aside(tmp_path: Path) -> N
     assert not (root / "cases" / ".case-0009.new-abc").exists()
     assert "cases/notes.txt" in left
     assert [name for name in left if name.startswith("set-aside/") and name.endswith("case-0007/image.nii.gz")]
+
+
+_KILLED_BEFORE_THE_INDEX = """
+import os, signal, sys
+from pathlib import Path
+import dataset_samples as s
+from apformer.datasets import SiteDataset
+from apformer.datasets.index import Index
+
+Index.save = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+dataset = SiteDataset.open(Path(sys.argv[1]))
+if sys.argv[2] == "add":
+    s.add_case(dataset, 7)
+else:
+    dataset.correct("case-0001", s.some_labels(s.an_image(0), value=2))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+@pytest.mark.parametrize("change", ["add", "correct"])
+@pytest.mark.parametrize("restored", [False, True])
+def test_a_change_that_is_killed_before_the_index_is_written_leaves_nothing_unless_the_index_is_another_one_by_now(
+    tmp_path: Path, change: str, restored: bool
+) -> None:
+    dataset = a_dataset(tmp_path / "data", patients=1)
+    before = files_of(dataset.root)
+    path = os.pathsep.join([str(ENGINE), str(Path(__file__).parent)])
+    ended = subprocess.run(
+        [sys.executable, "-c", _KILLED_BEFORE_THE_INDEX, str(dataset.root), change],
+        env={**os.environ, "PYTHONPATH": path},
+        check=False,
+    )
+    assert ended.returncode == -9
+    assert any(name not in before and name.startswith("cases/") for name in files_of(dataset.root))
+    if restored:
+        index = dataset.root / "index.json"
+        index.write_text(index.read_text("utf-8") + "\n", "utf-8")
+    SiteDataset.open(dataset.root).add_label("Cyst")  # any next change
+    left = files_of(dataset.root)
+    assert {name for name in left if not name.startswith("set-aside/")} == before
+    assert bool(left - before) is restored
+    assert_sound(SiteDataset.open(dataset.root))

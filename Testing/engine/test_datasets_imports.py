@@ -137,6 +137,90 @@ def test_a_listed_file_outside_the_folder_is_refused(tmp_path: Path) -> None:
         read_decathlon(folder)
 
 
+def test_a_link_to_an_image_elsewhere_is_followed(tmp_path: Path) -> None:
+    folder = a_decathlon(tmp_path / "source", ["a1", "a2"])
+    elsewhere = tmp_path / "archive.nii.gz"
+    (folder / "imagesTr" / "a1.nii.gz").rename(elsewhere)
+    (folder / "imagesTr" / "a1.nii.gz").symlink_to(elsewhere)
+    (folder / "imagesTr" / "a2.nii.gz").unlink()
+    (folder / "imagesTr" / "a2.nii.gz").symlink_to(tmp_path / "gone.nii.gz")
+    dataset = a_dataset(tmp_path / "data", labels="Liver,Spleen")
+    report = import_cases(dataset, read_decathlon(folder))
+    assert report.added == ["case-0001"] and list(report.failed) == ["a2"]
+
+
+def an_nnunet(folder: Path, labels: dict[str, Any], value: int = 1, **changes: Any) -> Path:
+    """One image of one channel, with a block of label `value`."""
+    image = an_image(0)
+    write(folder / "imagesTr" / "x_0000.nii.gz", image)
+    write(folder / "labelsTr" / "x.nii.gz", some_labels(image, value=value))
+    described = {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": 1, "file_ending": ".nii.gz"}
+    (folder / "dataset.json").write_text(json.dumps(described | changes), encoding="utf-8-sig")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"background": 0, "Liver": 2},
+        {"background": "0", "liver ": "2"},
+        {"Background": 0, "Liver": 2.0},
+        {"0": "background", "2": "Liver"},
+    ],
+)
+def test_labels_are_read_by_name_or_by_value_as_numbers_or_as_text(tmp_path: Path, labels: dict[str, Any]) -> None:
+    dataset = a_dataset(tmp_path / "data", labels="Liver")
+    source = read_decathlon(an_nnunet(tmp_path / "source", labels, value=2))
+    assert import_cases(dataset, source).failed == {}
+    assert dataset.case("case-0001").revision.counts == {1: 8} and dataset.case("case-0001").modality == "CT"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "labels", [{"Liver": 1, "Tumor": "1"}, {"Liver": -1}, {"Liver": 1.5}, {"Liver": "one"}, {"1": ["Liver"]}, [1]]
+)
+def test_labels_that_cannot_be_are_refused_in_words(tmp_path: Path, labels: Any) -> None:
+    with pytest.raises(ConfigError, match="cannot be used"):
+        read_decathlon(an_nnunet(tmp_path / "source", labels))
+
+
+@pytest.mark.parametrize("channels", [{"modality": {"0": "CT"}}, {"modality": ["CT"]}, {"channel_names": "CT"}])
+def test_channels_are_read_in_every_spelling(tmp_path: Path, channels: dict[str, Any]) -> None:
+    folder = an_nnunet(tmp_path / "source", {"background": 0, "Liver": 1}, **{"channel_names": None, **channels})
+    assert read_decathlon(folder).modality == "CT"
+
+
+def test_what_macos_leaves_beside_files_is_no_case(tmp_path: Path) -> None:
+    folder = an_nnunet(tmp_path / "source", {"background": 0, "Liver": 1})
+    for litter in ("imagesTr/._x_0000.nii.gz", "labelsTr/._x.nii.gz", "labelsTr/.DS_Store"):
+        (folder / litter).write_bytes(b"\x00\x05\x16\x07")
+    assert [pair.stem for pair in read_decathlon(folder).pairs] == ["x"]
+    listed = a_decathlon(tmp_path / "listed", ["a1"])
+    described = json.loads((listed / "dataset.json").read_text())
+    described["training"].insert(0, {"image": "./imagesTr/._a1.nii.gz", "label": "./labelsTr/._a1.nii.gz"})
+    (listed / "dataset.json").write_text(json.dumps(described))
+    assert [pair.stem for pair in read_decathlon(listed).pairs] == ["a1"]
+
+
+def test_files_that_nnunet_lists_by_case_are_read(tmp_path: Path) -> None:
+    files = {"x": {"images": ["imagesTr/x_0000.nii.gz"], "label": "labelsTr/x.nii.gz"}}
+    folder = an_nnunet(tmp_path / "source", {"background": 0, "Liver": 1}, dataset=files)
+    dataset = a_dataset(tmp_path / "data", labels="Liver")
+    assert import_cases(dataset, read_decathlon(folder)).added == ["case-0001"]
+
+
+def test_voxels_that_nnunet_ignores_are_unknown_and_not_a_structure(tmp_path: Path) -> None:
+    labels = {"background": 0, "Liver": 1, "ignore": 2}
+    dataset = a_dataset(tmp_path / "data", labels="Liver")
+    untouched = an_nnunet(tmp_path / "whole", labels, value=1)
+    assert import_cases(dataset, read_decathlon(untouched), add_labels=True).failed == {}
+    assert [label.name for label in dataset.labels] == ["Liver"]
+    partly = an_nnunet(tmp_path / "partly", labels, value=2)
+    other = a_dataset(tmp_path / "other", labels="Liver")
+    report = import_cases(other, read_decathlon(partly), add_labels=True)
+    assert "8 voxels marked as 'ignore'" in report.failed["x"].what and "--map ignore=" in report.failed["x"].remedy
+    assert import_cases(other, read_decathlon(partly), mapping={"ignore": None}).failed == {}
+
+
 def test_pictures_and_masks_are_paired_by_name(tmp_path: Path) -> None:
     noise = np.random.default_rng(0)
     for name in ("one", "two"):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from apformer.errors import InputError, OutputError
 from apformer.files import list_series, read_volume, write_labels
-
-
-def stack(*z: float, tilt: float = 0.0) -> list[tuple[float, float, float]]:
-    return [(10.0, -20.0 + tilt * height, height) for height in z]
+from dicom_samples import edit, stack
 
 
 def test_slices_are_sorted_along_their_normal_and_in_hounsfield_units(write_dicom, tmp_path: Path) -> None:
@@ -116,18 +114,6 @@ def test_copies_of_a_slice_are_ignored_with_a_note(write_dicom, tmp_path: Path) 
     assert "1 copies of slices were ignored" in volume.notes[0]
 
 
-def edit(path: Path, **values: object) -> None:
-    import pydicom
-
-    slice_ = pydicom.dcmread(path)
-    for keyword, value in values.items():
-        if value is None:
-            delattr(slice_, keyword)
-        else:
-            setattr(slice_, keyword, value)
-    slice_.save_as(path)
-
-
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -159,6 +145,9 @@ def test_a_single_slice_without_position_is_read_with_a_note(write_dicom, tmp_pa
     volume = read_volume(path)
     assert volume.orientation == "LPS"
     assert "no position" in volume.notes[0]
+    path.write_bytes(path.read_bytes().replace(b"2.0\\3.0", b"2.0\\3x0"))
+    with pytest.raises(InputError, match="PixelSpacing cannot be decoded"):
+        read_volume(path)
 
 
 def multi_frame(write_dicom, tmp_path: Path, heights: list[float]) -> Path:
@@ -206,6 +195,39 @@ def test_a_multi_frame_file_is_sorted_by_position(write_dicom, tmp_path: Path) -
     np.testing.assert_allclose(volume.spacing_ijk, (3.0, 2.0, 2.0))
     np.testing.assert_array_equal(volume.ijk_to_ras[:3, 3], [-10, 20, 0])
     assert volume.source.dicom_files == (path,)
+
+
+def test_more_places_than_frames_are_refused(write_dicom, tmp_path: Path) -> None:
+    path = multi_frame(write_dicom, tmp_path, [0.0, 2.0, 4.0])
+    edit(path, NumberOfFrames=2)
+    with pytest.raises(InputError, match="places of 3 frames and has 2"):
+        read_volume(path)
+
+
+def test_two_time_points_in_one_file_are_a_choice_of_its_folder(write_dicom, tmp_path: Path) -> None:
+    import pydicom
+
+    path = multi_frame(write_dicom, tmp_path, [0.0, 0.0, 2.0, 2.0, 4.0, 4.0])
+    image = pydicom.dcmread(path)
+    for n, frame in enumerate(image.PerFrameFunctionalGroupsSequence):
+        frame.FrameContentSequence[0].TemporalPositionIndex = 1 + n % 2
+    image.save_as(path)
+    with pytest.raises(InputError, match="holds 2 volumes: time point 1 of 2; time point 2 of 2"):
+        read_volume(path)
+    first, second = list_series(path.parent)
+    for series, expected in ((first, [1, 3, 5]), (second, [2, 4, 6])):
+        volume = read_volume(path.parent, series_uid=series.uid)
+        np.testing.assert_array_equal(volume.array[:, 0, 0] + 1024, expected)
+
+
+def test_two_multi_frame_files_of_one_series_are_stacked(write_dicom, tmp_path: Path) -> None:
+    lower = multi_frame(write_dicom, tmp_path, [0.0, 2.0])
+    lower.rename(tmp_path / "lower.dcm")
+    upper = multi_frame(write_dicom, tmp_path, [6.0, 4.0])
+    (tmp_path / "lower.dcm").rename(upper.parent / "lower.dcm")
+    edit(upper, SeriesInstanceUID="1.2.3")
+    edit(upper.parent / "lower.dcm", SeriesInstanceUID="1.2.3")
+    np.testing.assert_array_equal(read_volume(upper.parent).array[:, 0, 0] + 1024, [1, 2, 2, 1])
 
 
 def test_frames_scaled_differently_are_refused(write_dicom, tmp_path: Path) -> None:
@@ -276,6 +298,31 @@ def test_a_dicom_segmentation_refers_to_the_slices(write_dicom, tmp_path: Path, 
         expected = np.where(labels.array[k] == 3, 2, labels.array[k])  # segment numbers
         stored = by_uid.get(pydicom.dcmread(path).SOPInstanceUID, np.zeros_like(expected))
         np.testing.assert_array_equal(stored, expected)
+
+
+def test_names_in_a_dicom_segmentation_are_utf_8(write_dicom, tmp_path: Path, two_labels) -> None:
+    import pydicom
+
+    for path in write_dicom(positions=stack(0, 2, 4, 6)):
+        edit(path, SpecificCharacterSet="ISO_IR 100", PatientName="M\u00fcller^J\u00f6rg")
+    image = read_volume(tmp_path / "series")
+    named = (replace(two_labels[0], name="Gro\u00dfe Mu\u0308ll"), replace(two_labels[1], name="\u809d\u81d3 a\\b"))
+    write_labels(tmp_path / "seg.dcm", labels_for(image, (3, 2, 4)), named, reference=image)
+    written = pydicom.dcmread(tmp_path / "seg.dcm")
+    assert written.SpecificCharacterSet == "ISO_IR 192"
+    assert [one.SegmentLabel for one in written.SegmentSequence] == ["Gro\u00dfe M\u00fcll", "\u809d\u81d3 a/b"]
+    assert written.PatientName == "M\u00fcller^J\u00f6rg"
+
+
+@pytest.mark.parametrize("uid", ["1.2.3", None])
+def test_a_dicom_segmentation_needs_slices_with_uids_of_their_own(
+    write_dicom, tmp_path: Path, two_labels, uid: str | None
+) -> None:
+    for path in write_dicom(positions=stack(0, 2)):
+        edit(path, SOPInstanceUID=uid)
+    image = read_volume(tmp_path / "series")
+    with pytest.raises(OutputError, match="by their UIDs"):
+        write_labels(tmp_path / "seg.dcm", labels_for(image), two_labels, reference=image)
 
 
 def test_a_dicom_segmentation_of_a_multi_frame_file_lies_in_place(write_dicom, tmp_path: Path, two_labels) -> None:

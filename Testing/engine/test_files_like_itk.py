@@ -136,6 +136,7 @@ def test_nrrd_headers(tmp_path: Path, header: str) -> None:
         (PLAIN.replace("dimension: 3", "dimension: 256"), "256 dimensions"),
         (PLAIN + "kinds: domain domain\n", "2 kinds of 3 axes"),
         (PLAIN + "line skip: 3\n", "lines to skip"),
+        (PLAIN + "space: LPS\nspace directions: (1,0,0) (0,1,0) none (0,0,1)\n", "4 space directions of 3 axes"),
     ],
 )
 def test_a_nrrd_header_that_contradicts_itself_is_refused(tmp_path: Path, header: str, words: str) -> None:

@@ -20,6 +20,7 @@ from apformer.finetuning import finetune
 from apformer.finetuning.rounds import FEWEST_PATIENCE
 from apformer.finetuning.schedule import FEWEST_STEPS_IN_ALL
 from apformer.finetuning.session import _Session
+from apformer.training.checkpoint import CHECKPOINT
 from finetune_samples import a_ball, a_base, a_request, a_site
 
 ENOUGH = 90  # epochs after which a small network tells balls from noise; half of them are not enough for it
@@ -92,7 +93,7 @@ def test_the_report_holds_what_was_done_and_the_page_needs_nothing_else(learned:
     page = outcome.page.read_text(encoding="utf-8")
     assert "http://" not in page and "https://" not in page
     left = {path.name for path in outcome.report.parent.rglob("*")}
-    assert not {"checkpoint.pt", "plan.json", "draft"} & left, "what only an unfinished training needs is gone"
+    assert not {CHECKPOINT, "plan.json", "draft"} & left, "what only an unfinished training needs is gone"
     assert str(site) not in json.dumps(report["settings"]), "reports name no folders of this computer"
 
 
@@ -126,6 +127,26 @@ def test_what_is_not_better_is_kept_but_not_adopted(tmp_path: Path, library: Mod
     forced = finetune(a_request(site, name="ball", epochs=2, adopt="always"), library=library)
     assert forced.adopted
     assert library.find("ball").version == forced.bundle.version == "1.2.0"
+
+
+def test_a_model_that_finds_nothing_is_never_adopted_even_if_that_is_asked_for(
+    tmp_path: Path, library: ModelLibrary, base: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from apformer.finetuning import session
+
+    def blind(*arguments: Any, **more: Any) -> Any:
+        scores = measure(*arguments, **more)
+        for score in scores.values():
+            for entry in score["labels"].values():
+                entry |= {"both": 0, "predicted": 0}
+        return scores
+
+    measure = session.measure
+    monkeypatch.setattr(session, "measure", blind)
+    request = a_request(a_site(tmp_path / "site"), base=None, adopt="always")
+    outcome = finetune(request, library=library)
+    assert not outcome.adopted
+    assert "finds nothing is never put in use" in outcome.verdict and "found nothing of Ball, Hole" in outcome.verdict
 
 
 def test_a_first_version_that_is_no_better_than_its_base_waits_to_be_activated(

@@ -53,6 +53,16 @@ def test_a_mapped_label_keeps_the_name_and_colour_of_the_base(ball: Bundle) -> N
     assert plan.labels[0].color == ball.labels[0].color
 
 
+def test_names_that_differ_in_case_and_blanks_are_one_structure(ball: Bundle) -> None:
+    table = make_table(["4= bALL ,7=Hole"])
+    plan = plan_labels(table, {4, 7}, ball, request())
+    assert names(plan) == ["Ball", "Hole"] and plan.base_channels == {1: 1} and plan.site_values == {4: 1, 7: 2}
+    chosen = plan_labels(table, {4, 7}, ball, request(labels=("HOLE",), mapping={"hole": "BALL"}))
+    assert names(chosen) == ["Ball"] and chosen.site_values == {7: 1}
+    with pytest.raises(ConfigError, match="would both be Ball"):
+        plan_labels(table, {4, 7}, ball, request(mapping={"hole": "ball"}))
+
+
 def test_what_the_site_does_not_label_is_kept_from_the_base_unless_it_is_replaced(ball: Bundle) -> None:
     kept = plan_labels(TABLE, {7}, ball, request(labels=("Hole",)))
     assert names(kept) == ["Ball", "Hole"]

@@ -109,6 +109,22 @@ def report_figure(report: Report, label: str) -> str:
     return f"{report['after']['labels'][label]['mean_dice']:.3f}"
 
 
+def test_a_label_that_no_validation_case_has_is_a_dash_and_its_false_positives_are_told(
+    page_of: Callable[[Report], Page],
+) -> None:
+    report = a_report()
+    for figures in (report["before"], report["after"]):
+        figures["labels"]["Liver"] = dict.fromkeys(figures["labels"]["Liver"])
+        for case in figures["cases"].values():
+            case["Liver"] = dict.fromkeys(case["Liver"])
+    report["after"]["false_positives"] = {"Liver": {"cases": 2, "amount": 3.5, "unit": "mL"}}
+    page = page_of(report)
+    dash = "\N{EN DASH}"
+    assert page.row("Liver")[1:3] == [f"{dash}1", f"{dash}1"]
+    assert "1 No validation case has this structure, so nothing judges it." in page.text
+    assert "Found in cases whose reference has none of it: Liver 3.5 mL in 2 cases." in page.text
+
+
 def test_a_label_that_the_new_model_lacks_keeps_its_row(page_of: Callable[[Report], Page]) -> None:
     report = a_report()
     report["before"]["labels"]["Pancreas"] = {"mean_dice": 0.7, "pooled_dice": 0.72, "hd95_mm": 9.0, "assd_mm": 2.0}

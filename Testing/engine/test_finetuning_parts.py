@@ -13,8 +13,9 @@ from apformer.datasets import SiteDataset, identity
 from apformer.datasets.table import make_table
 from apformer.errors import ConfigError
 from apformer.finetuning.design import design
+from apformer.finetuning.measure import summary
 from apformer.finetuning.schedule import FEWEST_STEPS_IN_ALL, least_seconds, plan_effort
-from apformer.finetuning.verdict import judge
+from apformer.finetuning.verdict import finds_nothing, judge
 from apformer.volume import Volume
 from torch import Tensor, nn
 
@@ -231,6 +232,53 @@ def test_the_rule_adopts_what_is_better_and_nothing_else(before: Any, after: Any
     adopted, why = judge(before, after)
     assert adopted is better
     assert why.endswith(".")
+
+
+def test_a_label_that_no_validation_case_has_decides_nothing_and_is_told() -> None:
+    better, why = judge(figures(A=0.90, B=None), figures(A=0.89, B=None))
+    assert not better and "from 0.900 to 0.890" in why and "no validation case has it: B" in why
+    better, why = judge(figures(A=0.90, B=0.99), figures(A=0.91, B=None))
+    assert better and "from 0.900 to 0.910" in why
+
+
+def test_nothing_is_adopted_that_nothing_judges() -> None:
+    for before in (None, figures(A=None), figures(A=0.1)):
+        better, why = judge(before, figures(A=None, B=None))
+        assert not better and "could be judged by" in why
+        assert not finds_nothing(figures(A=None, B=None))
+
+
+@pytest.mark.parametrize("before", [None, figures(A=0.0, gmac=100.0), figures(A=None), figures(A=0.85)])
+def test_a_model_that_finds_nothing_is_never_better(before: Any) -> None:
+    blind = figures(A=0.9, B=None)  # nine of ten cases have no A, and it found none in any
+    blind["labels"]["A"]["pooled_dice"] = 0.0
+    assert finds_nothing(blind)
+    better, why = judge(before, blind)
+    assert not better and "found nothing of A in any validation case" in why
+
+
+def test_an_earlier_version_that_knows_none_of_the_labels_or_could_not_be_measured_is_told() -> None:
+    better, why = judge(figures(A=None), figures(A=0.5))
+    assert better and "knows none of these labels" in why
+    better, why = judge({**figures(A=None), "cases": {}}, figures(A=0.5))
+    assert not better and "could not be measured" in why
+
+
+def a_score(both: int, predicted: int, reference: int, ml: float = 0.0) -> dict[str, Any]:
+    found = {"both": both, "predicted": predicted, "reference": reference, "false_positive_ml": ml}
+    return {"hd95_mm": None, "assd_mm": None, **found}
+
+
+def test_figures_of_a_label_without_a_case_are_empty_and_what_was_found_of_it_is_told() -> None:
+    scores = {
+        "one": {"seconds": 1.0, "picture": False, "labels": {"A": a_score(5, 5, 5), "B": a_score(0, 2, 0, 0.002)}},
+        "two": {"seconds": 1.0, "picture": False, "labels": {"A": a_score(0, 0, 0), "B": a_score(0, 0, 0)}},
+    }
+    found = summary("new 1.0.0", scores, {1: "A", 2: "B"}, {})
+    assert found["labels"]["A"]["mean_dice"] == found["labels"]["A"]["pooled_dice"] == 1.0
+    assert found["labels"]["B"] == dict.fromkeys(found["labels"]["B"])
+    assert found["cases"]["one"]["B"]["dice"] is None and found["cases"]["two"]["A"]["dice"] == 1.0
+    assert found["false_positives"] == {"B": {"cases": 1, "amount": 0.002, "unit": "mL"}}
 
 
 def test_a_label_that_fell_is_named() -> None:

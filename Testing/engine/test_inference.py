@@ -303,13 +303,6 @@ def test_a_model_of_another_modality_is_a_warning(tmp_path: Path) -> None:
     assert any("trained on CT" in text for text in a_segmenter(tmp_path).segment(mr).warnings)
 
 
-def test_ct_without_its_offset_is_a_warning(tmp_path: Path) -> None:
-    shifted = Volume(
-        np.random.default_rng(0).integers(0, 2500, (3, 20, 20)).astype(np.int16), np.diag([-1.0, -1, 1, 1])
-    )
-    assert any("offset" in text for text in a_segmenter(tmp_path).segment(shifted).warnings)
-
-
 def test_a_wide_image_for_a_model_of_small_crops_is_a_warning(tmp_path: Path) -> None:
     small = a_segmenter(tmp_path, field_of_view_mm=(10.0, 10.0, 10.0))
     assert any("region of interest" in text for text in small.segment(a_ct()).warnings)

@@ -6,7 +6,8 @@ import itertools
 import json
 
 import pytest
-from apformer.jobs import Conversation, Event, JobError
+from apformer.jobs import Conversation, Event, JobError, conversation
+from apformer.jobs.vitals import Vitals
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -118,3 +119,40 @@ def test_fields_that_json_cannot_hold_are_refused_before_anything_is_remembered(
     with pytest.raises(TypeError):
         talk.request("segment", {"array": object()})
     assert talk.jobs == {}
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, "x", [], {}, -1, 1e999, float("nan"), 10**400, "\ud800", [["a"]]], ids=lambda v: ascii(v)[:12]
+)
+@pytest.mark.parametrize("kind", ["ready", "accepted", "progress", "error", "result", "memory", "log"])
+def test_no_event_with_wrong_data_stops_the_host(talk: Conversation, kind: str, value: object) -> None:
+    job, _ = talk.request("segment", {})
+    names = ("pid", "memory", "log", "fraction", "message", "eta_s", "what", "last_lines", "used_bytes", "free_bytes",
+             "ended", "since")  # fmt: skip
+    line = json.dumps({"event": kind, "id": None if kind == "ready" else job, "data": dict.fromkeys(names, value)})
+    talk.feed(line.encode() + b"\n")
+    state = talk.jobs[job]
+    assert talk.pid is None
+    assert 0 <= state.fraction <= 1 and isinstance(state.log, str | None)
+    talk.ended(GONE)
+    assert state.over
+
+
+def test_what_never_ends_a_line_is_not_kept(talk: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversation, "_LONGEST_EVENT", 1000)
+    for _ in range(30):
+        talk.feed(b"x" * 100)
+    job, _ = talk.request("segment", {})
+    told(talk, "log", None)  # ends that line
+    told(talk, "accepted", job)
+    assert len(talk._buffer) == 0 and talk.jobs[job].status == "queued"
+    assert all(len(line) <= 500 for line in talk.noise)
+
+
+def test_what_the_worker_tells_of_its_memory_is_kept_and_not_passed_on(talk: Conversation) -> None:
+    told(talk, "ready", None, pid=5, memory={"used_bytes": 1, "free_bytes": 9, "ended": {"machine": 0}, "since": 1.0})
+    assert talk.vitals == Vitals(1, 9, {"machine": 0}, 1.0)
+    assert told(talk, "memory", None, used_bytes=2, free_bytes=8, ended={}, since=2.0) == []
+    assert talk.vitals == Vitals(2, 8, {}, 2.0)
+    talk.ended(GONE)
+    assert talk.vitals is None

@@ -24,10 +24,37 @@ def test_a_request_arrives_as_it_was_sent(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_event_is_one_ascii_line_and_arrives_as_it_was_told(name: str) -> None:
-    event = Event("log", "7", {"message": f"{name}\nnext line"})
+    event = Event("result", "7", {"paths": {"labels": f"{name}\nnext line"}})
     line = event.encode()
     assert line.isascii() and line.count(b"\n") == 1
     assert Event.parse(line) == event
+
+
+@pytest.mark.parametrize("kind", ["log", "progress", "error"])
+def test_half_characters_become_legible_in_what_is_only_read_and_stay_in_the_path_of_a_log(kind: str) -> None:
+    data = {
+        "message": "case \ud800",
+        "what": "Sch\u00e4del \udcff",
+        "last_lines": ["\udfff"],
+        "log": "/logs/\udcff.log",
+    }
+    event = Event.parse(Event(kind, "7", data).encode())
+    assert event is not None
+    assert event.data == {
+        "message": "case \\ud800",
+        "what": "Sch\u00e4del \\udcff",
+        "last_lines": ["\\udfff"],
+        "log": "/logs/\udcff.log",
+    }
+
+
+def test_numbers_and_depths_that_no_reader_takes_are_told_as_something_it_takes() -> None:
+    endless: dict[str, Any] = {}
+    endless["again"] = endless
+    data = {"huge": 10**5000, "large": 2**70, "endless": endless, "bytes": b"\xff", "id": 2**63 - 1}
+    event = Event.parse(Event("result", "7", data).encode())
+    assert event is not None
+    assert event.data["huge"] is None and event.data["large"] == 2.0**70 and event.data["id"] == 2**63 - 1
 
 
 def test_a_request_may_carry_paths() -> None:
@@ -109,6 +136,10 @@ def test_an_error_keeps_its_parts_and_its_log_over_the_wire() -> None:
         (lambda fields: fields.matrix("x"), {"x": [[1, 0], [0, 1]]}),
         (lambda fields: fields.matrix("x"), {"x": [[1, 0, 0, 0]] * 3 + [[0, 0, 0, "1"]]}),
         (lambda fields: fields.matrix("x"), {"x": [[1, 0, 0, 0]] * 3 + [[0, 0, 0, math.inf]]}),
+        (lambda fields: fields.matrix("x"), {"x": [[1, 0, 0, 0]] * 3 + [[0, 0, 0, 10**400]]}),
+        (lambda fields: fields.number("x", 0, 1), {"x": 10**4000}),
+        (lambda fields: fields.path("x"), {"x": "~nobody-has-this-name/a"}),
+        (lambda fields: fields.path("x"), {"x": "a\ud800b"}),
     ],
 )
 def test_a_field_of_the_wrong_kind_is_named(read: Any, values: dict[str, Any]) -> None:

@@ -177,6 +177,17 @@ def test_a_glimpse_has_real_values_whatever_the_type_and_shape(kind: str, shape:
         assert np.array_equal(seen.few, small)
 
 
+@pytest.mark.parametrize("shape", [(2, 512, 512), (3, 400, 400), (512, 2, 2), (2, 2, 90_000), (5, 4, 30_000)])
+def test_a_glimpse_of_a_thin_volume_is_no_slice(shape: tuple[int, ...]) -> None:
+    seen = glimpse(np.zeros(shape, np.int16))
+    assert min(seen.seen(None).spatial_shape) >= 2 and seen.few.size <= MOST_VALUES
+    extent = [n * step for n, step in zip(shape[::-1], (0.8, 0.9, 2.0), strict=True)]
+    whole = seen.seen(None)
+    assert [n * step for n, step in zip(whole.spatial_shape[::-1], whole.spacing_ijk, strict=True)] == pytest.approx(
+        extent
+    )
+
+
 def test_the_checks_see_the_extent_of_the_region_and_whether_it_is_one_slice() -> None:
     seen = glimpse(noise((90, 80, 70)))
     region = seen.seen(Roi((10, 20, 30), (45, 60, 31)))

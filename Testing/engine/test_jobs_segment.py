@@ -283,8 +283,9 @@ def test_two_files_are_compared(tmp_path: Path, model: Path) -> None:
     result = run_here("evaluate", prediction=str(prediction), reference=str(reference), model=str(model))
     assert result["labels"]["1"]["name"] == "anterior"
     assert result["labels"]["1"]["dice"] == pytest.approx(2 * 8 / 24)
-    assert result["labels"]["2"]["dice"] == 1.0
-    assert "label 1" in str(run_here("evaluate", prediction=str(prediction), reference=str(reference)))
+    assert result["labels"]["2"]["dice"] is None and result["notes"] == []
+    unnamed = run_here("evaluate", prediction=str(prediction), reference=str(reference))
+    assert "label 1" in str(unnamed) and "compared by number" in unnamed["notes"][0]
 
 
 def test_a_benchmark_is_that_of_the_command_line_and_can_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from apformer.datasets import COMPLETED, SiteDataset, identity
+from apformer.datasets.recovery import ANNOUNCED_FILE, SET_ASIDE
 from apformer.errors import APFormerError, ConfigError
 from apformer.files import read_volume
 from apformer.jobs.arrays import image_fields, part_fields
@@ -74,7 +75,7 @@ def test_what_was_proposed_is_kept_as_an_earlier_version(site: SiteDataset, tmp_
     proposed = a_mask()
     proposed[0, 0, 0] = 9  # a label that the site does not have
     part = part_fields(tmp_path / "proposal.npy", Part.of(proposed))
-    names = {str(FIRST.value): FIRST.name.upper(), "9": "Spleen"}
+    names = {str(FIRST.value): f"  {FIRST.name.upper()}\u00a0", "9": "Spleen"}
     proposal = {"model": "slices 1.0.0", "labels": part, "names": names}
     run_here("store", **asking(site, tmp_path / "job", corrected, proposal=proposal))
     (case,) = stored(site).cases()
@@ -113,8 +114,10 @@ def test_cancelled_at_any_step_it_leaves_the_data_set_as_it_was(site: SiteDatase
         run_here("store", cancel, **asking(site, tmp_path / "job"))
     assert stored(site).cases() == []
     left = {path.name for path in site.root.rglob("*")} - {"cases"}
-    assert left <= {*before, ".lock"}, left
+    assert left <= {*before, ".lock", ANNOUNCED_FILE}, left
     assert run_here("store", **asking(site, tmp_path / "job"))["case"] == "case-0001"
+    left = {path.name for path in site.root.iterdir()}
+    assert ANNOUNCED_FILE not in left and SET_ASIDE not in left
 
 
 @pytest.mark.parametrize(

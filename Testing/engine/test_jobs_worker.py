@@ -12,11 +12,21 @@ from typing import Any
 import pytest
 from apformer.errors import InputError
 from apformer.jobs import worker as worker_module
+from apformer.jobs.handlers import Handler
 from apformer.jobs.job import Job, Pace
-from apformer.jobs.messages import LONGEST_LINE, Event, Request
+from apformer.jobs.logs import LogFolder
+from apformer.jobs.messages import LONGEST_LINE, Event, Fields, Request
+from apformer.jobs.vitals import BEAT_SECONDS
 from apformer.jobs.warm import Warm
 from apformer.jobs.worker import read_lines
 from job_samples import LONG, Host, handler
+
+
+class Mute(Exception):  # noqa: N818
+    """An error, or a result, without a text."""
+
+    def __str__(self) -> str:
+        raise ValueError
 
 
 class Gate:
@@ -181,7 +191,17 @@ def test_a_failed_job_says_what_happened_and_where_its_log_is(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "error", [SystemExit(3), KeyboardInterrupt(), MemoryError(), RuntimeError("CUDA out of memory")]
+    "error",
+    [
+        SystemExit(3),
+        KeyboardInterrupt(),
+        MemoryError(),
+        RuntimeError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RecursionError("\ud800"),
+        Mute(),
+    ],
+    ids=lambda error: type(error).__name__,
 )
 def test_no_error_in_a_job_ends_the_worker(error: BaseException) -> None:
     def run(job: Job) -> dict[str, Any]:
@@ -192,8 +212,50 @@ def test_no_error_in_a_job_ends_the_worker(error: BaseException) -> None:
         host.send("quick", "b")
         assert host.ending_of("a").kind == "error"
         assert host.ending_of("b").kind == "result"
-    if isinstance(error, MemoryError | RuntimeError):
+    if isinstance(error, MemoryError) or "memory" in repr(error):
         assert "memory" in host.ending_of("a").data["what"]
+
+
+def test_a_result_that_cannot_be_told_is_an_error_of_its_job_and_others_go_on() -> None:
+    with Host({"work": handler(lambda job: {"mask": Mute()}), "quick": handler(lambda job: {})}) as host:
+        host.send("work", "a")
+        host.send("quick", "b")
+        assert host.ending_of("a").kind == "error" and host.ending_of("a").data["remedy"]
+        assert host.ending_of("b").kind == "result"
+
+
+def test_a_fault_while_a_request_is_read_is_an_error_of_that_request_and_the_worker_goes_on() -> None:
+    def stumble(fields: Fields) -> None:
+        raise ZeroDivisionError
+
+    with Host({"work": Handler(stumble, lambda job: {}), "quick": handler(lambda job: {})}) as host:
+        host.send("work", "a")
+        host.send("quick", "b")
+        assert "ZeroDivisionError" in host.ending_of("a").data["what"]
+        assert host.ending_of("b").kind == "result"
+
+
+def test_a_log_that_cannot_be_opened_fails_its_job_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: LogFolder, path: Path | None) -> None:
+        raise OSError(24, "Too many open files")
+
+    with Host({"quick": handler(lambda job: {})}, tmp_path) as host:
+        with monkeypatch.context() as patch:
+            patch.setattr(LogFolder, "opened", full)
+            host.send("quick", "a")
+            assert "Too many open files" in host.ending_of("a").data["what"]
+        host.send("quick", "b")
+        assert host.ending_of("b").kind == "result"
+
+
+def test_the_worker_tells_of_its_memory_while_a_job_runs_and_is_silent_between_jobs(gate: Gate) -> None:
+    with Host({"work": handler(gate.run)}) as host:
+        host.send("work", "a")
+        host.wait_for(lambda event: event.kind == "memory" and event.data["used_bytes"] > 0)
+        gate.open.set()
+        host.ending_of("a")
+        told = host.kinds(None).count("memory")
+        assert not threading.Event().wait(1.2 * BEAT_SECONDS) and host.kinds(None).count("memory") <= told + 1
 
 
 def test_the_end_of_stdin_cancels_the_running_job_and_drops_the_waiting_one(gate: Gate) -> None:

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 from apformer.errors import InputError
-from apformer.metrics import assd_mm, dice, evaluate, hd95_mm, pooled_dice, surface_distances
+from apformer.metrics import Overlap, assd_mm, dice, evaluate, hd95_mm, over_cases, pooled_dice, surface_distances
 from apformer.volume import Volume
 
 
@@ -50,7 +50,7 @@ def test_pooled_dice_weighs_cases_by_their_size():
     small_miss = (mask("#..."), mask("...#"))  # Dice 0 of 2 voxels
     large_hit = (mask("####", "####"), mask("####", "####"))  # Dice 1 of 16
     assert pooled_dice(iter([small_miss, large_hit])) == pytest.approx(16 / 18)
-    assert pooled_dice([]) == 1.0
+    assert pooled_dice([]) is None
 
 
 def test_masks_of_different_shapes_are_refused():
@@ -143,10 +143,34 @@ def test_evaluate_reports_each_label_and_survives_json():
         "assd_mm": pytest.approx(1 / 3),
         "volume_ml": pytest.approx(0.002),
         "reference_volume_ml": pytest.approx(0.001),
+        "false_positive_ml": 0.0,
     }
-    assert report["labels"]["3"]["dice"] == 1.0
-    assert report["labels"]["3"]["hd95_mm"] is None
-    assert report["mean_dice"] == pytest.approx((2 / 3 + 1 + 1) / 3)
+    assert report["mean_dice"] == pytest.approx((2 / 3 + 1) / 2)
+
+
+def test_a_label_that_the_reference_has_not_is_judged_by_nobody_and_what_was_found_of_it_is_told():
+    evaluation = evaluate(label_map([[[1, 0, 2, 2]]]), label_map([[[1, 0, 0, 0]]]), {1: "x", 2: "found", 3: "absent"})
+    found, absent = evaluation.labels[2], evaluation.labels[3]
+    assert found.dice is None and found.false_positive_ml == pytest.approx(0.002)
+    assert absent.dice is None and absent.false_positive_ml == 0.0
+    assert evaluation.mean_dice == 1.0
+    assert evaluate(label_map([[[2]]]), label_map([[[0]]]), {2: "found"}).mean_dice is None
+
+
+def test_over_a_set_of_cases_a_label_counts_in_all_of_them_as_soon_as_one_has_it():
+    hit, nothing_found, false_positive = Overlap(4, 4, 4), Overlap(0, 0, 0), Overlap(0, 3, 0)
+    together = over_cases([hit, nothing_found, false_positive])
+    assert together.case_dice == (1.0, 1.0, 0.0) and together.mean_dice == pytest.approx(2 / 3)
+    assert together.pooled_dice == pytest.approx(8 / 11)
+    assert (together.false_positives, together.false_positive_cases) == (3, 1)
+
+
+def test_a_label_that_no_case_of_a_set_has_is_judged_by_nobody():
+    together = over_cases([Overlap(0, 0, 0), Overlap(0, 3, 0)])
+    assert together.case_dice == (None, None)
+    assert together.mean_dice is None and together.pooled_dice is None
+    assert (together.false_positives, together.false_positive_cases) == (3, 1)
+    assert pooled_dice([(mask("##"), mask(".."))]) is None
 
 
 def test_evaluate_finds_the_labels_itself_when_none_are_named():
@@ -170,7 +194,7 @@ def test_grids_of_different_shapes_are_refused():
         evaluate(label_map(np.zeros((1, 2, 3))), label_map(np.zeros((1, 3, 2))), {1: "x"})
 
 
-@pytest.mark.parametrize(("row", "column", "shift"), [(0, 3, 0.0011), (2, 2, 0.002), (0, 1, 0.5), (1, 3, math.nan)])
+@pytest.mark.parametrize(("row", "column", "shift"), [(0, 3, 0.11), (2, 2, 0.11), (0, 1, 0.5), (1, 3, math.nan)])
 def test_grids_in_different_places_are_refused(row: int, column: int, shift: float):
     matrix = np.eye(4)
     matrix[row, column] += shift
@@ -179,14 +203,14 @@ def test_grids_in_different_places_are_refused(row: int, column: int, shift: flo
 
 
 def test_spacings_that_drift_apart_over_many_voxels_are_refused():
-    matrix = np.diag([1.0009, 1.0, 1.0, 1.0])
+    matrix = np.diag([1.0003, 1.0, 1.0, 1.0])
     with pytest.raises(InputError, match="apart"):
         evaluate(label_map(np.zeros((1, 1, 512)), matrix), label_map(np.zeros((1, 1, 512))), {1: "x"})
 
 
-def test_rounding_in_file_headers_is_tolerated():
+def test_a_tenth_of_a_voxel_is_tolerated():
     matrix = np.eye(4)
-    matrix[0, 3] += 0.0009
+    matrix[0, 3] += 0.09
     assert evaluate(label_map([[[1]]], matrix), label_map([[[1]]]), {1: "x"}).mean_dice == 1.0
 
 

@@ -21,6 +21,7 @@ from apformer.networks import build_network
 from apformer.training import augment, parse_config, read_config, train
 from apformer.training.augment import AugmentedCases, build_augmentation, erase_organ, fit, replace_organ
 from apformer.training.cases import prepare, read_dataset, split_cases
+from apformer.training.checkpoint import CHECKPOINT, FORMER
 from apformer.training.config import Augmentation, Split, Stage
 from apformer.training.loop import ahead, fingerprint
 from apformer.training.run import write_bundle
@@ -88,6 +89,12 @@ def test_image_and_labels_on_different_grids_are_refused() -> None:
     image, label = Volume(np.zeros((4, 4, 4)), np.eye(4)), Volume(np.zeros((4, 4, 5)), np.eye(4))
     with pytest.raises(InputError, match="different grids"):
         prepare(image, label, parse_config(settings()).preprocessing)
+
+
+def test_an_image_in_micrometres_is_refused_before_it_is_resampled() -> None:
+    image = Volume(np.zeros((4, 4, 4)), np.diag([1000.0, 1000.0, 1000.0, 1.0]))
+    with pytest.raises(InputError, match="covers 4000"):
+        prepare(image, image, parse_config(settings()).preprocessing)
 
 
 def test_preparation_resamples_image_and_labels_together() -> None:
@@ -378,11 +385,22 @@ def test_a_configuration_inherits_what_it_does_not_say(tmp_path: Path) -> None:
 
 
 def test_another_training_never_overwrites_a_checkpoint_unasked(a_dataset: Path, tmp_path: Path) -> None:
+    for name in (CHECKPOINT, FORMER):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_bytes(b"precious")
+        with pytest.raises(OutputError, match="another training"):
+            train(parse_config(settings()), a_dataset, tmp_path / name, device="cpu")
+        assert (tmp_path / name / name).read_bytes() == b"precious"
+
+
+def test_a_checkpoint_of_the_former_format_is_not_read_and_said_to_be_of_no_use(
+    a_dataset: Path, tmp_path: Path
+) -> None:
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "checkpoint.pt").write_bytes(b"precious")
-    with pytest.raises(OutputError, match="another training"):
-        train(parse_config(settings()), a_dataset, tmp_path / "out", device="cpu")
-    assert (tmp_path / "out" / "checkpoint.pt").read_bytes() == b"precious"
+    (tmp_path / "out" / FORMER).write_bytes(b"anything")
+    with pytest.raises(OutputError, match="earlier version") as caught:
+        train(parse_config(settings()), a_dataset, tmp_path / "out", device="cpu", resume=True)
+    assert "delete the file" in caught.value.remedy
 
 
 def test_resuming_without_a_checkpoint_says_so(a_dataset: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import resource
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ def main() -> None:
     budget = int(sys.argv[2])
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESSES, _ADDRESSES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    tempfile.gettempdir()  # tries folders when it is first asked
     sys.addaudithook(watch)
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
@@ -78,7 +80,8 @@ def main() -> None:
         opened.clear()
         answer = read(path, reference, request["seed"], budget)
         folder = str(path if path.is_dir() else path.parent)
-        allowed = (folder, sys.prefix, sys.base_prefix, "/proc/", "/sys/fs/cgroup", str(ROOT))
+        own = f"{tempfile.gettempdir()}/apformer-"  # copies of what was checked, for readers that are not ours
+        allowed = (folder, own, sys.prefix, sys.base_prefix, "/proc/", "/sys/fs/cgroup", str(ROOT))
         if strange := [name for name in opened if not name.startswith(allowed)]:
             answer = {"outcome": "outside", "words": str(strange[:3])}
         answer["taken"] = resident("VmHWM") - before if sys.platform == "linux" else 0

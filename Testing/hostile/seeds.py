@@ -16,7 +16,7 @@ from apformer.files import write_labels, write_scalar
 from apformer.volume import Volume
 from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
 SHAPE = (6, 20, 24)  # k, j, i
 
@@ -137,17 +137,15 @@ def _detached() -> list[Seed]:
 
 def _dicom(folder: Path) -> list[Seed]:
     made = []
-    for name, syntax in (
-        ("explicit.dcm", ExplicitVRLittleEndian), ("implicit.dcm", ImplicitVRLittleEndian),
-        ("deflated.dcm", DeflatedExplicitVRLittleEndian),
-    ):  # fmt: skip
+    for name, syntax in (("explicit.dcm", ExplicitVRLittleEndian), ("implicit.dcm", ImplicitVRLittleEndian)):
         path = folder / name
         slice_of(3, syntax).save_as(path, enforce_file_format=True)
         made.append(Seed(name, path.read_bytes(), header=1200))
-    packed = slice_of(3, ExplicitVRLittleEndian)
-    packed.compress(pydicom.uid.RLELossless)
-    packed.save_as(folder / "rle.dcm", enforce_file_format=True)
-    made.append(Seed("rle.dcm", (folder / "rle.dcm").read_bytes(), header=1200))
+    for name, syntax in (("rle.dcm", RLELossless), ("jpegls.dcm", JPEGLSLossless)):
+        packed = slice_of(3, ExplicitVRLittleEndian)
+        packed.compress(syntax)
+        packed.save_as(folder / name, enforce_file_format=True)
+        made.append(Seed(name, (folder / name).read_bytes(), header=1200))
     others = []
     for k in range(SHAPE[0]):
         path = folder / f"slice-{k}.dcm"

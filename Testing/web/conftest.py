@@ -27,7 +27,7 @@ def installed() -> None:
 @pytest.fixture(scope="module")
 def a_server(installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server of this computer's user, for two users and for small uploads."""
-    with serving("--users", "2", "--upload-mb", "4", models=tmp_path_factory.mktemp("models")) as server:
+    with serving("--users", "2", "--upload-mb", "8", models=tmp_path_factory.mktemp("models")) as server:
         yield server
 
 

@@ -15,9 +15,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
+from apformer.jobs.scratch import OWNER
 
 SOURCES = Path(__file__).resolve().parents[2] / "APFormerSlicer"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+WATCHING = Path(__file__).resolve().parent / "watching"
 NEEDED = ("trame_slicer", "slicer_layer_dm", "slicer", "nilearn")
 # Every name but this computer's own is unknown to the browser: nothing can leave.
 OFFLINE = ("--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",)
@@ -39,11 +41,13 @@ class Served:
 
     Attributes:
         link: what it printed, with the token where there is one. temporary: the folder where it keeps users' data.
+        log: what it and its sessions said on stderr.
     """
 
     link: str
     process: subprocess.Popen[str]
     temporary: Path
+    log: Path
 
     @property
     def address(self) -> str:
@@ -68,22 +72,42 @@ class Served:
                 worker.resume()
 
     def files(self) -> list[Path]:
-        """What lies in the users' private folders, the logs aside."""
-        return [path for path in self.temporary.rglob("*") if path.is_file() and path.suffix != ".log"]
+        """What lies in the users' private folders, the logs and the names of owners aside."""
+        files = [path for path in self.temporary.rglob("*") if path.is_file()]
+        return [path for path in files if path.suffix != ".log" and path.name != OWNER]
+
+    def said(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
 
 
 @contextmanager
-def serving(*options: str, models: Path | None = None) -> Iterator[Served]:
-    """A server on a free port; `models` is the folder where it keeps new versions."""
+def serving(
+    *options: str, models: Path | None = None, watched: Path | None = None, temporary: Path | None = None
+) -> Iterator[Served]:
+    """A server on a free port.
+
+    Args:
+        models: the folder where it keeps new versions.
+        temporary: the folder where it keeps users' data; by default a new one.
+        watched: a file to which its processes write each file that they open (see `watching/sitecustomize.py`).
+    """
     command = [sys.executable, "-m", "APFormerSlicerLib.web", "--port", "0", *options]
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        environment = {**os.environ, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), folder)}
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        tempfile.NamedTemporaryFile(suffix=".log") as log,
+    ):
+        private = str(temporary or folder)
+        environment = {**os.environ, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), private)}
+        if models is not None:
+            environment["APFORMER_MODELS"] = str(models)
+        if watched is not None:
+            environment |= {"APFORMER_WATCHED": str(watched), "PYTHONPATH": str(WATCHING)}
         with subprocess.Popen(
             command,
             cwd=SOURCES,
-            env=environment if models is None else {**environment, "APFORMER_MODELS": str(models)},
+            env=environment,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=log,
             encoding="utf-8",
             errors="replace",
         ) as process:
@@ -91,7 +115,7 @@ def serving(*options: str, models: Path | None = None) -> Iterator[Served]:
             found = re.search(r"http://\S+", process.stdout.readline())
             assert found is not None
             try:
-                yield Served(found.group(), process, Path(folder))
+                yield Served(found.group(), process, Path(private), Path(log.name))
             finally:
                 process.terminate()
                 process.wait(20)

@@ -103,10 +103,12 @@ from pathlib import Path
 from apformer.jobs.__main__ import claim_streams
 from apformer.jobs.messages import ACCEPTED, PROGRESS, READY, Event, Request
 from apformer.jobs.processes import lead_own_group
+from apformer.jobs.vitals import Vitals
 
 lead_own_group()
 requests, events = claim_streams()
-events.write(Event(READY, None, {"version": "test", "pid": getpid(), "jobs": []}).encode())
+about = {"version": "test", "pid": getpid(), "jobs": [], "memory": Vitals.now().as_data()}
+events.write(Event(READY, None, about).encode())
 asked = Request.parse(requests.readline())
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
 log = Path(__file__).with_name(f"{getpid()}.log")
@@ -169,3 +171,24 @@ def test_a_worker_that_dies_in_a_job_is_told_with_its_log_and_the_next_job_runs(
     assert heard[-1].kind == "error" and "SIGKILL" in told["what"] and told["meaning"] and told["remedy"]
     assert "at work on segment" in Path(told["log"]).read_text("utf-8")
     _at_work(a_slicer, a_stubborn_worker, [])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux counts the processes that it ended")
+def test_a_kill_whose_signal_the_launcher_hides_is_put_down_to_memory_when_the_kernel_counted_it(
+    a_slicer: Host, a_stubborn_worker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from apformer.jobs import vitals
+
+    (tmp_path / "launcher.sh").write_text(
+        f'#!/bin/sh\n"{sys.executable}" "{tmp_path}/stubborn.py" 2>/dev/null\n[ $? = 0 ] || exit 1\n', encoding="utf-8"
+    )
+    counts = vitals.ended_by_kernel()
+    for more, meaning in ((0, "It crashed"), (1, "Most likely the memory")):
+        heard: list[Event] = []
+        _job, processes = _at_work(a_slicer, a_stubborn_worker, heard)
+        monkeypatch.setattr(
+            vitals, "ended_by_kernel", lambda n=more: {file: count + n for file, count in counts.items()}
+        )
+        os.kill(processes[1], signal.SIGKILL)
+        a_slicer.wait(lambda heard=heard: ended(heard), LONG)
+        assert "status 1" in heard[-1].data["what"] and heard[-1].data["meaning"].startswith(meaning)

@@ -71,6 +71,27 @@ def test_a_corrected_case_keeps_what_the_model_proposed(
     assert np.array_equal(read_volume(case.image_path).array, to_volume(a_choice.volume_node).array)
 
 
+def test_segments_are_found_by_name_whatever_its_case_blanks_and_composition(
+    a_workflow: Workflow, a_site: SiteDataset, a_choice: Choice, a_proposal: Any
+) -> None:
+    a_workflow.collecting.add_label("Gefäß")
+    segmentation = a_proposal.GetSegmentation()
+    segmentation.GetNthSegment(0).SetName("  ANTERIOR ")
+    extra = draw(a_proposal, "Gefa\u0308ss", np.roll(a_block(SHAPE), 2, 2), matrix_of(a_choice.volume_node))
+    assert extra
+    added = add(a_workflow, a_choice.volume_node, a_proposal, patient=PATIENT)
+    assert set(added.case.revision.counts) == {1, 3} and added.notes == ()
+
+
+def test_two_segments_of_one_name_are_refused_in_words(
+    a_workflow: Workflow, a_site: SiteDataset, a_choice: Choice, a_proposal: Any
+) -> None:
+    draw(a_proposal, "Anterior", np.roll(a_block(SHAPE), 2, 2), matrix_of(a_choice.volume_node))
+    with pytest.raises(InputError, match="'anterior' and 'Anterior'") as caught:
+        a_workflow.collecting.add(a_choice.volume_node, a_proposal, patient=PATIENT)
+    assert "Rename" in caught.value.remedy
+
+
 def test_rows_say_what_a_table_shows_and_name_nobody(
     a_workflow: Workflow, a_site: SiteDataset, a_choice: Choice, a_proposal: Any
 ) -> None:

@@ -12,6 +12,7 @@ from apformer.bundles import ModelLibrary
 from apformer.errors import BundleError, InputError
 from apformer.volume import Source, Volume
 from APFormerSlicerLib.workflow import Workflow, best
+from APFormerSlicerLib.workflow.models import Models
 from APFormerSlicerLib.workflow.suggestion import suggest
 from workflow_samples import PlayedWorker, a_block, add_version
 
@@ -40,12 +41,16 @@ def test_a_card_tells_what_the_last_image_took_on_this_computer(
     a_workflow: Workflow, a_worker: PlayedWorker, a_volume_node: Any, tmp_path: Path
 ) -> None:
     a_workflow.segment(a_volume_node, model="slices")
+    a_worker.held = []  # what is done aside waits, such as writing it down
     a_worker.last.finish(a_block((5, 6, 7)), seconds=2.5)
     lines = {card.name: card.line for card in a_workflow.models.cards()}
     assert "2.5 s for the last image here" in lines["slices"] and "last image" not in lines["volumes"]
+    assert "last image" not in Models(a_workflow.library).find("slices").line
+    a_worker.let_go()
+    assert "2.5 s" in Models(a_workflow.library).search("slices")[0].line  # in another program
     assert a_workflow.library.list()  # the file is no model
     (a_workflow.library.user_root / "timings.json").write_text("[1", encoding="utf-8")
-    assert "last image" not in a_workflow.models.search("slices")[0].line
+    assert "last image" not in Models(a_workflow.library).search("slices")[0].line
 
 
 def test_the_sites_own_models_come_first_and_are_marked(a_workflow: Workflow, a_library: ModelLibrary) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import slicer
 from apformer.bundles.labels import HIGHEST_LABEL, Label
 from apformer.errors import InputError, OutputError
+from apformer.names import plain
 from apformer.part import Part
 
 from .geometry import ijk_to_local, local_to_local, one_update
@@ -17,13 +18,21 @@ from .volumes import first_ijk, shape_kji
 
 
 def segment_ids(segmentation_node: Any, labels: Iterable[Label]) -> dict[str, str]:
-    """Label name -> segment ID, for those labels that have a segment of their name.
+    """Label name -> segment ID, for those labels that have a segment of their name, as `apformer.names` tells what is
+    the same.
 
-    Of several segments of one name the first counts.
+    Of several segments of one name the first counts, of those that are written as the label is, where there are any.
     """
     segmentation = segmentation_node.GetSegmentation()
-    found = {label.name: segmentation.GetSegmentIdBySegmentName(label.name) for label in labels}
-    return {name: segment_id for name, segment_id in found.items() if segment_id}
+    by_name: dict[str, str] = {}
+    for number in range(segmentation.GetNumberOfSegments()):
+        by_name.setdefault(plain(segmentation.GetNthSegment(number).GetName()), segmentation.GetNthSegmentID(number))
+    found = {}
+    for label in labels:
+        segment_id = segmentation.GetSegmentIdBySegmentName(label.name) or by_name.get(plain(label.name))
+        if segment_id:
+            found[label.name] = segment_id
+    return found
 
 
 def write_segments(

@@ -30,7 +30,7 @@ def to_volume(node: Any, placed_by: Any = None) -> Volume:
     Returns:
         array: (k, j, i), or (3, k, j, i) with modality "RGB"; a view of the node's memory that cannot be written to.
             Use it before the node changes. ijk_to_ras: parent transforms applied. source.kind: "picture" for a
-            photograph, whose voxels have no size, else "memory".
+            photograph, whose voxels have no size, else "memory". notes: what the header of its file leaves open.
 
     Raises:
         InputError: no node; not an image; a label map; no voxels; vectors that are no colours; a transform that is
@@ -47,7 +47,7 @@ def to_volume(node: Any, placed_by: Any = None) -> Volume:
     array = _gray_or_rgb(node, array_of(image))
     modality = "RGB" if array.ndim == 4 else _modality(node)
     source = Source(None, series_uid=dicom_series(node), kind="picture" if _is_picture(node, array) else "memory")
-    return Volume(array, _ijk_to_world(node, placed_by or node), modality, source)
+    return Volume(array, _ijk_to_world(node, placed_by or node), modality, source, _file_notes(node))
 
 
 def check_volume_node(node: Any) -> None:
@@ -136,6 +136,15 @@ def _is_picture(node: Any, array: np.ndarray) -> bool:
     storage = node.GetStorageNode()
     name = (storage.GetFileName() if storage is not None else None) or ""
     return array.ndim == 4 or PurePath(name).suffix.lower() in _PICTURE_SUFFIXES
+
+
+def _file_notes(node: Any) -> tuple[str, ...]:
+    """What the file of a volume that is as it was read leaves open about its place."""
+    from apformer.files import header_notes
+
+    storage = node.GetStorageNode()
+    name = storage.GetFileName() if storage is not None else None
+    return header_notes(name) if name and not node.GetModifiedSinceRead() else ()
 
 
 def _ijk_to_world(node: Any, placed_by: Any) -> np.ndarray:

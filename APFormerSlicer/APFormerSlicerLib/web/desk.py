@@ -11,9 +11,13 @@ from trame_server import Server
 from trame_slicer.core import SlicerApp
 
 from ..workflow import Workflow
+from .allowed import Allowed
 from .editing import Editing
+from .hiding import Hiding
 from .notices import Notices
 from .turn_worker import TurnWorker
+from .uploads import Uploads
+from .values import Reader
 from .views import Views
 
 
@@ -22,8 +26,10 @@ class Desk:
     """One user's desk.
 
     Attributes:
+        allowed: what the page may set and ask for; `field` and `action` declare it.
+        hiding: takes the server's paths out of what the user is told.
         folder: private; it goes with the session.
-        upload_bytes: how much may be uploaded at once.
+        uploads: the files of images that are open, within the session's quota.
         sources: node ID -> the files that a volume came from, which a DICOM segmentation refers to.
         workers: for segmenting and for training.
     """
@@ -33,14 +39,17 @@ class Desk:
     workflow: Workflow
     workers: tuple[TurnWorker, TurnWorker]
     notices: Notices
+    allowed: Allowed
+    hiding: Hiding
     views: Views
     editing: Editing
     folder: Path
-    upload_bytes: int
+    uploads: Uploads
     sources: dict[str, Source] = field(default_factory=dict)
 
     @property
     def state(self) -> Any:
+        """What the page shows. What the page may not set (`field`) is the server's own, and is true."""
         return self.server.state
 
     @property
@@ -57,15 +66,27 @@ class Desk:
         """The chosen segmentation's node, or None."""
         return self.workflow.state.segmentation
 
-    def action(self, name: str) -> Any:
-        """Decorator: what the page calls as `trigger(name, [...])`; errors are shown."""
+    @property
+    def segmentations(self) -> list[Any]:
+        """All segmentations' nodes."""
+        return list(self.scene.GetNodesByClass("vtkMRMLSegmentationNode"))
+
+    def action(self, name: str, *readers: Reader) -> Any:
+        """Decorator: what the page calls as `trigger(name, [...])`; errors are shown.
+
+        `readers`: one for each argument, which read it before the function sees it (see `values`).
+        """
 
         def register(function: Any) -> Any:
-            guarded = self.notices.guard(function)
-            self.server.trigger(name)(guarded)
-            return guarded
+            self.allowed.add_action(name, self.notices.guard(function), readers)
+            return function
 
         return register
+
+    def field(self, name: str, value: Any, reader: Reader) -> None:
+        """A value of the state that the page may set, to what the reader gives; all others are the server's own."""
+        self.allowed.fields[name] = reader
+        self.state[name] = value
 
     def on(self, *names: str) -> Any:
         """Decorator: called when the user, or anything else, changed one of these values of the page's state."""

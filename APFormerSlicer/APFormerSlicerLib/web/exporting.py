@@ -13,7 +13,9 @@ from ..scene.label_table import labels_of
 from ..scene.provenance import of_node
 from ..scene.volumes import to_volume
 from .desk import Desk
+from .inbox import safe_parts
 
+_LONGEST_NAME = 80  # characters
 FORMATS = {"seg.nrrd": ".seg.nrrd", "nifti": ".nii.gz", "dicom": ".dcm"}
 
 
@@ -70,4 +72,5 @@ def _write_label_map(desk: Desk, path: Path) -> None:
 
 
 def _file_name(text: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", text).strip("-.") or "segmentation"
+    """A name that every system takes, short enough for one."""
+    return safe_parts(re.sub(r"[^\w.-]+", "-", text).strip("-.")[:_LONGEST_NAME] or "segmentation")[-1]

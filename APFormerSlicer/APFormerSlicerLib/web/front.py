@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import secrets
 import sys
+import traceback
 import webbrowser
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
-from . import front_pages
-from .proxy import SAFE_HEADERS, pass_on
+from . import front_pages, strangers
+from .attempts import SECONDS, Attempts
+from .proxy import NOT_KEPT, SAFE_HEADERS, pass_on
 from .sessions import Sessions
 from .settings import Settings
 
@@ -24,6 +27,7 @@ _ASSETS = Path(__file__).resolve().parent / "assets"
 _LAUNCHER = "/paraview/"  # where trame's page asks a launcher for its session
 _WAIT_SECONDS = 0.2  # a process that is ready is not announced by the page that says it is not
 _CLOSE_SECONDS = 1.0  # for requests that still run when the server ends: open pages would keep it for a minute
+_HEAD_SECONDS = 30.0  # for a request's headers, and between two requests of a connection
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -35,8 +39,9 @@ class Front:
         self.settings = settings
         self.token = None if settings.is_local else secrets.token_urlsafe(24)
         self._sessions = Sessions(settings)
+        self._attempts = Attempts()
         self._client: aiohttp.ClientSession | None = None
-        self.app = web.Application(middlewares=[self._guard], client_max_size=settings.upload_mb * 1_000_000)
+        self.app = web.Application(middlewares=[self._guard])
         self.app.router.add_route("*", "/{path:.*}", self._answer)
         self.app.cleanup_ctx.append(self._life)
 
@@ -56,15 +61,28 @@ class Front:
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Nobody without the token, no other site's page, and no name that another site gave to this computer."""
-        if self.settings.is_local and _host_of(request.host) not in ("localhost", "127.0.0.1", "::1"):
-            return _show(front_pages.WRONG_HOST)
-        origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != request.host:
-            return _show(front_pages.WRONG_ORIGIN)
-        response = await handler(request)
+        response = await self._guarded(request, handler)
         if not response.prepared:
-            response.headers.update(SAFE_HEADERS)
+            for name, value in {**SAFE_HEADERS, **NOT_KEPT}.items():
+                response.headers.setdefault(name, value)
         return response
+
+    async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not strangers.is_well_formed(request):
+            return _show(front_pages.MALFORMED)
+        if self.settings.is_local and not strangers.knows_host(request, self.settings.host):
+            return _show(front_pages.WRONG_HOST)
+        if strangers.is_of_another_site(request):
+            return _show(front_pages.WRONG_ORIGIN)
+        try:
+            return await handler(request)
+        except web.HTTPException as answer:
+            return web.Response(status=answer.status, text=answer.reason)
+        except ConnectionError:
+            raise  # the browser went away: nobody reads an answer
+        except Exception as error:  # noqa: BLE001  what went wrong here is told to the server's owner only
+            traceback.print_exception(error)
+            return _show(front_pages.BROKEN)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         if request.path == "/favicon.ico":
@@ -73,7 +91,10 @@ class Front:
         session = self._sessions.find(key)
         if session is None:
             return await self._let_in(request, key)
-        if request.method == "POST" and request.path == "/end":
+        session.asked = asyncio.get_running_loop().time()
+        if request.path == "/end":
+            if request.method != "POST":
+                return web.Response(status=405, text="A session is ended with POST.")
             await self._sessions.end(session)
             return web.Response(status=204)
         if not await session.ready(_WAIT_SECONDS):
@@ -81,11 +102,13 @@ class Front:
                 return _show(front_pages.FAILED)
             return _show(front_pages.STARTING) if _is_page(request) else web.Response(status=503, text="starting")
         if request.path == "/" and "token" in request.query:
-            return web.HTTPFound("/")  # out of the address bar, and of screenshots of it
+            return web.Response(
+                status=302, headers={"Location": "/"}
+            )  # out of the address bar, and of screenshots of it
         if request.path == _LAUNCHER:
             return web.json_response({"sessionURL": "ws://use_host/ws", "secret": "wslink-secret"})
-        assert self._client is not None and session.port is not None
-        return await pass_on(request, self._client, session.port, session.secret)
+        assert self._client is not None
+        return await pass_on(request, self._client, session)
 
     async def _let_in(self, request: web.Request, key: str) -> web.StreamResponse:
         """A session for a browser that has none: when it asks for the page, and knows the token where one is needed.
@@ -97,17 +120,32 @@ class Front:
         why = self._sessions.why_ended(key)
         if why is not None and "again" not in request.query:
             return _show(front_pages.ended(why))
-        known = why is not None or self.token is None
-        if not known and not hmac.compare_digest(request.query.get("token", ""), self.token or ""):
-            return _show(front_pages.NO_TOKEN)
+        if why is None and not self._knows_token(request):
+            return self._refuse_token(request)
+        if not strangers.opens_page(request):
+            return _show(front_pages.NO_BROWSER)
         if self._sessions.full:
             return _show(front_pages.full(self.settings.users))
         session = await self._sessions.open()
-        response = web.HTTPFound("/")
-        response.headers.update(SAFE_HEADERS)
+        response = web.Response(status=302, headers={"Location": "/"})
         # Lax: a link in a mail leads back into the running session; other sites' forms and scripts do not reach it.
         response.set_cookie(_cookie(request), session.key, httponly=True, samesite="Lax", path="/")
         return response
+
+    def _knows_token(self, request: web.Request) -> bool:
+        said = request.query.get("token", "").encode("utf-8", "surrogateescape")
+        return self.token is None or hmac.compare_digest(said, self.token.encode())
+
+    def _refuse_token(self, request: web.Request) -> web.Response:
+        """Who tries many has to wait; who has the right one need not, also behind the same address."""
+        address = request.remote or ""
+        if self._attempts.too_many(address):
+            response = _show(front_pages.TOO_MANY)
+            response.headers["Retry-After"] = str(round(SECONDS))
+            return response
+        if "token" in request.query:
+            self._attempts.add(address)
+        return _show(front_pages.NO_TOKEN)
 
 
 def _is_page(request: web.Request) -> bool:
@@ -117,10 +155,6 @@ def _is_page(request: web.Request) -> bool:
 def _cookie(request: web.Request) -> str:
     assert request.transport is not None
     return f"{COOKIE}{request.transport.get_extra_info('sockname')[1]}"
-
-
-def _host_of(host: str) -> str:
-    return urlsplit(f"//{host}").hostname or ""
 
 
 def _show(page: front_pages.FrontPage) -> web.Response:
@@ -134,7 +168,7 @@ async def serve(settings: Settings) -> None:
         OSError: the address cannot be listened on.
     """
     front = Front(settings)
-    runner = web.AppRunner(front.app, access_log=None, handle_signals=False, shutdown_timeout=_CLOSE_SECONDS)
+    runner = runner_of(front)
     await runner.setup()
     try:
         site = web.TCPSite(runner, settings.host, settings.port)
@@ -146,6 +180,29 @@ async def serve(settings: Settings) -> None:
         await asyncio.Event().wait()
     finally:
         await runner.cleanup()
+
+
+def runner_of(front: Front) -> web.AppRunner:
+    """What listens, once it is set up and given an address."""
+    return web.AppRunner(
+        front.app,
+        access_log=None,
+        handle_signals=False,
+        shutdown_timeout=_CLOSE_SECONDS,
+        keepalive_timeout=_HEAD_SECONDS,
+        logger=_quiet_about_nonsense(),
+    )
+
+
+def _quiet_about_nonsense() -> logging.Logger:
+    """aiohttp's logger without a traceback for each request that is none: anybody can send thousands."""
+
+    def is_ours(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+    logger = logging.getLogger("apformer.web")
+    logger.addFilter(is_ours)
+    return logger
 
 
 def announcement(settings: Settings, link: str) -> str:

@@ -52,6 +52,30 @@ WRONG_ORIGIN = FrontPage(
     "Open the page by its own link.",
     403,
 )
+MALFORMED = FrontPage(
+    "The request could not be understood.",
+    "Browsers do not send such requests, so nothing was done.",
+    "Open the page by its own link.",
+    400,
+)
+NO_BROWSER = FrontPage(
+    "A session is started by opening the page in a browser.",
+    "The request was not that of a person who opens a page, so nothing was started.",
+    "Open the page by its own link, in a browser.",
+    403,
+)
+TOO_MANY = FrontPage(
+    "Too many wrong tokens came from this address.",
+    "Others are not affected; the right link is still taken.",
+    "Open the link that was printed when the server was started, or wait a minute.",
+    429,
+)
+BROKEN = FrontPage(
+    "Something unexpected happened.",
+    "The request was not answered; what the server printed says why.",
+    "Load the page again; if it happens again, report it with the server's output.",
+    500,
+)
 NO_TOKEN = FrontPage(
     "This page needs the link with the token.",
     "Without it nobody can see or compute anything here.",

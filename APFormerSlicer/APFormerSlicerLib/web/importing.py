@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from apformer.errors import InputError
+from apformer.memory import memory_limit
 from apformer.volume import Volume
 
 from ..scene import read_segmentation
 from ..scene.loading import new_volume_node
 from .desk import Desk
+from .inbox import Inbox
+from .quota import Upload
 from .unpacking import unpack
+from .uploads import Offered
 
 DEMO_MODEL = "hippocampus-mr"  # that of the command-line demonstration
 _SEGMENTATION = ".seg.nrrd"
-_FOR_DICOM = ("", ".dcm", ".ima")
+_SLICE = ".dcm"
+_ELSEWHERE = {".mhd": ".mha", ".nhdr": ".nrrd"}  # headers that name their voxels' file -> the form that holds both
+_MOST_SEGMENTATIONS = 50
+_LONGEST_WORDS = 120  # of what a DICOM file says about itself
 _BOX_COLOR = (0.31, 0.64, 0.78)  # the page's own
 _BOX_LINE = 0.1  # half of Slicer's width
 
@@ -36,27 +42,29 @@ class Found:
     dicom: Path | None
 
 
-def look_at(folder: Path, files: Sequence[Path], most_bytes: int) -> Found:
+def look_at(inbox: Inbox) -> Found:
     """Unpack zip files, and tell images from DICOM slices.
 
     Raises:
-        InputError: a zip file cannot be unpacked; nothing here can be read.
+        InputError: a zip file cannot be unpacked or is too large; a header names its voxels' file; nothing here can be
+            read.
     """
     from apformer.files import IMAGE_SUFFIXES, suffix_of
     from apformer.files.formats import looks_like_dicom
 
-    everything: list[Path] = []
-    for number, path in enumerate(files):
-        if path.suffix.lower() == ".zip":
-            everything += unpack(path, folder / f"unpacked-{number}", most_bytes)
-            path.unlink()
-        else:
-            everything.append(path)
+    for path in [path for path in inbox.files if path.suffix.lower() == ".zip"]:
+        unpack(path, inbox)
+        inbox.drop(path)
+    everything = list(inbox.files)
+    for path in everything:
+        if path.suffix.lower() in _ELSEWHERE:
+            raise _elsewhere(path)
     segmentations = tuple(path for path in everything if suffix_of(path) == _SEGMENTATION)
-    slices = [path for path in everything if path.suffix.lower() in _FOR_DICOM]
-    dicom = folder if any(looks_like_dicom(path) for path in slices) else None
+    # Hospitals name slices in any way, "1.2.840.113.7" too.
+    slices = [path for path in everything if suffix_of(path) == _SLICE or suffix_of(path) not in IMAGE_SUFFIXES]
+    dicom = inbox.upload.folder if any(looks_like_dicom(path) for path in slices) else None
     others = {*segmentations, *slices}
-    images = tuple(path for path in everything if suffix_of(path) in IMAGE_SUFFIXES and path not in others)
+    images = tuple(path for path in everything if path not in others)
     if not (images or segmentations or dicom):
         names = ", ".join(path.name for path in everything[:3]) or "nothing"
         raise InputError(
@@ -67,27 +75,51 @@ def look_at(folder: Path, files: Sequence[Path], most_bytes: int) -> Found:
     return Found(images, segmentations, dicom)
 
 
-async def import_files(desk: Desk, folder: Path, files: Sequence[Path]) -> list[Any]:
+def _elsewhere(path: Path) -> InputError:
+    whole = _ELSEWHERE[path.suffix.lower()]
+    return InputError(
+        f"{path.name} is a header that names another file for its voxels.",
+        f"Such headers could name any file of this computer, so {' and '.join(_ELSEWHERE)} are not taken here.",
+        f"Save the image as {whole} or .nii.gz, which hold header and voxels in one file, and upload that.",
+    )
+
+
+async def import_files(desk: Desk, inbox: Inbox) -> list[Any]:
     """The volume nodes of uploaded files; the last one is chosen and shown. Several DICOM series become a choice.
 
     Raises:
-        InputError: a file cannot be read.
+        InputError: a file cannot be read, or takes more than the session may have.
     """
-    found = await asyncio.to_thread(look_at, folder, files, desk.upload_bytes)
-    nodes = [await import_image(desk, path) for path in found.images]
+    found = await asyncio.to_thread(look_at, inbox)
+    nodes = []
+    for path in found.images:
+        nodes.append(await import_image(desk, path, upload=inbox.upload))
     if found.dicom is not None:
-        nodes += await _import_dicom(desk, found.dicom)
-    for path in found.segmentations:
-        _import_segmentation(desk, path)
+        nodes += await _import_dicom(desk, found.dicom, inbox.upload)
+    with memory_limit(desk.uploads.quota.reading_bytes):
+        for path in found.segmentations:
+            _import_segmentation(desk, path)
+            inbox.drop(path)
     return nodes
 
 
-async def import_image(desk: Desk, path: Path, series_uid: str | None = None, name: str | None = None) -> Any:
+async def import_image(
+    desk: Desk, path: Path, series_uid: str | None = None, name: str | None = None, upload: Upload | None = None
+) -> Any:
     """The node of one image file, or of one DICOM series in a folder. Raises InputError."""
     from apformer.files import read_volume
 
-    volume = await asyncio.to_thread(read_volume, path, series_uid=series_uid)
-    return place(desk, volume, name or _name_of(path))
+    with memory_limit(desk.uploads.quota.reading_bytes):
+        volume = await asyncio.to_thread(read_volume, path, series_uid=series_uid)
+    return place(desk, volume, name or _name_of(path), upload)
+
+
+async def import_offered(desk: Desk, series: Offered) -> None:
+    """Load a series that was offered; the others are not offered any more. Raises InputError."""
+    try:
+        await import_image(desk, series.upload.folder, series.uid, series.title, series.upload)
+    finally:
+        desk.uploads.offer([])
 
 
 async def import_demo(desk: Desk) -> Any:
@@ -107,9 +139,15 @@ async def import_demo(desk: Desk) -> Any:
     return node
 
 
-def place(desk: Desk, volume: Volume, name: str) -> Any:
-    """Put a volume on the scene, choose it and show it."""
+def place(desk: Desk, volume: Volume, name: str, upload: Upload | None = None) -> Any:
+    """Put a volume on the scene, choose it and show it. Raises InputError: the session holds too much already."""
     node = new_volume_node(desk.scene, volume, name)
+    if upload is not None:  # the demonstration's volume is the server's own
+        try:
+            desk.uploads.add_image(node, upload)
+        except InputError:
+            desk.scene.RemoveNode(node)
+            raise
     desk.sources[node.GetID()] = volume.source
     desk.notices.warn(volume.notes)
     choose(desk, node)
@@ -125,6 +163,21 @@ def choose(desk: Desk, node: Any) -> None:
         desk.workers[0].start()  # loading torch takes seconds: meanwhile the user looks at the image
 
 
+def close(desk: Desk, node: Any) -> None:
+    """Remove an image with its segmentations and its files; a job at it is cancelled."""
+    node_id, was_chosen = node.GetID(), node is desk.volume
+    for segmentation in list(desk.scene.GetNodesByClass("vtkMRMLSegmentationNode")):
+        role = segmentation.GetReferenceImageGeometryReferenceRole()
+        if segmentation.GetNodeReference(role) is node:
+            desk.scene.RemoveNode(segmentation)
+    desk.scene.RemoveNode(node)
+    desk.sources.pop(node_id, None)
+    desk.uploads.close_image(node_id)
+    if was_chosen:
+        left = desk.workflow.volumes()
+        choose(desk, left[0] if left else None)
+
+
 def _import_segmentation(desk: Desk, path: Path) -> None:
     if desk.volume is None:
         raise InputError(
@@ -132,25 +185,38 @@ def _import_segmentation(desk: Desk, path: Path) -> None:
             "A segmentation is reviewed on the image that it was drawn on.",
             "Upload the image first, then the segmentation.",
         )
+    if len(desk.segmentations) >= _MOST_SEGMENTATIONS:
+        raise InputError(
+            f"There are {_MOST_SEGMENTATIONS} segmentations already.",
+            "Each takes memory of a computer that others use too.",
+            "Close an image that you do not need any more: its segmentations go with it.",
+        )
     node = read_segmentation(path, desk.scene)
     node.SetReferenceImageGeometryParameterFromVolumeNode(desk.volume)
     desk.workflow.state.segmentation = node
 
 
-async def _import_dicom(desk: Desk, folder: Path) -> list[Any]:
+async def _import_dicom(desk: Desk, folder: Path, upload: Upload) -> list[Any]:
     from apformer.files import list_series
 
-    listed = await asyncio.to_thread(list_series, folder)
+    with memory_limit(desk.uploads.quota.reading_bytes):
+        listed = await asyncio.to_thread(list_series, folder)
     if len(listed) > 1:
-        desk.state.series = [
-            {"uid": series.uid, "title": series.description or series.uid, "line": f"{series.modality}, "
-             f"{series.slices} slices", "folder": str(folder)}
-            for series in listed
-        ]  # fmt: skip
+        desk.uploads.offer(
+            [
+                Offered(
+                    series.uid,
+                    (series.description or series.uid)[:_LONGEST_WORDS],
+                    f"{series.modality}, {series.slices} slices"[:_LONGEST_WORDS],
+                    upload,
+                )
+                for series in listed
+            ]
+        )
         desk.notices.tell(f"{len(listed)} DICOM series were found: choose the one to load.")
         return []
-    title = (listed[0].description if listed else "") or "DICOM series"
-    return [await import_image(desk, folder, name=title)]
+    title = (listed[0].description if listed else "")[:_LONGEST_WORDS] or "DICOM series"
+    return [await import_image(desk, folder, name=title, upload=upload)]
 
 
 def _box(scene: Any, name: str, centre_ras: tuple[float, float, float], width_mm: float = 40.0) -> Any:

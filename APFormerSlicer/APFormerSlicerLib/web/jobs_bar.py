@@ -11,6 +11,9 @@ from trame.widgets import vuetify3 as v
 from ..workflow import Run
 from .desk import Desk
 from .parts import button
+from .values import one_of
+
+_KINDS = ("segment", "finetune")
 
 
 class JobsBar:
@@ -21,7 +24,7 @@ class JobsBar:
         self._runs: dict[str, Run] = {}
         desk.state.job = None
         desk.state.training_job = None
-        desk.action("cancel")(self.cancel)
+        desk.action("cancel", one_of(_KINDS))(self.cancel)
 
     def follow(self, run: Run, kind: str) -> None:
         """Show the run until it is over; how it ended is told as a notice."""

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -38,6 +39,9 @@ class FrontLine:
         os.dup2(2, 1)
         self._in = sys.stdin.buffer
         self._lock = threading.Lock()
+        self._heard: list[Message | None] = []  # before anybody listens; None is the end
+        self._listener: Callable[[Message | None], object] | None = None
+        self._hearing = threading.Lock()
 
     def settings(self) -> Message:
         """The first message. Raises RuntimeError when it does not come: a person started the process by hand."""
@@ -50,15 +54,34 @@ class FrontLine:
         with self._lock, suppress(OSError):  # the front is gone: the end of stdin tells
             os.write(self._out, encode(message))
 
-    def hear(self, listener: Callable[[Message], object], ended: Callable[[], object]) -> None:
-        """Call `listener` with each message and `ended` at the end, in a thread of its own."""
+    def listen(self, seconds: float, at_last: Callable[[], object]) -> None:
+        """Read from now on, in a thread of its own. When the front is gone, this process has `seconds` left to end;
+        then `at_last` is called and it ends at once, whatever it does."""
 
-        def listen() -> None:
+        def read() -> None:
             for message in self._messages():
-                listener(message)
-            ended()
+                self._tell(message)
+            self._tell(None)
+            time.sleep(seconds)
+            at_last()
+            os._exit(1)
 
-        threading.Thread(target=listen, name="front", daemon=True).start()
+        threading.Thread(target=read, name="front", daemon=True).start()
+
+    def hear(self, listener: Callable[[Message | None], object]) -> None:
+        """Call `listener` with each message, those before too, and with None when the front is gone: in the thread of
+        `listen`, or at once."""
+        with self._hearing:
+            self._listener = listener
+            for message in self._heard:
+                listener(message)
+
+    def _tell(self, message: Message | None) -> None:
+        with self._hearing:
+            if self._listener is None:
+                self._heard.append(message)
+            else:
+                self._listener(message)
 
     def _messages(self) -> Iterator[Message]:
         with suppress(OSError, ValueError):

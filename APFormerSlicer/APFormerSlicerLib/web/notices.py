@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
 import traceback
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 from apformer.errors import APFormerError
@@ -23,10 +21,8 @@ class Notices:
         self._numbers = itertools.count(1)
         state.notices = []
 
-    def error(self, error: APFormerError, hidden: Path | None = None) -> None:
-        """Show an error; `hidden` is a folder of ours, whose path says nothing to the user."""
-        parts = (error.what, error.meaning, error.remedy)
-        self._add("error", *(part if hidden is None else part.replace(f"{hidden}{os.sep}", "") for part in parts))
+    def error(self, error: APFormerError) -> None:
+        self._add("error", error.what, error.meaning, error.remedy)
 
     def warn(self, texts: Iterable[str]) -> None:
         for text in texts:

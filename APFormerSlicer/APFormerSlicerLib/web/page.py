@@ -19,6 +19,7 @@ from .section_segment import SegmentSection
 from .section_site import SiteSection
 from .section_tune import TuneSection
 from .shortcuts import Shortcuts
+from .values import flag, one_of, whole
 from .views import LAYOUTS
 
 STEPS = (
@@ -53,7 +54,8 @@ class Page:
 
     def __init__(self, desk: Desk, site: Path | None = None) -> None:
         self._desk = desk
-        desk.state.update({"step": "image", "ending": False})
+        desk.field("step", "image", one_of([name for name, _ in STEPS]))
+        desk.field("ending", False, flag)
         self._jobs = JobsBar(desk)
         self._image = ImageSection(desk)
         self._segment = SegmentSection(desk, self._jobs)
@@ -62,7 +64,7 @@ class Page:
         self._site = SiteSection(desk, site)
         self._tune = TuneSection(desk, self._jobs)
         self._shortcuts = Shortcuts(desk, self._segment, self._review)
-        desk.action("dismiss")(desk.notices.dismiss)
+        desk.action("dismiss", whole(0, 1 << 53))(desk.notices.dismiss)
         desk.action("reset_views")(desk.views.reset)
         with VAppLayout(desk.server, vuetify_config=_THEME) as self.layout, html.Div(classes="page"):
             self._build_bar()

@@ -6,7 +6,13 @@ from trame.widgets import html
 from trame.widgets import vuetify3 as v
 
 from .desk import Desk
+from .editing import EFFECTS, ISLANDS
 from .parts import button, heading, hint
+from .values import flag, number, one_of, range_of, typed_number
+
+_LARGEST_BRUSH_MM = 200.0
+_LARGEST_VALUE = 1e9  # of a voxel
+_LARGEST_ISLAND = 1_000_000_000  # voxels
 
 _TOOLS = (
     ("paint", "Paint", "mdi-brush", "P"),
@@ -23,27 +29,18 @@ class EditSection:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         desk.state.update(
-            {
-                "effect": "none",
-                "segment_id": "",
-                "brush_mm": 5,
-                "brush_sphere": True,
-                "threshold": [0.0, 1.0],
-                "value_range": [0.0, 1.0],
-                "smallest_island": 100,
-                "can_undo": False,
-                "can_redo": False,
-            }
+            {"effect": "none", "segment_id": "", "value_range": [0.0, 1.0], "can_undo": False, "can_redo": False}
         )
-        for name, call in (
-            ("choose_effect", self.choose_effect),
-            ("choose_segment", desk.editing.choose_segment),
-            ("apply_threshold", desk.editing.apply_threshold),
-            ("apply_islands", self._apply_islands),
-            ("undo", self.undo),
-            ("redo", self.redo),
-        ):
-            desk.action(name)(call)
+        desk.field("brush_mm", 5, number(0.1, _LARGEST_BRUSH_MM))
+        desk.field("brush_sphere", True, flag)
+        desk.field("threshold", [0.0, 1.0], range_of(-_LARGEST_VALUE, _LARGEST_VALUE))
+        desk.field("smallest_island", 100, typed_number(1, _LARGEST_ISLAND))
+        desk.action("choose_effect", one_of(tuple(EFFECTS)))(self.choose_effect)
+        desk.action("choose_segment", one_of(self._segment_ids))(desk.editing.choose_segment)
+        desk.action("apply_threshold")(self._apply_threshold)
+        desk.action("apply_islands", one_of(tuple(ISLANDS)))(self._apply_islands)
+        desk.action("undo")(self.undo)
+        desk.action("redo")(self.redo)
         desk.on("brush_mm", "brush_sphere")(self._set_brush)
         desk.on("threshold")(self._set_threshold)
         desk.editing.connect(self._refresh)
@@ -83,8 +80,17 @@ class EditSection:
             low, high = self._desk.state.threshold
             self._desk.editing.set_threshold(float(low), float(high))
 
+    def _apply_threshold(self) -> None:
+        if self._desk.editing.effect_name == "threshold":
+            self._desk.editing.apply_threshold()
+
     def _apply_islands(self, mode: str) -> None:
-        self._desk.editing.apply_islands(mode, int(self._desk.state.smallest_island))
+        if self._desk.editing.effect_name == "islands":
+            self._desk.editing.apply_islands(mode, int(float(self._desk.state.smallest_island or 1)))
+
+    def _segment_ids(self) -> list[str]:
+        node = self._desk.segmentation
+        return [] if node is None else list(node.GetSegmentation().GetSegmentIDs())
 
     def build(self) -> None:
         heading("Correct")

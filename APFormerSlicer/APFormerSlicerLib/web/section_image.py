@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 from apformer.errors import APFormerError
@@ -12,8 +11,10 @@ from trame.widgets import vuetify3 as v
 
 from ..scene.volumes import shape_kji
 from .desk import Desk
-from .importing import choose, import_demo, import_image
+from .importing import choose, close, import_demo, import_offered
 from .parts import button, heading, hint
+from .quota import MOST_FILES
+from .values import one_of, whole
 
 
 class ImageSection:
@@ -22,18 +23,28 @@ class ImageSection:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._tasks: set[asyncio.Task[None]] = set()
-        desk.state.update({"images": [], "image_id": "", "series": [], "loading": "", "upload_percent": 0})
+        self._demo: Any = None
+        desk.state.update({"images": [], "image_id": "", "series": [], "loading": ""})
+        desk.field("upload_percent", 0, whole(0, 100))
         desk.action("load_demo")(self._load_demo)
-        desk.action("load_series")(self._load_series)
-        desk.action("choose_image")(self._choose)
-        desk.action("close_image")(self._close)
+        desk.action("load_series", whole(0, MOST_FILES))(self._load_series)
+        for name, call in (("choose_image", self._choose), ("close_image", self._close)):
+            desk.action(name, one_of(lambda: [node.GetID() for node in desk.workflow.volumes()]))(call)
         desk.workflow.state.changed.connect(self.refresh)
         desk.workflow.watch.removed.connect(lambda _: self.refresh())
+        desk.uploads.offers_changed.connect(self._show_series)
 
     def refresh(self) -> None:
         chosen = self._desk.volume
         self._desk.state.images = [_row(node) for node in self._desk.workflow.volumes()]
         self._desk.state.image_id = "" if chosen is None else chosen.GetID()
+
+    def _show_series(self) -> None:
+        """Those that can be chosen: the page names one by its number."""
+        self._desk.state.series = [
+            {"number": number, "title": one.title, "line": one.line}
+            for number, one in enumerate(self._desk.uploads.offered)
+        ]
 
     def build(self) -> None:
         with html.Div(classes="drop", v_if="!loading"):
@@ -51,7 +62,10 @@ class ImageSection:
         with html.Div(v_if="series.length"):
             heading("DICOM series")
             with html.Div(
-                v_for="one in series", key="one.uid", classes="row-item", click="trigger('load_series', [one.uid])"
+                v_for="one in series",
+                key="one.number",
+                classes="row-item",
+                click="trigger('load_series', [one.number])",
             ):
                 html.Div("{{ one.title }}", classes="row-title")
                 html.Div("{{ one.line }}", classes="row-line")
@@ -77,16 +91,19 @@ class ImageSection:
             button("Next: segment", "step = 'segment'", "mdi-arrow-right", key="2", color="primary", variant="flat")
 
     def _load_demo(self) -> None:
-        self._in_background("reading the demo volume", lambda: import_demo(self._desk))
+        """Once: it counts in no quota."""
 
-    def _load_series(self, uid: str) -> None:
-        found = next((one for one in self._desk.state.series if one["uid"] == uid), None)
-        if found is not None:
-            self._desk.state.series = []
-            self._in_background(
-                "reading the series",
-                lambda: import_image(self._desk, Path(found["folder"]), series_uid=uid, name=found["title"]),
-            )
+        async def load() -> None:
+            self._demo = await import_demo(self._desk)
+
+        if self._demo in self._desk.workflow.volumes():
+            choose(self._desk, self._demo)
+        else:
+            self._in_background("reading the demo volume", load)
+
+    def _load_series(self, number: int) -> None:
+        found = self._desk.uploads.take(number)
+        self._in_background("reading the series", lambda: import_offered(self._desk, found))
 
     def _in_background(self, what: str, work: Any) -> None:
         """Read beside the event loop, so that the page answers meanwhile."""
@@ -111,24 +128,11 @@ class ImageSection:
 
     def _choose(self, node_id: str) -> None:
         node = self._desk.scene.GetNodeByID(node_id)
-        if node is not None and node is not self._desk.volume:
+        if node is not self._desk.volume:
             choose(self._desk, node)
 
     def _close(self, node_id: str) -> None:
-        """Remove an image with its segmentations; a job at it is cancelled."""
-        desk, node = self._desk, self._desk.scene.GetNodeByID(node_id)
-        if node is None:
-            return
-        was_chosen = node is desk.volume
-        for segmentation in list(desk.scene.GetNodesByClass("vtkMRMLSegmentationNode")):
-            role = segmentation.GetReferenceImageGeometryReferenceRole()
-            if segmentation.GetNodeReference(role) is node:
-                desk.scene.RemoveNode(segmentation)
-        desk.scene.RemoveNode(node)
-        desk.sources.pop(node_id, None)
-        if was_chosen:
-            left = desk.workflow.volumes()
-            choose(desk, left[0] if left else None)
+        close(self._desk, self._desk.scene.GetNodeByID(node_id))
         self.refresh()
 
 

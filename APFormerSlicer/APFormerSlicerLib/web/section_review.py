@@ -10,6 +10,7 @@ from ..workflow.places import places_of
 from .desk import Desk, color_of
 from .parts import button, heading, hint, select, text_field
 from .section_edit import EditSection
+from .values import number, one_of, text
 
 _STATUSES = {
     Status.NOT_STARTED: "not started",
@@ -18,6 +19,7 @@ _STATUSES = {
     Status.FLAGGED: "flagged",
 }
 _MAPS = {"uncertainty": "Uncertainty", "kept_tokens": "Kept tokens"}
+_LONGEST_COMMENT = 2000  # characters
 
 
 class ReviewSection:
@@ -29,24 +31,24 @@ class ReviewSection:
             {
                 "segments": [],
                 "segmentations": [],
-                "segmentation_id": "",
                 "maps": [],
                 "map_shown": "",
-                "map_opacity": 0.5,
                 "places_left": 0,
                 "places_all": 0,
                 "place": "",
-                "flag_comment": "",
             }
         )
+        desk.field("segmentation_id", "", one_of(lambda: ["", *(node.GetID() for node in desk.segmentations)]))
+        desk.field("map_opacity", 0.5, number(0.0, 1.0))
+        desk.field("flag_comment", "", text(_LONGEST_COMMENT))
         for name, call in (
             ("next_place", self.next_place),
             ("accept", self.accept),
             ("flag", self.flag),
-            ("toggle_map", self.toggle_map),
             ("visit_again", self._visit_again),
         ):
             desk.action(name)(call)
+        desk.action("toggle_map", one_of(tuple(_MAPS)))(self.toggle_map)
         desk.on("map_opacity")(self._show_map)
         desk.on("segmentation_id")(self._choose)
         desk.workflow.state.changed.connect(self.refresh)
@@ -58,8 +60,7 @@ class ReviewSection:
 
     def refresh(self) -> None:
         desk, node = self._desk, self._desk.segmentation
-        nodes = list(desk.scene.GetNodesByClass("vtkMRMLSegmentationNode"))
-        desk.state.segmentations = [{"title": one.GetName(), "value": one.GetID()} for one in nodes]
+        desk.state.segmentations = [{"title": one.GetName(), "value": one.GetID()} for one in desk.segmentations]
         desk.state.segmentation_id = "" if node is None else node.GetID()
         desk.editing.edit(node, desk.volume)
         self._list_segments()

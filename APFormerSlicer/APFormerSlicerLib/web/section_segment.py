@@ -18,12 +18,14 @@ from ..workflow.wording import device_in_words
 from .desk import Desk
 from .jobs_bar import JobsBar
 from .parts import button, heading, hint, select
+from .values import flag, one_of, some_of
 
 DEVICES = [
     {"title": "Best", "value": "auto"},
     {"title": "CPU", "value": "cpu"},
     {"title": "NVIDIA GPU", "value": "cuda"},
 ]
+MAPS = {"uncertainty": "Uncertainty map", "kept_tokens": "Kept-token map"}
 _WHOLE = ""  # the region's ID when the whole image is meant
 
 
@@ -40,19 +42,19 @@ class SegmentSection:
             {
                 "models": [],
                 "model": "",
-                "all_models": False,
                 "regions": [],
-                "region_id": _WHOLE,
                 "devices": DEVICES,
-                "device": desk.workflow.state.device,
-                "wanted_maps": list(desk.workflow.state.maps),
                 "estimate": None,
                 "result": None,
                 "precious": False,
             }
         )
-        desk.action("segment")(self.start)
-        desk.action("choose_model")(self._choose_model)
+        desk.field("all_models", False, flag)
+        desk.field("region_id", _WHOLE, one_of(lambda: [_WHOLE, *(node.GetID() for node in regions(desk.scene))]))
+        desk.field("device", desk.workflow.state.device, one_of([one["value"] for one in DEVICES]))
+        desk.field("wanted_maps", list(desk.workflow.state.maps), some_of(tuple(MAPS)))
+        desk.action("segment", flag)(self.start)
+        desk.action("choose_model", one_of(lambda: [one["reference"] for one in desk.state.models]))(self._choose_model)
         desk.on("region_id")(self._choose_region)
         desk.on("device", "wanted_maps")(self._choose_how)
         desk.on("step")(self._estimate)
@@ -65,6 +67,7 @@ class SegmentSection:
     def refresh(self, anew: bool = False) -> None:
         """Show what the workflow's state says; for another volume, suggest a model."""
         desk, chosen = self._desk, self._desk.workflow.state
+        desk.state.precious = False  # it was asked about another choice
         if anew or chosen.volume is not self._shown_volume:
             self._shown_volume = chosen.volume
             desk.state.result = None
@@ -117,7 +120,7 @@ class SegmentSection:
     def _choose_how(self) -> None:
         desk = self._desk
         desk.workflow.state.device = desk.state.device
-        desk.workflow.state.maps = [name for name in ("uncertainty", "kept_tokens") if name in desk.state.wanted_maps]
+        desk.workflow.state.maps = [name for name in MAPS if name in desk.state.wanted_maps]
 
     # ---------------------------------------------------------------- what it takes
 
@@ -199,7 +202,7 @@ class SegmentSection:
                 select("Region", "region_id", "regions")
                 select("Computed on", "device", "devices")
             with html.Div(classes="two checks"):
-                for name, title in (("uncertainty", "Uncertainty map"), ("kept_tokens", "Kept-token map")):
+                for name, title in MAPS.items():
                     v.VCheckbox(v_model=("wanted_maps",), value=name, label=title, density="compact", hide_details=True)
             with html.Div(v_if="estimate", classes=("estimate.ok ? 'estimate' : 'estimate refused'",)):
                 html.Div("{{ estimate.line }}")

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from apformer.datasets import DuplicateCaseError
-from apformer.errors import ConfigError
+from apformer.errors import ConfigError, InputError
+from apformer.memory import memory_limit
 from trame.widgets import html
 
 from ..workflow import CaseRow, Run
 from .desk import Desk
+from .importing import close
 from .parts import button, heading, hint, text_field
+from .values import flag, one_of, text
 
 _PRIVATE = "site"  # folder of a session that was given none: it goes with the session
 
@@ -32,19 +35,16 @@ class SiteSection:
                 "site_shared": shared is not None,
                 "site_labels": [],
                 "cases": [],
-                "patient": "",
-                "who": desk.workflow.state.who,
                 "case_known": False,
                 "problems": None,
             }
         )
-        for name, call in (
-            ("create_site", self._create),
-            ("add_case", self._add),
-            ("open_case", self._open),
-            ("check_site", self._check),
-        ):
-            desk.action(name)(call)
+        desk.field("patient", "", text())
+        desk.field("who", desk.workflow.state.who, text())
+        desk.action("create_site")(self._create)
+        desk.action("add_case", flag)(self._add)
+        desk.action("open_case", one_of(lambda: [one["name"] for one in desk.state.cases]))(self._open)
+        desk.action("check_site")(self._check)
         desk.on("who")(self._choose_who)
         desk.workflow.collecting.changed.connect(self.refresh)
         desk.workflow.state.changed.connect(self._forget_question)
@@ -102,9 +102,16 @@ class SiteSection:
         desk.notices.warn(added.notes)
 
     def _open(self, name: str) -> None:
-        volume_node, _ = self._desk.workflow.collecting.open(name)
-        self._desk.views.show_volume(volume_node)
-        self._desk.state.step = "review"
+        desk = self._desk
+        with memory_limit(desk.uploads.quota.reading_bytes):
+            volume_node, _ = desk.workflow.collecting.open(name)
+        try:
+            desk.uploads.add_image(volume_node)
+        except InputError:
+            close(desk, volume_node)
+            raise
+        desk.views.show_volume(volume_node)
+        desk.state.step = "review"
 
     def _check(self) -> None:
         self._desk.state.problems = [problem.as_dict() for problem in self._desk.workflow.collecting.problems()]

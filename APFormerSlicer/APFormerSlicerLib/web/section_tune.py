@@ -14,12 +14,16 @@ from .curves import charts
 from .desk import Desk
 from .jobs_bar import JobsBar
 from .parts import button, heading, hint, select, text_field
+from .values import one_of, one_of_numbers, some_of, text, typed_number
 
 _SCRATCH = ""
 _AS_BASE = 0.0  # pruning as it is in the base
+_SHARES = (0.7, 0.5, 0.3)
+_LONGEST_NAME = 100  # characters
+_LONGEST_MINUTES = 7 * 24 * 60
 BUDGETS = [
     {"title": "As in the base", "value": _AS_BASE},
-    *({"title": f"{share:.0%}", "value": share} for share in (0.7, 0.5, 0.3)),
+    *({"title": f"{share:.0%}", "value": share} for share in _SHARES),
 ]
 
 
@@ -33,11 +37,6 @@ class TuneSection:
         desk.state.update(
             {
                 "bases": [],
-                "tune_base": _SCRATCH,
-                "tune_name": "",
-                "tune_labels": [],
-                "tune_minutes": 15,
-                "tune_keep": _AS_BASE,
                 "budgets": BUDGETS,
                 "tune_estimate": None,
                 "can_resume": False,
@@ -52,14 +51,16 @@ class TuneSection:
                 "deciding": False,
             }
         )
-        for name, call in (
-            ("tune", self.start),
-            ("continue_tuning", lambda: self.start(resume=True)),
-            ("adopt", self._adopt),
-            ("keep_old", self._keep_old),
-            ("roll_back", self._roll_back),
-        ):
-            desk.action(name)(call)
+        desk.field("tune_base", _SCRATCH, one_of(lambda: [one["value"] for one in desk.state.bases]))
+        desk.field("tune_name", "", text(_LONGEST_NAME))
+        desk.field("tune_labels", [], some_of(lambda: desk.state.site_labels))
+        desk.field("tune_minutes", 15, typed_number(0, _LONGEST_MINUTES))
+        desk.field("tune_keep", _AS_BASE, one_of_numbers((_AS_BASE, *_SHARES)))
+        desk.action("tune")(lambda: self.start())
+        desk.action("continue_tuning")(lambda: self.start(resume=True))
+        desk.action("adopt", one_of(self._references))(self._adopt)
+        desk.action("keep_old")(self._keep_old)
+        desk.action("roll_back")(self._roll_back)
         desk.on("tune_base")(self._choose_base)
         desk.on("step", "tune_name", "tune_labels", "tune_minutes", "tune_keep")(self._estimate)
         desk.workflow.versions.changed.connect(lambda _: self.refresh())
@@ -90,6 +91,10 @@ class TuneSection:
             for row in rows
         ]  # fmt: skip
         desk.state.can_roll_back = bool(rows) and desk.workflow.versions.can_roll_back(name)[0]
+
+    def _references(self) -> list[str]:
+        """The versions that are shown, and the one that was trained."""
+        return [*(one["reference"] for one in self._desk.state.versions), self._desk.state.trained]
 
     # ---------------------------------------------------------------- before
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 
 from apformer.bundles.library import MODELS_VARIABLE
 from apformer.jobs import JobClient
+from apformer.jobs.scratch import own, remove_if_left
 
 from .lines import FrontLine, Message
 
 _LOOK_SECONDS = 5.0  # between looks at whether anybody is there
+_END_SECONDS = 15.0  # after the front is gone, for an end in good order; then the process ends whatever it does
 
 
 def main() -> None:
@@ -24,12 +27,18 @@ def main() -> None:
     folder = Path(settings["folder"])
     temporary = folder / "tmp"
     temporary.mkdir(exist_ok=True)
+    own(folder)
     # Whatever a library or a worker leaves goes with the session.
     os.environ["TMPDIR"] = os.environ["TEMP"] = os.environ["TMP"] = tempfile.tempdir = str(temporary)
     os.environ["WSLINK_READY_MSG"] = ""
     if settings["own_models"]:  # strangers share no models: pictures of validation cases are in them
         os.environ[MODELS_VARIABLE] = str(folder / "models")
-    asyncio.run(_serve(line, settings))
+    # A front that was killed removes nothing: its end is heard from the first moment on, also while the scene is made.
+    line.listen(_END_SECONDS, at_last=lambda: remove(folder))
+    try:
+        asyncio.run(_serve(line, settings))
+    finally:
+        remove(folder)
 
 
 async def _serve(line: FrontLine, settings: Message) -> None:
@@ -56,17 +65,22 @@ async def _serve(line: FrontLine, settings: Message) -> None:
     application = Application(server, workers, settings)
     present = Presence(server, workers, float(settings["idle_seconds"]))
 
-    def hear(message: Message) -> None:
+    def hear(message: Message | None) -> None:
+        if message is None:
+            loop.call_soon_threadsafe(present.gone.set)
+            return
         for worker in workers:
             on_main_thread(lambda worker=worker: worker.hear(message))  # type: ignore[misc]
 
     def bind(bound: Any) -> None:
         bound.app.middlewares.append(only_with(settings["secret"], SECRET_HEADER))
         application.transfer.add_routes(bound.app)
+        for handler in bound._ws_handlers:  # wslink has no other way to get between
+            application.gate.close_over(handler)
 
     server.controller.on_server_bind.add(bind)
     server.controller.on_server_ready.add(lambda **_: line.say({"ready": server.port}))
-    line.hear(hear, ended=lambda: loop.call_soon_threadsafe(present.gone.set))
+    line.hear(hear)
     coroutine = server.start(
         exec_mode="coroutine",
         host="127.0.0.1",
@@ -84,7 +98,14 @@ async def _serve(line: FrontLine, settings: Message) -> None:
         application.close()
         await asyncio.gather(*(asyncio.to_thread(client.close) for client in clients))
         serving.cancel()
+        remove(folder)
         line.close_now()  # VTK objects are not taken apart one by one: that is slow, and nothing is left to save
+
+
+def remove(folder: Path) -> None:
+    """Remove a session's folder; and the one that it lies in, when the front is gone and no other session is there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    remove_if_left(folder.parent)
 
 
 class Presence:

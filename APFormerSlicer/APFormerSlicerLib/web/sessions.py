@@ -7,20 +7,25 @@ import secrets
 import shutil
 import sys
 import tempfile
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from apformer.jobs import processes
+from apformer.jobs.scratch import WEB, private_folder, sweep
 
 from .lines import Message, encode, parse
 from .settings import Settings
 from .turns import Ticket, Turns
 
-_START_SECONDS = 120.0  # loading VTK from a cold disk on a slow machine
+# Until a page that was opened connects: a browser takes one or two, and asks every second while the process starts.
+# Whoever makes somebody else's browser ask for the page, in a picture or a prefetch, holds a place no longer.
+_LOOK_SECONDS = 30.0
 _END_SECONDS = 6.0  # a worker that is told to stop has its own grace before that
 _LONGEST_LINE = 1 << 20
+_COMMAND = (sys.executable, "-m", "APFormerSlicerLib.web.session")
 _MOST_ENDED = 1000  # sessions whose end is remembered, to tell their users
 
 
@@ -33,6 +38,8 @@ class Session:
             this computer can talk to it. folder: private; holds all that the user uploads and makes.
         port: on the loopback interface; None while it starts.
         ended: why it is over; None while it is not.
+        sockets: how many tabs are connected. looked_at: whether one ever was. asked: when its user asked for anything
+            last, as the loop tells time.
     """
 
     key: str
@@ -41,6 +48,9 @@ class Session:
     process: asyncio.subprocess.Process
     port: int | None = None
     ended: str | None = None
+    sockets: int = 0
+    looked_at: bool = False
+    asked: float = 0.0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def say(self, message: Message) -> None:
@@ -49,7 +59,7 @@ class Session:
             with suppress(ConnectionError, RuntimeError):
                 stdin.write(encode(message))
 
-    async def ready(self, seconds: float = _START_SECONDS) -> bool:
+    async def ready(self, seconds: float) -> bool:
         """Whether it answers, after at most `seconds`."""
         with suppress(asyncio.TimeoutError):
             async with asyncio.timeout(seconds):
@@ -71,11 +81,13 @@ class Sessions:
         self._known: dict[str, Session] = {}  # by the key that a user's cookie says
         self._ended: dict[str, str] = {}  # key -> why it is over
         self._spare: Session | None = None
+        self._opening = 0  # places of users whose process is being started
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._root = Path(tempfile.mkdtemp(prefix="apformer-web-"))
+        self._root = private_folder(WEB)
 
     async def prepare(self) -> None:
-        """Start the process of the first user."""
+        """Remove what servers left that were killed, and start the process of the first user."""
+        self._keep(asyncio.to_thread(sweep))
         self._spare = await self._start()
 
     def find(self, key: str | None) -> Session | None:
@@ -94,7 +106,7 @@ class Sessions:
 
     @property
     def full(self) -> bool:
-        return len(self._known) >= self._settings.users
+        return len(self._known) + self._opening >= self._settings.users
 
     async def open(self) -> Session:
         """A session for a new user, which may still be starting. Raises RuntimeError when there is no place."""
@@ -102,9 +114,26 @@ class Sessions:
             raise RuntimeError("every place is taken")
         session, self._spare = self._spare, None
         if session is None or session.ended is not None:
-            session = await self._start()
+            self._opening += 1
+            try:
+                session = await self._start()
+            finally:
+                self._opening -= 1
         self._known[session.key] = session
+        session.asked = asyncio.get_running_loop().time()
+        self._keep(self._expect(session))
         return session
+
+    async def _expect(self, session: Session) -> None:
+        """End a session whose page never connects: its place is for somebody else."""
+        loop = asyncio.get_running_loop()
+        while not session.looked_at and session.ended is None:
+            left = session.asked + _LOOK_SECONDS - loop.time()
+            if left > 0:
+                await asyncio.sleep(left)
+            else:
+                self._forget(session, "Its page did not connect within some seconds")
+                await self._end(session)
 
     async def close(self) -> None:
         """End all processes and remove all their files."""
@@ -118,9 +147,7 @@ class Sessions:
         folder = Path(tempfile.mkdtemp(prefix="session-", dir=self._root))
         grouped: dict[str, Any] = {} if sys.platform == "win32" else {"start_new_session": True}
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "APFormerSlicerLib.web.session",
+            *_COMMAND,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=processes.child_environment(),
@@ -129,10 +156,14 @@ class Sessions:
         )
         session = Session(secrets.token_urlsafe(32), secrets.token_urlsafe(32), folder, process)
         session.say({"settings": self._settings.of_session(folder, session.secret)})
-        task = asyncio.create_task(self._watch(session))
+        self._keep(self._watch(session))
+        return session
+
+    def _keep(self, work: Coroutine[Any, Any, object]) -> None:
+        """Do it beside everything else."""
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return session
 
     async def _watch(self, session: Session) -> None:
         """Hear the process until it ends; then nothing of it stays. Its workers end with it: their stdin does."""
@@ -141,6 +172,8 @@ class Sessions:
         try:
             while line := await stdout.readline():
                 self._hear(session, parse(line) or {})
+        except ValueError:  # a line without an end
+            processes.end_tree(session.process.pid)
         finally:
             code = await session.process.wait()
             self._forget(session, _why(code))
@@ -158,8 +191,10 @@ class Sessions:
                 del self._ended[oldest]
 
     def _hear(self, session: Session, message: Message) -> None:
-        if "ready" in message:
-            session.port = int(message["ready"])
+        if isinstance(message.get("ready"), int):
+            session.port = message["ready"]
+            if session.asked:
+                session.asked = asyncio.get_running_loop().time()
             session.changed.set()
         elif "ask" in message:
             with suppress(KeyError):

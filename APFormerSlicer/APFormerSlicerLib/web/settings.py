@@ -19,7 +19,7 @@ class Settings:
     Attributes:
         host, port: where to listen; port 0 takes a free one.
         users: how many may work at once, each in a process of their own.
-        upload_mb: how much one user may upload at once, unpacked too.
+        upload_mb: how much one user may keep: uploads, unpacked, and the images that are loaded from them.
         idle_minutes: after which a session that nobody looks at ends, unless a job of it runs.
         site: folder of the site's data set, which all users share; None: each session has its own, which goes with it.
         open_browser: open the page on this computer.
@@ -52,6 +52,7 @@ class Settings:
             "idle_seconds": self.idle_minutes * 60.0,
             "site": None if self.site is None else str(self.site.absolute()),
             "own_models": self.site is None and not self.is_local,
+            "hide_paths": not self.is_local,
         }
 
 
@@ -65,7 +66,7 @@ def read_settings(arguments: Sequence[str] | None = None) -> Settings:
     parser.add_argument("--port", type=_number(0, 65535), default=default.port, help=f"default: {default.port}")
     parser.add_argument("--users", type=_number(1, _MOST_USERS), default=default.users, help="at once; default: 4")
     parser.add_argument(
-        "--upload-mb", type=_number(1, 100_000), default=default.upload_mb, help="largest upload; default: 2000"
+        "--upload-mb", type=_number(1, 100_000), default=default.upload_mb, help="of a user, unpacked; default: 2000"
     )
     parser.add_argument(
         "--idle-minutes", type=float, default=default.idle_minutes, help="after which an unused session ends"

@@ -10,6 +10,7 @@ from trame.widgets import vuetify3 as v
 from .desk import Desk
 from .section_review import ReviewSection
 from .section_segment import SegmentSection
+from .values import flag, text
 
 _STEPS = ("image", "segment", "review", "site", "tune")
 # Key -> what it does, in the order in which they are listed.
@@ -57,8 +58,8 @@ class Shortcuts:
             **{key: self._tool(edit.choose_effect, name) for key, name in _TOOLS.items()},
             **{str(number): self._step(name) for number, name in enumerate(_STEPS, 1)},
         }
-        desk.state.help = False
-        desk.action("key")(self.press)
+        desk.field("help", False, flag)
+        desk.action("key", text(20))(self.press)
 
     def press(self, key: str) -> None:
         call = self._calls.get(key)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import re
+import hmac
 import shutil
 import tempfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import aiohttp
 from aiohttp import BodyPartReader, web
-from apformer.errors import APFormerError, InputError
+from aiohttp.http_exceptions import HttpProcessingError
+from apformer.errors import APFormerError
 
 from .desk import Desk
 from .exporting import FORMATS, write_chosen, write_model
 from .importing import import_files
-from .unpacking import MOST_FILES
+from .inbox import Inbox
 
 _CHUNK = 1 << 18
-_LONGEST_NAME = 120
+_DISTURBED = (ConnectionError, aiohttp.ClientPayloadError, web.RequestPayloadError)  # the browser went away
 
 
 class Transfer:
@@ -26,7 +28,6 @@ class Transfer:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._uploads = desk.folder / "uploads"
         self._downloads = desk.folder / "downloads"
 
     def add_routes(self, app: web.Application) -> None:
@@ -35,59 +36,52 @@ class Transfer:
         app.router.add_get("/download/model/{reference}", self._download)
 
     async def _upload(self, request: web.Request) -> web.Response:
-        """Files of a form, kept under their own names; then loaded. The answer is empty: the page's state tells."""
-        desk = self._desk
-        self._uploads.mkdir(exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=self._uploads))
-        keep = False
+        """Files of a form, kept under safe names; then loaded. The answer is empty: the page's state tells."""
+        if request.content_type != "multipart/form-data":
+            return web.Response(status=415, text="Files are sent as a form (multipart/form-data).")
+        desk, upload = self._desk, self._desk.uploads.begin()
         with desk.state:
             desk.notices.clear("error")
             desk.state.loading = "reading the files"
         try:
-            files = await self._receive(request, folder)
+            inbox = await self._receive(request, Inbox(upload))
             with desk.state:
-                await import_files(desk, folder, files)
-                keep = True  # a DICOM segmentation needs the slices again
+                await import_files(desk, inbox)
         except APFormerError as error:
             with desk.state:
-                desk.notices.error(error, hidden=folder)
+                desk.notices.error(error)
+        except (ValueError, HttpProcessingError) as error:  # aiohttp's, of a form that is none
+            return web.Response(status=400, text=f"The form could not be read ({str(error)[:80]}).")
+        except _DISTURBED:
+            return web.Response(status=400, text="The upload was broken off.")
         except Exception as error:  # noqa: BLE001
             with desk.state:
                 desk.notices.fault(error)
         finally:
-            if not keep:
-                shutil.rmtree(folder, ignore_errors=True)
+            if not upload.in_use:  # slices stay while their image is open: a DICOM segmentation needs them again
+                upload.remove()
             with desk.state:
                 desk.state.loading = ""
         return web.json_response({})
 
-    async def _receive(self, request: web.Request, folder: Path) -> list[Path]:
-        reader = await request.multipart()
-        files: list[Path] = []
-        room = self._desk.upload_bytes
-        async for part in reader:
-            if not isinstance(part, BodyPartReader) or not part.filename:
+    async def _receive(self, request: web.Request, inbox: Inbox) -> Inbox:
+        """Raises InputError: more than is left of the quota. ValueError, HttpProcessingError: no form."""
+        async for part in await request.multipart():
+            if not isinstance(part, BodyPartReader):
+                raise ValueError("forms within forms are not read")
+            if not part.filename:
+                await self._skip(part, inbox)
                 continue
-            path = folder.joinpath(*_safe_parts(part.filename))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if len(files) >= MOST_FILES or path.exists():
-                raise InputError(
-                    f"{part.filename[:80]} was sent twice, or there are more than {MOST_FILES} files.",
-                    "The upload was not loaded.",
-                    "Choose one folder with one study.",
-                )
-            with path.open("xb") as stream:
+            with inbox.open(part.filename) as file:
                 while chunk := await part.read_chunk(_CHUNK):
-                    room -= len(chunk)
-                    if room < 0:
-                        raise InputError(
-                            f"The upload is larger than {self._desk.upload_bytes / 1e6:.0f} MB.",
-                            "It was stopped, and nothing of it was kept.",
-                            "Upload one series at a time, or ask for a larger --upload-mb.",
-                        )
-                    stream.write(chunk)
-            files.append(path)
-        return files
+                    file.write(chunk)
+        return inbox
+
+    @staticmethod
+    async def _skip(part: BodyPartReader, inbox: Inbox) -> None:
+        """Read a field that is no file: it counts like one, so that it has an end."""
+        while chunk := await part.read_chunk(_CHUNK):
+            inbox.upload.count(len(chunk))
 
     async def _download(self, request: web.Request) -> web.Response:
         desk, model = self._desk, request.match_info.get("reference")
@@ -104,30 +98,27 @@ class Transfer:
             return web.Response(
                 body=path.read_bytes(),
                 content_type="application/octet-stream",
-                headers={"Content-Disposition": f"attachment; filename*=UTF-8''{quote(path.name)}"},
+                headers={"Content-Disposition": f"attachment; filename*=UTF-8''{quote(path.name, safe='')}"},
             )
         except APFormerError as error:
             with desk.state:
                 desk.notices.error(error)
-            return web.Response(status=409, text=error.what)
+            return web.Response(status=409, text=desk.hiding.of_text(error.what))
+        except Exception as error:  # noqa: BLE001  the answer would be a page of aiohttp's
+            with desk.state:
+                desk.notices.fault(error)
+            return web.Response(status=500, text="Something unexpected happened.")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _safe_parts(name: str) -> list[str]:
-    """A file's path below the chosen folder, without what leads elsewhere and what file systems refuse."""
-    parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", "..", ".")]
-    cleaned = [re.sub(r'[<>:"|?*\x00-\x1f]', "_", part)[-_LONGEST_NAME:] for part in parts[-4:]]
-    return [part for part in cleaned if part.strip(". ")] or ["file"]
-
-
 def only_with(secret: str, header: str) -> Any:
     """Middleware that refuses who does not know the secret: other users of this computer can reach the port too."""
-    import hmac
 
     @web.middleware
     async def check(request: web.Request, handler: Any) -> web.StreamResponse:
-        if not hmac.compare_digest(request.headers.get(header, ""), secret):
+        said = request.headers.get(header, "").encode("utf-8", "surrogateescape")
+        if not hmac.compare_digest(said, secret.encode()):
             return web.Response(status=403, text="This address is not for browsers.")
         return await handler(request)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from slicer import vtkMRMLSliceNode
@@ -13,6 +14,9 @@ from trame_slicer.app.logic.slice_view_logic import connect_slice_view_slider_to
 from trame_slicer.core import LayoutManager, SlicerApp
 from trame_slicer.rca_view import register_rca_factories
 from trame_slicer.views import Layout, LayoutDirection, ViewLayoutDefinition
+
+from .allowed import Allowed
+from .values import number, one_of
 
 LAYOUTS = {"four": "Four views", "axial": "Axial", "coronal": "Coronal", "sagittal": "Sagittal", "3d": "3D"}
 _BLACK = "#0a0d11"
@@ -28,12 +32,12 @@ _NAMES = {"Red": "Axial", "Green": "Coronal", "Yellow": "Sagittal"}
 class Views:
     """The views of one page."""
 
-    def __init__(self, server: Server, slicer: SlicerApp) -> None:
+    def __init__(self, server: Server, slicer: SlicerApp, allowed: Allowed) -> None:
         self._server, self._slicer = server, slicer
         register_rca_factories(
             slicer.view_manager,
             server,
-            slice_view_ui_f=_slice_corner,
+            slice_view_ui_f=partial(_slice_corner, allowed=allowed),
             three_d_view_ui_f=_three_d_corner,
             rca_encoder="turbo-jpeg",  # Pillow where libjpeg-turbo's Python package is missing
             interactive_quality=_QUALITY,
@@ -43,11 +47,16 @@ class Views:
         self._layouts.register_layout_dict(_layouts())
         self._layouts.set_layout("four")
         server.state.view_layout = "four"
+        allowed.fields["view_layout"] = one_of(tuple(LAYOUTS))
         server.state.change("view_layout")(lambda view_layout, **_: self._layouts.set_layout(view_layout))
 
     def place(self, page: Any) -> None:
         """Where the views are drawn."""
         self._layouts.initialize_layout_grid(page)
+
+    def names(self) -> set[str]:
+        """Of the views that are streamed."""
+        return {view.get_singleton_tag() for view in self._slicer.view_manager.get_views()}
 
     def show_volume(self, node: Any) -> None:
         """Lay it under everything else, whole and centred; None clears the views."""
@@ -92,10 +101,11 @@ def _layouts() -> dict[str, Layout]:
     }
 
 
-def _slice_corner(server: Server, _view_id: str, view: Any) -> None:
+def _slice_corner(server: Server, _view_id: str, view: Any, *, allowed: Allowed) -> None:
     """The view's name, and a slider through the slices."""
     name = view.get_singleton_tag()
     slider = connect_slice_view_slider_to_state(server, view)
+    allowed.fields[slider.name.value] = lambda place: number(*view.get_slice_range())(place)
     html.Div(_NAMES.get(name, name), classes=f"view-name view-name-{name.lower()}")
     html.Div("No image yet", classes="view-empty", v_if="!image_id")
     with html.Div(classes="view-slider", v_if="image_id"):

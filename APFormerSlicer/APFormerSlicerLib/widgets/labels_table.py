@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import qt
+from apformer.names import find, same
 from slicer.i18n import tr as _
 
 from .collaborators import Ui
@@ -78,9 +79,9 @@ class LabelsTable:
     def _choice(self, row: int) -> Any:
         """The base's label of the same name, if there is one, else a new one; or any other of the base."""
         name, box = self._names[row], qt.QComboBox()
-        box.addItem(_("the same name") if name in self._base else _("new"), "")
+        box.addItem(_("new") if find(name, self._base) is None else _("the same name"), "")
         for other in self._base:
-            if other != name:
+            if not same(other, name):
                 box.addItem(other, other)
         box.setEnabled(bool(self._base))
         tip = _("Which label of the base {label} is; what the base knows of that is used.").format(label=name)

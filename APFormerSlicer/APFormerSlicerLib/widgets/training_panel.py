@@ -127,12 +127,15 @@ class TrainingPanel:
         self._changing.begin(lambda: self._workflow.changes.roll_back(name, why))
 
 
+_DICE = "{:.3f}"
+
+
 def comparison_rows(comparison: Comparison) -> tuple[list[str], list[tuple[str, str, str, str]]]:
     """Keys and texts: Dice and distance of each label, then what it costs."""
     keys, rows = [], []
     for label in comparison.rows:
         named = (
-            (_("{label}, Dice").format(label=label.label), label.dice_before, label.dice_after, "{:.3f}"),
+            (_("{label}, Dice").format(label=label.label), label.dice_before, label.dice_after, _DICE),
             (
                 _("{label}, HD95 ({unit})").format(label=label.label, unit=label.unit),
                 label.distance_before,
@@ -141,7 +144,8 @@ def comparison_rows(comparison: Comparison) -> tuple[list[str], list[tuple[str, 
             ),
         )
         for title, before, after, form in named:
-            if before is not None or after is not None:
+            # no Dice is told too: that of a label which no validation case has
+            if before is not None or after is not None or form == _DICE:
                 keys.append(title)
                 rows.append((title, *_figures(before, after, form)))
     for title, (before, after) in comparison.costs.items():

@@ -139,9 +139,8 @@ class ProcessWorker:
     def _kill(self, process: Any) -> None:
         """End the worker and everything it started. PythonSlicer is a launcher, whose child is the worker: that one
         tells its own process id, and leads a process group of its own (`processes.lead_own_group`)."""
-        pid = (self._talk.worker or {}).get("pid")
-        if pid is not None:
-            processes.end_tree(int(pid))
+        if self._talk.pid is not None:
+            processes.end_tree(self._talk.pid)
         if process.state() != qt.QProcess.NotRunning:
             process.kill()
 
@@ -150,16 +149,16 @@ class ProcessWorker:
         if process is not self._process:
             return
         self._read(process)
-        pid = (self._talk.worker or {}).get("pid")
-        if pid is not None:
-            processes.end_tree(int(pid))  # children that outlive it
+        if self._talk.pid is not None:
+            processes.end_tree(self._talk.pid)  # children that outlive it
         running = self._talk.running
         log = running.log if running is not None and running.log else str(self._log)
         lines = last_lines(log) or [*last_lines(self._log), *self._talk.noise]
         unfinished = [state for state in self._talk.jobs.values() if state.status == "running"]
         # Qt gives the signal's number as the exit code of a process that a signal ended.
         status = -code if how == qt.QProcess.CrashExit and os.name != "nt" else code
-        events = self._talk.ended(explain_exit(status, lines, log), killed=self._killed)
+        error = explain_exit(status, lines, log, self._talk.vitals, self._talk.pid)
+        events = self._talk.ended(error, killed=self._killed)
         self._process = None
         process.deleteLater()
         for state in unfinished:

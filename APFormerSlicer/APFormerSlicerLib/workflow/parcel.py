@@ -12,6 +12,7 @@ import numpy as np
 from apformer.bundles import Label
 from apformer.errors import InputError, OutputError
 from apformer.jobs.arrays import IMAGE, image_fields, part_fields
+from apformer.names import find, twice
 from apformer.part import Part
 from apformer.volume import Volume
 
@@ -36,7 +37,6 @@ class Parcel:
 
     Attributes:
         volume: a view of the node's memory.
-        wanted: the labels that have a segment, with its name and the value of the data set's table.
         identity: the patient's. opened: the case that the image was opened from.
     """
 
@@ -44,7 +44,6 @@ class Parcel:
     volume_node: Any
     segmentation_node: Any
     volume: Volume
-    wanted: tuple[Label, ...]
     identity: str | None
     opened: str | None
 
@@ -60,10 +59,9 @@ class Parcel:
                 "Cases are divided by patient for training and validation.",
                 "Give the patient's ID; it is kept only as a pseudonym.",
             )
-        matched = _matched(_segments(segmentation_node), dataset.labels)
-        wanted = [replace(label, name=matched[label.name]) for label in dataset.labels if label.name in matched]
-        check_labels(segmentation_node, volume_node, wanted or dataset.labels)
-        return Parcel(dataset, volume_node, segmentation_node, volume, tuple(wanted), identity, opened)
+        _refuse_twins(segmentation_node, dataset.labels)
+        check_labels(segmentation_node, volume_node, dataset.labels)
+        return Parcel(dataset, volume_node, segmentation_node, volume, identity, opened)
 
     @property
     def name(self) -> str:
@@ -88,7 +86,7 @@ class Parcel:
         are read now, and the memory of their voxels stays."""
         request = self._request(status, who, comment, correct)
         proposal = self._proposal(kept)
-        pieces = take_pieces(self.segmentation_node, self.volume_node, self.wanted)
+        pieces = take_pieces(self.segmentation_node, self.volume_node, self.dataset.labels)
         volume, name, opened = self.volume, self.name, self.opened
 
         def write() -> dict[str, Any]:
@@ -161,15 +159,28 @@ def _segments(segmentation_node: Any) -> dict[str, Any]:
     return found
 
 
-def _matched(segments: Mapping[str, Any], table: Sequence[Label]) -> dict[str, str]:
-    """Label's name -> its segment's, whatever their case, as everywhere in a data set."""
-    from apformer.datasets.table import find
+def _refuse_twins(segmentation_node: Any, table: Sequence[Label]) -> None:
+    """InputError when two segments have the name of one label: which of them is meant is not known."""
+    segmentation = segmentation_node.GetSegmentation()
+    names = [segmentation.GetNthSegment(number).GetName() for number in range(segmentation.GetNumberOfSegments())]
+    known = [label.name for label in table]
+    repeated = twice(name for name in names if find(name, known) is not None)
+    if repeated is not None:
+        raise InputError(
+            f"{segmentation_node.GetName()} has two segments named {repeated[0]!r} and {repeated[1]!r}.",
+            "Labels are matched by name, whatever its case and blanks, so these two would be one.",
+            "Rename one of them, or merge them (Segment Editor, Logical operators, Add).",
+        )
 
+
+def _matched(segments: Mapping[str, Any], table: Sequence[Label]) -> dict[str, str]:
+    """Label's name -> its segment's, as `apformer.names` tells what is the same."""
     matched: dict[str, str] = {}
+    known = [label.name for label in table]
     for name in segments:
-        label = find(table, name)
+        label = find(name, known)
         if label is not None:
-            matched.setdefault(label.name, name)
+            matched.setdefault(label, name)
     return matched
 
 

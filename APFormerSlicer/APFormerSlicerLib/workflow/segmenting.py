@@ -147,8 +147,8 @@ class Segmenting:
 
         def finish(data: dict[str, Any]) -> Segmented:
             done = self._write(run, choice, data, sent, lost)
-            model = f"{card.name} {card.version}"  # a file is written and flushed
-            self._worker.aside(lambda: self._models.timings.note(model, done.seconds), lambda *_: None)
+            self._models.timings.note(f"{card.name} {card.version}", done.seconds)
+            self._worker.aside(self._models.timings.keep, lambda *_: None)  # a file is written and flushed
             self.segmented.emit(choice, done)
             return done
 

@@ -10,6 +10,7 @@ from typing import Any
 from apformer.bundles.bundle import check_name
 from apformer.errors import APFormerError, ConfigError
 from apformer.finetuning.request import ADOPTIONS, LONGEST_SECONDS, SHORTEST_SECONDS
+from apformer.names import find
 
 from .cards import Card
 from .collecting import Collecting
@@ -203,7 +204,7 @@ class Tuning:
         check_choices(choices)
         base = self._models.find(choices.base) if choices.base else None
         names = [label.name for label in dataset.labels]
-        unknown = [name for name in (*choices.labels, *choices.mapping) if name not in names]
+        unknown = [name for name in (*choices.labels, *choices.mapping) if find(name, names) is None]
         if unknown:
             raise ConfigError(
                 f"The data set has no label {unknown[0]!r}.",
@@ -259,7 +260,8 @@ def _check_partners(choices: Choices, learned: Sequence[str], base: Card) -> Non
     a job."""
     partners: dict[str, str] = {}
     for name in learned:
-        partner = choices.mapping.get(name, name)
+        wanted = choices.mapping.get(name, name)
+        partner = find(wanted, base.label_names) or wanted
         _refuse_unless(
             name not in choices.mapping or partner in base.label_names,
             f"The model {base.name} has no label {partner!r}.",

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..files import atomic_path
-from ..metrics import dice, pooled_dice
+from ..metrics import Overlap, over_cases
 from ..pruning import count_macs, count_parameters
 from ..pruning.budget import Budget, dense_macs
 from ..pruning.plugin import PrunedNetwork, prune_attention
@@ -283,14 +283,16 @@ def _pruning_everything(pruned: PrunedNetwork) -> PrunedNetwork:
 def _agreement(
     masks: Sequence[Tensor], references: Sequence[Tensor], config: TrainingConfig
 ) -> dict[str, dict[str, float]]:
-    """Label name -> Dice pooled over the images and mean over them."""
+    """Label name -> Dice pooled over the images and mean over them; a label that no image has is left out."""
     found = {}
     for label in config.labels:
         pairs = [
             ((ours == label.value).numpy(), (theirs == label.value).numpy())
             for ours, theirs in zip(masks, references, strict=True)
         ]
-        found[label.name] = {"pooled": pooled_dice(pairs), "mean": statistics.fmean(dice(*pair) for pair in pairs)}
+        together = over_cases([Overlap.of(*pair) for pair in pairs])
+        if together.mean_dice is not None and together.pooled_dice is not None:
+            found[label.name] = {"pooled": together.pooled_dice, "mean": together.mean_dice}
     return found
 
 

@@ -40,18 +40,21 @@ class Overlap:
 
     def __init__(self, bundle: Bundle) -> None:
         self._labels = bundle.labels
-        self._both, self._sizes = torch.zeros(256, dtype=torch.long), torch.zeros(256, dtype=torch.long)
+        self._both, self._sizes, self._references = torch.zeros(3, 256, dtype=torch.long)
 
     def add(self, predicted: Tensor, reference: Tensor) -> None:
         """Label values uint8 of one shape."""
         self._both += predicted[predicted == reference].flatten().bincount(minlength=256)
-        self._sizes += predicted.flatten().bincount(minlength=256) + reference.flatten().bincount(minlength=256)
+        there = reference.flatten().bincount(minlength=256)
+        self._sizes += predicted.flatten().bincount(minlength=256) + there
+        self._references += there
 
     def dice(self) -> dict[str, float]:
-        """Pooled over all images, by label name; 1 where neither mask has the label."""
+        """Pooled over all images, by label name; a label that no reference has is judged by nobody and left out."""
         return {
-            label.name: 2 * int(self._both[label.value]) / size if (size := int(self._sizes[label.value])) else 1.0
+            label.name: 2 * int(self._both[label.value]) / int(self._sizes[label.value])
             for label in self._labels
+            if self._references[label.value]
         }
 
 

@@ -38,7 +38,8 @@ def quality(network: nn.Module, cases: PreparedCases, config: TrainingConfig, ta
         ours.append(_placed(predicted.to(torch.uint8), label.shape[1:]))
         theirs.append(label[0])
     volumes = [(torch.stack(ours).numpy(), torch.stack(theirs).numpy()) for ours, theirs in found.values()]
-    return {label.name: _agreement(volumes, label.value, task) for label in config.labels}
+    judged = [label for label in config.labels if any((theirs == label.value).any() for _, theirs in volumes)]
+    return {label.name: _agreement(volumes, label.value, task) for label in judged}
 
 
 def _placed(predicted: Tensor, shape: Sequence[int]) -> Tensor:
@@ -56,7 +57,7 @@ def _agreement(volumes: Sequence[tuple[np.ndarray, np.ndarray]], value: int, tas
     known = [distance for distance in distances if distance is not None]
     scores: dict[str, Any] = {
         "dice": _mean(dice(*pair) for pair in pairs),
-        "pooled_dice": round(pooled_dice(pairs), 4),
+        "pooled_dice": round(pooled_dice(pairs) or 0.0, 4),
         "hd95": round(statistics.fmean(known), 3) if known else None,
         "hd95_unit": "px" if task.voxel is None else "mm",
         "hd95_cases": [len(known), len(pairs)],

@@ -5,9 +5,9 @@ A zip may come from anywhere: it is checked entry by entry before a byte is writ
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-import tempfile
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -47,6 +47,8 @@ def write_archive(bundle: Bundle, path: Path, pictures: bool = False) -> Path:
         BundleError: the bundle is not as it was when it was loaded.
         OutputError: the file cannot be written.
     """
+    from ..files.atomic import atomic_path
+
     path = Path(path).expanduser().absolute()
     if path.is_dir():
         path = path / f"{bundle.name}-{bundle.version}.zip"
@@ -55,24 +57,14 @@ def write_archive(bundle: Bundle, path: Path, pictures: bool = False) -> Path:
     sums = "".join(f"{manifest.digests[name]}  {name}\n" for name in names).encode()
     complete = len(names) == len(manifest.digests)
     contents = {name: manifest.read(name) for name in names} | {CHECKSUMS: manifest.sums if complete else sums}
-    temporary = None
-    try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
-            with zipfile.ZipFile(file, "w") as archive:
-                for name, content in contents.items():
-                    entry = zipfile.ZipInfo(f"{bundle.name}/{name}", _FIXED_DATE)
-                    entry.external_attr = (stat.S_IFREG | 0o644) << 16
-                    entry.compress_type = zipfile.ZIP_STORED if name == WEIGHTS else zipfile.ZIP_DEFLATED
-                    archive.writestr(entry, content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise unwritable(path, error) from error
+    if not path.parent.is_dir():  # a mistyped folder is not made
+        raise unwritable(path, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, content in contents.items():
+            entry = zipfile.ZipInfo(f"{bundle.name}/{name}", _FIXED_DATE)
+            entry.external_attr = (stat.S_IFREG | 0o644) << 16
+            entry.compress_type = zipfile.ZIP_STORED if name == WEIGHTS else zipfile.ZIP_DEFLATED
+            archive.writestr(entry, content)
     return path
 
 

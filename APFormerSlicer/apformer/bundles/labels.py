@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..names import twice
 from .fields import Fields, check_integer, malformed
 
 # Results are uint8 label maps with 0 as background.
@@ -105,11 +106,18 @@ def _three(fields: Fields) -> tuple[int, int, int]:
 
 
 def check_labels(labels: Sequence[Label]) -> tuple[Label, ...]:
-    """`labels` as a tuple when there is at least one and no value or name is used twice; BundleError otherwise."""
+    """`labels` as a tuple when there is at least one and no value or name (see `names`) is used twice; BundleError
+    otherwise."""
     if not labels:
         raise malformed("The model names no labels.")
-    for kind, used in (("value", [str(label.value) for label in labels]), ("name", [label.name for label in labels])):
-        repeated = sorted({item for item in used if used.count(item) > 1})
-        if repeated:
-            raise malformed(f"Two labels share the {kind} {repeated[0]}.")
+    values = [label.value for label in labels]
+    repeated = sorted({value for value in values if values.count(value) > 1})
+    if repeated:
+        raise malformed(f"Two labels share the value {repeated[0]}.")
+    alike = twice(label.name for label in labels)
+    if alike is not None:
+        raise malformed(
+            f"Two labels share the name {alike[0]}." if alike[0] == alike[1] else
+            f"The labels {alike[0]!r} and {alike[1]!r} have the same name: case and blanks do not count."
+        )  # fmt: skip
     return tuple(labels)

@@ -68,6 +68,7 @@ class ModelLibrary(Catalogue):
 
     def __init__(self, roots: Sequence[str | Path] | None = None) -> None:
         super().__init__([user_models(), *bundled_models()] if roots is None else roots)
+        self._tidied = False
 
     def add_version(self, write: Callable[[Path], object]) -> Bundle:
         """Take in a new version, which is not active yet: wholly or not at all, whenever the process is killed.
@@ -265,18 +266,17 @@ class ModelLibrary(Catalogue):
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Be the only process that changes the user's models."""
-        from ..files.lock import folder_lock
+        from ..files.lock import folder_lock, sweep_claims
 
         try:
             self.user_root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(self.user_root, error) from error
         with folder_lock(self.user_root / LOCK_FILE, _WAIT_S) as taken_over:
-            if taken_over:
+            if taken_over or not self._tidied:
                 tidy(self._versions_root)
-                for claim in self.user_root.glob(f"{LOCK_FILE}.*"):  # on locks that are gone; see files/lock.py
-                    with suppress(OSError):
-                        claim.unlink()
+                sweep_claims(self.user_root / LOCK_FILE)
+                self._tidied = True
             yield
 
 

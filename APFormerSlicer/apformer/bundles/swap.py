@@ -2,25 +2,23 @@
 
 The new folder is written beside its place, flushed to disk and renamed. An old folder is renamed aside first and kept
 until the new one is in place. A crash between the two renames leaves the old one aside; the next `recover` puts it
-back.
+back, and removes what else processes left behind that are gone (see `owner`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import OutputError
+from ..owner import HALF_MADE, is_alive, mark, sweep
 
-_ASIDE = re.compile(r"\.(.+)\.old-\w+")
-_ABANDONED_SECONDS = 24 * 3600  # a staging folder this old belongs to a run that crashed
+_RENAMING_SECONDS = 60  # two renames take milliseconds; so long a writer on another computer is left to them
 
 
 def unwritable(place: Path, error: OSError) -> OutputError:
@@ -43,8 +41,9 @@ def staging(target: Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         recover(target)
-        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))
-        stage.chmod(0o755)  # mkdtemp's 0700 would hide a shared model from other users
+        stage = _unfinished(target, "new")
+        stage.mkdir()
+        stage.chmod(0o755)  # whatever the umask: a shared model is not hidden from other users
         yield stage
     except OSError as error:
         raise unwritable(target, error) from error
@@ -87,7 +86,8 @@ def remove_folder(target: Path) -> None:
         if target.is_symlink():
             target.unlink()
             return
-        doomed = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))
+        doomed = _unfinished(target, "new")
+        doomed.mkdir()
         os.rename(target, doomed / "removed")
         shutil.rmtree(doomed)
     except OSError as error:
@@ -95,32 +95,55 @@ def remove_folder(target: Path) -> None:
 
 
 def recover(target: Path) -> None:
-    """Undo what a crash left: put an old folder back when `target` is gone, remove it when `target` is there."""
-    name = glob.escape(target.name)
-    for aside in sorted(target.parent.glob(f".{name}.old-*")):
-        if target.exists():
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
-            os.rename(aside, target)
-    for stage in target.parent.glob(f".{name}.new-*"):
-        if time.time() - stage.stat().st_mtime > _ABANDONED_SECONDS:
-            shutil.rmtree(stage, ignore_errors=True)
+    """Undo what a crash left: put an old folder back when `target` is gone, remove it when `target` is there; remove
+    what was half made."""
+    for path, found in _half_made(target.parent):
+        if found["target"] == target.name:
+            _recover(path, found)
 
 
 def recover_all(root: Path) -> None:
-    """`recover` for every folder that was moved aside in `root`."""
-    for aside in sorted(root.glob(".*.old-*")):
-        match = _ASIDE.fullmatch(aside.name)
-        if match:
-            with contextlib.suppress(OSError):  # a folder that cannot be written now can still be read
-                recover(root / match[1])
+    """`recover` for every folder in `root`."""
+    for path, found in _half_made(root):
+        with contextlib.suppress(OSError):  # a folder that cannot be written now can still be read
+            _recover(path, found)
+
+
+def _half_made(root: Path) -> list[tuple[Path, re.Match[str]]]:
+    named = ((path, HALF_MADE.fullmatch(path.name)) for path in sorted(root.glob(".*")))
+    return [(path, found) for path, found in named if found is not None]
+
+
+def _recover(path: Path, found: re.Match[str]) -> None:
+    target = path.with_name(found["target"])
+    if found["kind"] == "new":
+        sweep([path])
+    elif _between_renames(path, found["mark"]):
+        return
+    elif target.exists():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(FileNotFoundError, FileExistsError):  # another process was quicker
+            os.rename(path, target)
+
+
+def _between_renames(aside: Path, text: str) -> bool:
+    """Whether the writer that moved a folder aside may be about to put its successor in place."""
+    alive = is_alive(text)
+    if alive is None and len(text) == len(mark()):  # of another computer
+        return time.time() - aside.lstat().st_ctime < _RENAMING_SECONDS
+    return bool(alive)
+
+
+def _unfinished(target: Path, kind: str) -> Path:
+    """The name of a folder beside `target` that tells who makes it."""
+    return target.with_name(f".{target.name}.{kind}-{mark()}")
 
 
 def _move_aside(target: Path) -> Path:
-    holder = tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=target.parent)
-    os.rmdir(holder)  # only its unused name is wanted: a rename onto an existing folder fails on Windows
-    os.rename(target, holder)
-    return Path(holder)
+    aside = _unfinished(target, "old")
+    os.rename(target, aside)
+    return aside
 
 
 def flush(path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from ..errors import APFormerError
+from ..memory import ran_out
 
 
 class Report(Protocol):
@@ -22,9 +23,9 @@ def as_user_error(error: Exception) -> APFormerError:
     """`error` itself when it already speaks to the user; otherwise words for it."""
     if isinstance(error, APFormerError):
         return error
-    if isinstance(error, MemoryError):
+    if ran_out(error):
         return APFormerError(
-            "The memory of this computer ran out.",
+            "The memory of this computer or of its GPU ran out.",
             "The image or the model is too large for what is free.",
             "Close other programs, or segment a part of the image with --roi.",
         )

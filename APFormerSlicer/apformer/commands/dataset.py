@@ -61,6 +61,7 @@ def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
         )
         imported.add_argument("--correct", action="store_true", help="replace labels of known images that differ")
         imported.add_argument("--status", choices=_STATUSES, default="completed")
+        option.add_threshold(imported)
         _add_mapping(imported)
         _add_who(imported)
     export = action("export", _export, "write completed cases in Decathlon layout")
@@ -75,7 +76,7 @@ def _add_case_parsers(action: Any) -> None:
     add.add_argument(
         "--patient", metavar="ID", help="whose image it is; kept as a pseudonym (default: DICOM PatientID)"
     )
-    add.add_argument("--series", metavar="UID", help="the series to take from a DICOM folder that holds several")
+    option.add_dicom(add)
     add.add_argument("--modality", metavar="NAME", help="CT, MR, RGB, ...; DICOM files say it themselves")
     add.add_argument("--correct", action="store_true", help="replace the labels of an image that is there already")
     correct = action("correct", _correct, "give a case new labels or another status, or restore older labels")
@@ -86,6 +87,7 @@ def _add_case_parsers(action: Any) -> None:
         changed.add_argument("--status", choices=_STATUSES, help="only completed cases are trained on")
         changed.add_argument("--proposed-by", metavar="MODEL", help="the model whose output the labels are")
         changed.add_argument("--comment", metavar="TEXT", help="kept in the history; name no patient in it")
+        option.add_threshold(changed)
         _add_mapping(changed)
         _add_who(changed)
     listed = action("list", _list, "the cases")
@@ -172,10 +174,12 @@ def _add(options: argparse.Namespace, console: Console) -> int:
         mapping=read_mapping(options.map),
         modality=options.modality,
         series_uid=options.series,
+        skip=options.skip,
         proposed_by=options.proposed_by,
         who=_who(options),
         comment=options.comment,
         correct=options.correct,
+        threshold=options.threshold,
     )
     for note in notes:
         console.warn(note)
@@ -205,6 +209,8 @@ def _correct(options: argparse.Namespace, console: Console) -> int:
         proposed_by=options.proposed_by,
         who=_who(options),
         comment=options.comment,
+        threshold=options.threshold,
+        tell=console.warn,
     )
     console.result(_outline(case), _line(case))
     return 0
@@ -363,6 +369,7 @@ def _import(options: argparse.Namespace, console: Console, source: Source, add_l
             status=options.status,
             correct=options.correct,
             who=_who(options),
+            threshold=options.threshold,
             progress=lambda number, total: report(number / total, f"{number} of {total} cases"),
         )
     for note in done.notes:

@@ -51,6 +51,8 @@ def _data_line(data: Mapping[str, Any]) -> str:
 
 def _table(models: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """One line per label, with the figures of each model side by side."""
+    from ..training.report import false_positives
+
     names = list(dict.fromkeys(name for model in models for name in model["labels"]))
     shown = [("mean Dice", "mean_dice", 3)]
     shown += [
@@ -65,6 +67,10 @@ def _table(models: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             rows.append([name, *(figure(value, digits) for value in values)])
         yield ""
         yield from _aligned(rows)
+    for model in models:
+        wrong = false_positives(model.get("false_positives", {}))
+        if wrong:
+            yield f"{model['model']}: {wrong}"
     costs = [["cost", *(model["model"] for model in models)]]
     for title, key, digits in (("ms per case", "ms_per_case", 0), ("GMAC", "gmac", 2), ("kept", "kept_tokens_mean", 2)):
         values = [model.get(key) for model in models]

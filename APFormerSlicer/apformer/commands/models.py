@@ -204,13 +204,13 @@ def _version(entry: VersionEntry) -> dict[str, Any]:
 
 def _version_lines(entry: VersionEntry) -> list[str]:
     """Such as "* 1.2.0  trained  2026-07-01  from liver-ct 1.1.0  Liver 0.9012"; a star marks the active one."""
-    dice = {label: measures["mean_dice"] for label, measures in entry.metrics.items() if "mean_dice" in measures}
+    dice = {label: measures.get("mean_dice") for label, measures in entry.metrics.items()}
     details = [
         f"{'*' if entry.active else ' '} {entry.version or '?'}",
         entry.origin,
         (entry.date or "")[:10],
         f"from {entry.parent_version}" if entry.parent_version else "",
-        ", ".join(f"{label} {value:.4f}" for label, value in dice.items()),
+        ", ".join(f"{label} {'-' if value is None else f'{value:.4f}'}" for label, value in dice.items()),
     ]
     line = "  ".join(detail for detail in details if detail)
     return [line] if entry.problem is None else [f"{line}  BROKEN", f"    {entry.problem}"]

@@ -27,6 +27,20 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_dicom(parser: argparse.ArgumentParser) -> None:
+    """--series and --skip: which files of a DICOM folder are the image."""
+    parser.add_argument(
+        "--series", metavar="UID", help="which series of a DICOM folder that holds several, or which volume: UID#2"
+    )
+    parser.add_argument(
+        "--skip",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="leave this file of a DICOM folder out: a name, a path or a pattern; can be repeated",
+    )
+
+
 def map_option(name: str) -> str:
     """The option that asks for the map `name`."""
     return f"--{name.replace('_', '-')}"
@@ -41,6 +55,13 @@ def add_maps(parser: argparse.ArgumentParser) -> None:
 def maps(options: argparse.Namespace) -> dict[str, Path]:
     """The maps asked for, by name, and where they go."""
     return {name: getattr(options, name) for name in MAPS if getattr(options, name) is not None}
+
+
+def add_threshold(parser: argparse.ArgumentParser) -> None:
+    """--threshold, for masks that were saved as pictures with losses."""
+    parser.add_argument(
+        "--threshold", action="store_true", help="of a mask saved as picture (JPEG), take what is at least half white"
+    )
 
 
 def _device(text: str) -> str:

@@ -51,7 +51,7 @@ def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
         help="segment only there: i0:i1,j0:j1,k0:k1 (voxels) or r0,r1,a0,a1,s0,s1 (RAS bounds in mm)",
     )
     option.add_maps(parser)
-    parser.add_argument("--series", metavar="UID", help="which series of a DICOM folder that holds several")
+    option.add_dicom(parser)
     parser.add_argument("--format", metavar="SUFFIX", help="format of label maps in a folder, such as .seg.nrrd")
     parser.set_defaults(run=run)
 
@@ -136,7 +136,7 @@ def _segment(task: Task, segmenter: Segmenter, options: argparse.Namespace, cons
     source, bundle = task.case.source, segmenter.bundle
     console.say(f"segmenting {source}")
     series = options.series if source.is_dir() else None
-    volume = read_volume(source, series_uid=series)
+    volume = read_volume(source, series_uid=series, skip=options.skip)
     check_format(task, volume)
     roi = None if options.roi is None else Roi.parse(options.roi, volume)
     with console.progress(task.case.stem) as report:

@@ -48,7 +48,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
             "There are no cases to learn from.",
             "Check the path of the data set.",
         )
-    check_writable(options.output / "checkpoint.pt")
+    from ..training.checkpoint import CHECKPOINT
+
+    check_writable(options.output / CHECKPOINT)
     from ..bundles import ModelLibrary
     from ..training.config import read_config
     from ..training.run import train
@@ -62,10 +64,17 @@ def run(options: argparse.Namespace, console: Console) -> int:
         resume=options.resume,
         workers=options.workers,
         threads=options.threads,
-        on_event=lambda event: console.say(_as_line(event)),
+        on_event=lambda event: _tell(event, console),
     )
     console.result(_summary(bundle), f"{bundle.name} {bundle.version} was written to {bundle.directory}")
     return 0
+
+
+def _tell(event: Mapping[str, Any], console: Console) -> None:
+    if event["event"] == "note":
+        console.warn(event["message"])
+    else:
+        console.say(_as_line(event))
 
 
 def _as_line(event: Mapping[str, Any]) -> str:
@@ -76,7 +85,7 @@ def _as_line(event: Mapping[str, Any]) -> str:
 def _as_word(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_as_word(item)}" for key, item in value.items())
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _summary(bundle: Bundle) -> dict[str, Any]:

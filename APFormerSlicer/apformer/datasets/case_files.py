@@ -14,9 +14,9 @@ from ..errors import OutputError
 from ..files import atomic_path, nifti, nrrd, read_volume, write_labels
 from ..files import itk as itk_files
 from ..files.formats import suffix_of
+from ..grid import same_grid
 from ..volume import Source, Volume
 from .case import SiteCase, StoredImage
-from .grid import same_grid
 from .identity import file_hash, voxel_hash
 
 # What long work on a case is at; see `steps`.

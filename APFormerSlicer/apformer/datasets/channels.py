@@ -11,8 +11,8 @@ import numpy as np
 from ..errors import InputError
 from ..files import itk, nifti, read_volume, suffix_of
 from ..files.formats import require_file
+from ..grid import same_grid
 from ..volume import Volume
-from .grid import same_grid
 
 _NIFTI = (".nii.gz", ".nii")
 

@@ -9,9 +9,12 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from ..bundles.labels import Label
+from ..checks import check_field_of_view
+from ..errors import InputError
+from ..names import find
 from .case import SiteCase
-from .problem import BLOCKS, LOOK, Problem, listing, many, mm, names
-from .table import find
+from .case_files import stored_grid
+from .problem import BLOCKS, LOOK, Problem, from_error, listing, many, mm, names
 
 if TYPE_CHECKING:
     from ..bundles import Bundle
@@ -58,19 +61,9 @@ def base_problems(table: Sequence[Label], completed: Sequence[SiteCase], base: B
     if base is None:
         return
     model = f"{base.name} {base.version}"
-    ours = {label.name for label in table}
-    missing = [label.name for label in base.labels if label.name not in ours]
-    new = [label.name for label in table if label.name not in {other.name for other in base.labels}]
-    for name in list(missing):
-        twin = find(table, name)
-        if twin is not None:
-            missing.remove(name)
-            new.remove(twin.name)
-            yield Problem(
-                "label names", LOOK, (), f"{twin.name} is called {name} in {model}.",
-                "Labels are matched by name; these differ in case or blanks only and would be taken as the same.",
-                f"Rename it with `apformer dataset rename-label`, if {name} is what is meant.",
-            )  # fmt: skip
+    ours, theirs = [label.name for label in table], [label.name for label in base.labels]
+    missing = [name for name in theirs if find(name, ours) is None]
+    new = [name for name in ours if find(name, theirs) is None]
     if table and len(new) == len(table):
         yield Problem(
             "label names", LOOK, (), f"No label of the data set is one of {model} ({_words(missing)}).",
@@ -152,6 +145,15 @@ def spacing_problems(completed: Sequence[SiteCase]) -> Iterator[Problem]:
             f"{listing(cases, _spacing_of)}.", "A wrong spacing in a header makes structures too large or too small.",
             "Check the headers; remove the case if it is of another protocol.",
         )  # fmt: skip
+
+
+def extent_problems(completed: Sequence[SiteCase]) -> Iterator[Problem]:
+    for case in completed:
+        try:
+            if not case.image.is_picture:
+                check_field_of_view(stored_grid(case))
+        except InputError as error:
+            yield from_error("field of view", BLOCKS, (case,), error)
 
 
 def volume_problems(table: Sequence[Label], completed: Sequence[SiteCase]) -> Iterator[Problem]:

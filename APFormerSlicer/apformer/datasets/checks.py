@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from ..errors import APFormerError, ConfigError, InputError
 from ..files import read_volume
+from ..grid import same_grid
 from . import check_content as content
 from . import split as splits
 from .case import COMPLETED, FLAGGED, IN_PROGRESS, SiteCase
 from .case_files import stored_grid
-from .grid import same_grid
 from .identity import file_hash
 from .problem import BLOCKS, LOOK, Problem, from_error, listing, many, names
 from .recovery import unknown_files
@@ -42,6 +42,7 @@ def check_dataset(
         *content.base_problems(dataset.labels, completed, base),
         *content.kind_problems(completed),
         *content.spacing_problems(completed),
+        *content.extent_problems(completed),
         *content.volume_problems(dataset.labels, completed),
         *content.intensity_problems(completed),
         *content.duplicate_problems(dataset.cases()),

@@ -52,16 +52,9 @@ def dicom_patient(volume: Volume, path: Path) -> str | None:
     """The patient ID in the DICOM header of what `volume` was read from; None when there is none."""
     if volume.source.kind != "dicom":
         return None
-    import pydicom
+    from ..files.dicom_series import patient_of
 
-    from ..files import list_series
-
-    files = volume.source.dicom_files or (() if path.is_dir() else (path,))
-    if not files:
-        uid = volume.source.series_uid or ""
-        files = next(series.files for series in list_series(path) if series.uid == uid)
-    header = pydicom.dcmread(files[0], stop_before_pixels=True, force=True, specific_tags=["PatientID"])
-    return str(header.get("PatientID", "")).strip() or None
+    return patient_of(volume.source, path)
 
 
 def name_patients(stems: Sequence[str], pattern: str | None = None) -> tuple[list[str], str | None]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,25 +9,16 @@ from typing import Any
 
 from ..errors import APFormerError, ConfigError, InputError
 from ..files import IMAGE_SUFFIXES, suffix_of
-from ..volume import Volume
+from ..names import plain, same
 from .case import COMPLETED
 from .channels import read_channels, stack_channels
 from .identity import name_patients
+from .incoming import Incoming
+from .listing import Pair, is_litter, read_listing, stem_of
 from .store import DuplicateCaseError, SiteDataset
-from .table import BACKGROUND, find
+from .table import IGNORE, find
 
-_MODALITIES = {"mri": "MR", "mr": "MR", "ct": "CT"}
-_LARGEST_JSON = 64 << 20
 _MASK_ENDINGS = ("_seg", "_mask", "_label", "_labels", "_segmentation", "-seg", "-mask", "-label", "-labels")
-
-
-@dataclass(frozen=True)
-class Pair:
-    """An image (one file, or one per channel) and its label map; `stem` is its name there and is not kept."""
-
-    stem: str
-    images: tuple[Path, ...]
-    labels: Path
 
 
 @dataclass(frozen=True)
@@ -68,6 +57,7 @@ def import_cases(
     status: str = COMPLETED,
     correct: bool = False,
     who: str | None = None,
+    threshold: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ImportReport:
     """Add every pair of `source`, one at a time; what cannot be read is reported and left out. A second run adds what
@@ -77,6 +67,7 @@ def import_cases(
         patient_pattern, mapping: see `name_patients` and `read_mapping`.
         add_labels: names that the table does not have are added to it; otherwise they are an error.
         correct: labels that differ from those of a known image replace them.
+        threshold: see `SiteDataset.add`.
 
     Raises:
         ConfigError: labels unknown to the table, or a pattern that does not fit: nothing was imported then.
@@ -87,7 +78,7 @@ def import_cases(
     report = ImportReport(notes=[note] if note else [])
     for done, (pair, patient) in enumerate(zip(source.pairs, patients, strict=True), 1):
         try:
-            _import(dataset, source, pair, patient, mapping, status, correct, who, report)
+            _import(dataset, source, pair, patient, mapping, status, correct, who, threshold, report)
         except (InputError, ConfigError) as error:
             report.failed[pair.stem] = error
         progress(done, len(source.pairs))
@@ -103,33 +94,39 @@ def _import(
     status: str,
     correct: bool,
     who: str | None,
+    threshold: bool,
     report: ImportReport,
 ) -> None:
     image = read_channels(pair.images[0]) if len(pair.images) == 1 else stack_channels(pair.images)
-    labels: Volume | Path = pair.labels
+    labels = Incoming(pair.labels, source.names, mapping, threshold)
     try:
         case, notes = dataset.add(
-            image, labels, patient=patient, names=source.names, mapping=mapping, modality=source.modality,
-            status=status, who=who, collection=source.collection, licence=source.licence,
+            image, pair.labels, patient=patient, names=source.names, mapping=mapping, modality=source.modality,
+            status=status, who=who, collection=source.collection, licence=source.licence, threshold=threshold,
         )  # fmt: skip
         report.added.append(case.name)
         report.notes += [f"{case.name}: {note}" for note in notes]
     except DuplicateCaseError as error:
         before = error.case.current
-        if not correct and not dataset.would_change(error.case, labels, names=source.names, mapping=mapping):
+        said: list[str] = []
+        if not correct and not dataset.would_change(error.case, labels):
             report.unchanged.append(error.case.name)
             return
         if not correct:
             raise
-        case = dataset.correct(error.case.name, labels, names=source.names, mapping=mapping, who=who)
+        case = dataset.correct(
+            error.case.name, pair.labels, names=source.names, mapping=mapping, who=who, threshold=threshold,
+            tell=said.append,
+        )  # fmt: skip
+        report.notes += [f"{case.name}: {note}" for note in said]
         (report.corrected if case.current != before else report.unchanged).append(case.name)
 
 
 def _check_names(dataset: SiteDataset, source: Source, mapping: Mapping[str, str | None], add_labels: bool) -> None:
-    mapped = {key.casefold() for key in mapping}
+    mapped = {plain(key) for key in mapping}
     wanted = {
         value: name for value, name in (source.names or {}).items()
-        if value and name.casefold() not in mapped and str(value) not in mapped
+        if plain(name) not in mapped and str(value) not in mapped and not same(name, IGNORE)
     }  # fmt: skip
     missing = [name for name in wanted.values() if find(dataset.labels, name) is None]
     if missing and not add_labels:
@@ -150,37 +147,10 @@ def read_decathlon(folder: Path) -> Source:
     """What dataset.json in `folder` lists: Decathlon layout, or nnU-Net's (imagesTr/NAME_0000, labelsTr/NAME).
 
     Raises:
-        ConfigError: no usable dataset.json, or files it lists are missing or outside the folder.
+        ConfigError: as `read_listing`.
     """
-    path = folder / "dataset.json"
-    try:
-        with path.open("rb") as stream:
-            described = json.loads(stream.read(_LARGEST_JSON).decode("utf-8-sig"))
-        labels = described["labels"]
-        by_value = all(str(key).isdigit() for key in labels)
-        names = {int(key): str(name) for key, name in labels.items()} if by_value else _nnunet_names(path, labels)
-        if "training" in described:
-            pairs = [_listed(folder, item) for item in described["training"]]
-        else:
-            pairs = _nnunet_pairs(folder, str(described["file_ending"]))
-        channels = described.get("modality") or described.get("channel_names") or {}
-        first = str(next(iter(channels.values()), "")).casefold()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ConfigError(
-            f"{path} cannot be used ({error}).",
-            "Which images and labels belong together is not known.",
-            "Point to a folder in Decathlon or nnU-Net layout: dataset.json, imagesTr, labelsTr; or import image and "
-            "mask folders with `apformer dataset import-pairs`.",
-        ) from error
-    names = {value: name for value, name in names.items() if value}
-    text = {key: str(described[key])[:200] for key in ("name", "licence", "license") if described.get(key)}
-    return Source(
-        pairs=tuple(pairs),
-        names=names,
-        modality=_MODALITIES.get(first) if len(channels) == 1 else None,
-        collection=_one_line(text.get("name")),
-        licence=_one_line(text.get("licence") or text.get("license")),
-    )
+    found = read_listing(folder)
+    return Source(found.pairs, found.names or None, found.modality, found.name, found.licence)
 
 
 def read_pairs(images: Path, masks: Path) -> Source:
@@ -190,7 +160,7 @@ def read_pairs(images: Path, masks: Path) -> Source:
         ConfigError: a folder cannot be listed, an image without mask or a mask without image.
     """
     if images.is_file():
-        return Source((Pair(_stem(images), (images,), masks),))
+        return Source((Pair(stem_of(images), (images,), masks),))
     together = images.resolve() == masks.resolve()  # then what has an ending is the mask of what has none
     ours = _by_stem(images, lambda stem: None if together and _bare(stem) != stem else stem)
     theirs = _by_stem(masks, lambda stem: None if together and _bare(stem) == stem else _bare(stem))
@@ -203,44 +173,6 @@ def read_pairs(images: Path, masks: Path) -> Source:
             "Give both the same name, or name one image and one mask file.",
         )
     return Source(tuple(Pair(stem, (ours[stem],), theirs[stem]) for stem in sorted(ours)))
-
-
-def _listed(folder: Path, item: Mapping[str, Any]) -> Pair:
-    image, labels = folder / item["image"], folder / item["label"]
-    for path in (image, labels):
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise ValueError(f"{path} lies outside the folder")
-    if not image.exists():  # nnU-Net conversions list NAME.nii.gz and store NAME_0000.nii.gz
-        channels = _channel_files(image.parent, _stem(image), suffix_of(image))
-        if channels:
-            return Pair(_stem(image), channels, labels)
-    return Pair(_stem(image), (image,), labels)
-
-
-def _nnunet_names(path: Path, labels: Mapping[str, Any]) -> dict[int, str]:
-    regions = [name for name, value in labels.items() if not isinstance(value, int)]
-    if regions:
-        raise ConfigError(
-            f"{path} defines {', '.join(regions)} as unions of other labels.",
-            "Here every voxel has one label.",
-            "Write a dataset.json in which each label has one value of its own.",
-        )
-    return {value: name for name, value in labels.items() if name.casefold() not in (BACKGROUND, "ignore")}
-
-
-def _nnunet_pairs(folder: Path, ending: str) -> list[Pair]:
-    labels = sorted(path for path in (folder / "labelsTr").iterdir() if path.name.endswith(ending))
-    pairs = []
-    for path in labels:
-        stem = path.name[: -len(ending)]
-        images = _channel_files(folder / "imagesTr", stem, ending)
-        pairs.append(Pair(stem, images or (folder / "imagesTr" / f"{stem}_0000{ending}",), path))
-    return pairs
-
-
-def _channel_files(folder: Path, stem: str, ending: str) -> tuple[Path, ...]:
-    pattern = re.compile(re.escape(stem) + r"_\d{4}" + re.escape(ending))
-    return tuple(sorted(path for path in folder.iterdir() if pattern.fullmatch(path.name)))
 
 
 def _bare(stem: str) -> str:
@@ -260,9 +192,9 @@ def _by_stem(folder: Path, key: Callable[[str], str | None]) -> dict[str, Path]:
         ) from error
     found: dict[str, Path] = {}
     for path in paths:
-        if path.name.startswith(".") or not path.is_file() or suffix_of(path) not in IMAGE_SUFFIXES:
+        if is_litter(path) or not path.is_file() or suffix_of(path) not in IMAGE_SUFFIXES:
             continue
-        stem = key(_stem(path))
+        stem = key(stem_of(path))
         if stem is None:
             continue
         if stem in found:
@@ -273,12 +205,3 @@ def _by_stem(folder: Path, key: Callable[[str], str | None]) -> dict[str, Path]:
             )
         found[stem] = path
     return found
-
-
-def _stem(path: Path) -> str:
-    suffix = suffix_of(path)
-    return path.name[: -len(suffix)] if suffix else path.name
-
-
-def _one_line(text: str | None) -> str | None:
-    return None if text is None else "".join(character for character in text if character.isprintable())

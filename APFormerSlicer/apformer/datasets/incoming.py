@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,25 +12,28 @@ from ..bundles.labels import Label
 from ..checks import check_image
 from ..errors import InputError
 from ..files import read_volume, suffix_of
+from ..grid import put_on_grid
+from ..label_maps import names_in, read_label_map, whole_numbers
+from ..values import doubtful_ct
 from ..volume import Volume
 from .case_files import anonymous
-from .grid import put_on_grid
 from .identity import dicom_patient
-from .table import names_in, to_table
+from .table import to_table
 
 
 def read_image(
-    image: Path | Volume, series_uid: str | None, patient: str | None
+    image: Path | Volume, series_uid: str | None, patient: str | None, skip: Sequence[str] = ()
 ) -> tuple[Volume, str, tuple[str, ...]]:
     """The image without anything that names the patient, the patient's identity, and what to tell the user.
 
     Args:
+        series_uid, skip: see `read_volume`.
         patient: the identity, where it is known; else the DICOM patient ID, else the file's name.
 
     Raises:
         InputError: the image cannot be used, or a volume without file comes without a patient.
     """
-    volume = image if isinstance(image, Volume) else read_volume(image, series_uid=series_uid)
+    volume = image if isinstance(image, Volume) else read_volume(image, series_uid=series_uid, skip=skip)
     check_image(volume)
     identity, notes = (patient or "").strip(), volume.notes
     if not identity and isinstance(image, Volume):
@@ -47,21 +50,44 @@ def read_image(
     return anonymous(volume), identity, notes
 
 
-def read_labels(
-    labels: Path | Volume,
-    image: Volume,
-    table: Sequence[Label],
-    names: Mapping[int, str] | None,
-    mapping: Mapping[str, str | None] | None,
-) -> np.ndarray:
-    """uint8 (k, j, i) with the values of `table`, on the grid of `image`; see `to_table` and `put_on_grid`.
+def doubts(volume: Volume, modality: str | None) -> tuple[str, ...]:
+    """What the user should know of the values of an image of that modality."""
+    if modality != "CT" or volume.channels != 1 or volume.source.kind == "picture":
+        return ()
+    doubt = doubtful_ct(volume)
+    return () if doubt is None else (doubt,)
 
-    Raises:
-        InputError: the labels cannot be read, or are on another grid.
-        ConfigError: labels that the table does not have.
+
+@dataclass(frozen=True)
+class Incoming:
+    """Labels as a file or host gives them, and how they become those of a data set.
+
+    Attributes:
+        labels: the file, or a label map.
+        names: label value -> name; None: those in the file, else the values are the table's.
+        mapping: see `table.read_mapping`.
+        threshold: see `label_maps.read_label_map`.
     """
-    volume = labels if isinstance(labels, Volume) else read_volume(labels)
-    if names is None and isinstance(labels, Path):
-        names = names_in(labels)
-    array = to_table(volume, table, names=names, mapping=mapping)
-    return put_on_grid(replace(volume, array=array), image).array
+
+    labels: Path | Volume
+    names: Mapping[int, str] | None = None
+    mapping: Mapping[str, str | None] | None = None
+    threshold: bool = False
+
+    def read(self, image: Volume, table: Sequence[Label]) -> tuple[np.ndarray, tuple[str, ...]]:
+        """uint8 (k, j, i) with the values of `table`, on the grid of `image`, and what to tell the user; see
+        `to_table` and `put_on_grid`.
+
+        Raises:
+            InputError: the labels cannot be read, or are on another grid.
+            ConfigError: labels that the table does not have.
+        """
+        given, names = self.labels, self.names
+        if isinstance(given, Volume):
+            volume = whole_numbers(given)
+        else:
+            volume = read_label_map(given, threshold=self.threshold)
+            names = names_in(given) if names is None else names
+        array = to_table(volume, table, names=names, mapping=self.mapping)
+        placed = put_on_grid(replace(volume, array=array), image)
+        return placed.array, placed.notes

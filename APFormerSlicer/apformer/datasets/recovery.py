@@ -1,7 +1,13 @@
-"""What a killed run, or an index from a backup, leaves behind: half-written files go, whole ones are set aside."""
+"""What a killed run, or an index from a backup, leaves behind: files of a change that was not finished go, others are
+set aside.
+
+What a change will write is announced before it is written, with the index that it starts from. Files that the index
+does not know are those of a killed change when they were announced and the index is still the same.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -11,37 +17,64 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..bundles.swap import unwritable
+from ..errors import InputError
+from ..files import atomic_path
+from ..files.lock import sweep_claims
+from ..owner import HALF_WRITTEN
 from .case import CASES_FOLDER, case_name
+from .identity import file_hash
 from .index import INDEX_FILE, Index
 
 LOCK_FILE = ".lock"
+ANNOUNCED_FILE = ".announced.json"
 SET_ASIDE = "set-aside"
-_HALF_WRITTEN = re.compile(r"\.[0-9a-f]{12}-.+")  # the temporary names of files.atomic_path
-_HALF_MADE_CASE = re.compile(r"\.case-\d+\.(new|old)-\w+")  # and those of bundles.swap
+_HALF_MADE_CASE = re.compile(r"\.case-\d+\.(new|old)-\w+")  # the temporary names of bundles.swap
 _CASE = re.compile(r"case-\d{4,9}")
 _CASE_FILE = re.compile(r"(image|labels-\d+)\.(nii\.gz|nrrd|png)")
+
+
+def announce(root: Path, path: Path) -> None:
+    """Say what the next change will write: a case's folder, or a label map without its suffix. Saving the index ends
+    that (`fulfil`); call both only while holding the lock.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    told = {"path": path.relative_to(root).as_posix(), "index": file_hash(root / INDEX_FILE)}
+    with atomic_path(root / ANNOUNCED_FILE) as temporary:
+        temporary.write_text(json.dumps(told), encoding="utf-8")
+
+
+def fulfil(root: Path) -> None:
+    """The index knows now what was announced."""
+    with suppress(OSError):  # left behind, it names another index than the present one
+        (root / ANNOUNCED_FILE).unlink(missing_ok=True)
 
 
 def recover(index: Index) -> None:
     """Bring the folder in line with the index; call it only while holding the lock.
 
-    Files of removed cases and half-written ones are deleted. Whole files that the index does not know are moved to
-    set-aside/, never deleted: they may be newer than an index restored from a backup. Files of other names are left.
+    Files of removed cases, half-written ones, and those of a change that was killed are deleted. Other whole files that
+    the index does not know are moved to set-aside/, never deleted: they may be newer than an index restored from a
+    backup. Files of other names are left.
 
     Raises:
         OutputError: the folder cannot be written.
     """
     try:
-        for path in list(index.root.glob(f".*-{INDEX_FILE}")):
-            if _HALF_WRITTEN.fullmatch(path.name):
+        for path in [*index.root.glob(f".*-{INDEX_FILE}"), *index.root.glob(f".*-{ANNOUNCED_FILE}")]:
+            if HALF_WRITTEN.fullmatch(path.name):
                 path.unlink()
-        for path in list(index.root.glob(f"{LOCK_FILE}.*")):  # claims on locks that are gone; see files/lock.py
-            with suppress(FileNotFoundError):
-                path.unlink()
+        sweep_claims(index.root / LOCK_FILE)
         for path in list(_entries(index.root / CASES_FOLDER)):
             _recover_folder(path, index)
+        announced = _announced(index.root)
         for path in unknown_files(index):
-            _set_aside(index.root, path)
+            if path.with_name(path.name.partition(".")[0]) == announced:
+                _remove(path)
+            else:
+                _set_aside(index.root, path)
+        fulfil(index.root)
     except OSError as error:
         raise unwritable(index.root, error) from error
 
@@ -49,14 +82,27 @@ def recover(index: Index) -> None:
 def _recover_folder(folder: Path, index: Index) -> None:
     removed = {case_name(number) for number in index.removed}
     if _HALF_MADE_CASE.fullmatch(folder.name) or folder.name in removed:
-        if folder.is_symlink():
-            folder.unlink()
-        else:
-            shutil.rmtree(folder)
+        _remove(folder)
         return
     for path in list(_entries(folder)):
-        if _HALF_WRITTEN.fullmatch(path.name):
+        if HALF_WRITTEN.fullmatch(path.name):
             path.unlink()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _announced(root: Path) -> Path | None:
+    """What a change that was killed had announced; None without one, and where the index is another one by now."""
+    try:
+        told = json.loads((root / ANNOUNCED_FILE).read_text("utf-8"))
+        return root / told["path"] if told["index"] == file_hash(root / INDEX_FILE) else None
+    except (InputError, OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def unknown_files(index: Index) -> list[Path]:

@@ -19,9 +19,9 @@ from . import table as tables
 from .case import CASES_FOLDER, COMPLETED, IN_PROGRESS, Revision, SiteCase, case_name, check_note, check_status, now
 from .case_files import is_same_image, stored_grid, write_case_image, write_case_labels
 from .identity import file_hash, patient_code, voxel_hash
-from .incoming import read_image, read_labels
+from .incoming import Incoming, doubts, read_image
 from .index import INDEX_FILE, Index, parse, read_bytes
-from .recovery import LOCK_FILE, recover
+from .recovery import LOCK_FILE, announce, fulfil, recover
 from .split import Split, check_usable, draw_split
 
 
@@ -138,12 +138,14 @@ class SiteDataset:
         names: Mapping[int, str] | None = None,
         modality: str | None = None,
         series_uid: str | None = None,
+        skip: Sequence[str] = (),
         proposed_by: str | None = None,
         who: str | None = None,
         comment: str | None = None,
         correct: bool = False,
         collection: str | None = None,
         licence: str | None = None,
+        threshold: bool = False,
     ) -> tuple[SiteCase, tuple[str, ...]]:
         """Store an image and its labels as a new case, and say what the user should know.
 
@@ -152,7 +154,9 @@ class SiteDataset:
             status: None means completed for labels that no model proposed, else in progress.
             patient: any identity, kept as a pseudonym; None: the DICOM patient ID, else the name of the file.
             mapping: see `table.read_mapping`.
+            series_uid, skip: see `read_volume`.
             correct: the image must be a known one, whose labels are then replaced.
+            threshold: of a mask that is a picture, JPEG too, take what is at least half white.
 
         Raises:
             DuplicateCaseError: the image is there already and `correct` is False.
@@ -161,8 +165,11 @@ class SiteDataset:
             OutputError: the folder cannot be written, the disk is full, another writer holds it.
         """
         self.reload()
-        volume, identity, notes = read_image(image, series_uid, patient)
-        array = None if labels is None else read_labels(labels, volume, self.labels, names, mapping)
+        volume, identity, notes = read_image(image, series_uid, patient, skip)
+        array = None
+        if labels is not None:
+            array, remarks = Incoming(labels, names, mapping, threshold).read(volume, self.labels)
+            notes += remarks
         voxels, code = voxel_hash(volume), patient_code(identity, self._index.salt)
         untouched = status is None and correct and array is None  # only a comment is added
         if status is None:
@@ -171,6 +178,7 @@ class SiteDataset:
         who, comment = check_note(who, "name"), check_note(comment, "comment")
         proposed_by = check_note(proposed_by, "model's name")
         modality = check_note(modality or volume.modality, "modality")
+        notes += doubts(volume, modality)
         with self._writing():
             known = self.find(volume, voxels)
             if known is not None and correct:
@@ -185,6 +193,7 @@ class SiteDataset:
             number = self._index.next_number
             folder = self.root / CASES_FOLDER / case_name(number)
             revisions: tuple[Revision, ...] = ()
+            announce(self.root, folder)
             with staging(folder) as stage:
                 stored = write_case_image(stage, volume, voxels)
                 if array is not None:
@@ -221,10 +230,12 @@ class SiteDataset:
         proposed_by: str | None = None,
         who: str | None = None,
         comment: str | None = None,
+        threshold: bool = False,
+        tell: Callable[[str], None] = lambda note: None,
     ) -> SiteCase:
         """Give a case new labels, or restore version `restore` of them, or change its status; all versions are kept.
 
-        The status stays as it was unless one is given.
+        The status stays as it was unless one is given. `tell` gets what the user should know of the labels.
 
         Raises:
             InputError, ConfigError, OutputError: as `add`.
@@ -233,7 +244,9 @@ class SiteDataset:
         case = self.case(name)
         array = None
         if labels is not None:
-            array = read_labels(labels, stored_grid(case), self.labels, names, mapping)
+            array, notes = Incoming(labels, names, mapping, threshold).read(stored_grid(case), self.labels)
+            for note in notes:
+                tell(note)
         who, comment = check_note(who, "name"), check_note(comment, "comment")
         with self._writing():
             case = self.case(name)
@@ -327,16 +340,9 @@ class SiteDataset:
         except InputError:  # missing or damaged: what is given now takes its place
             return False
 
-    def would_change(
-        self,
-        case: SiteCase,
-        labels: Path | Volume,
-        *,
-        names: Mapping[int, str] | None = None,
-        mapping: Mapping[str, str | None] | None = None,
-    ) -> bool:
+    def would_change(self, case: SiteCase, incoming: Incoming) -> bool:
         """Whether correcting `case` with these labels would make a new version; raises as `correct`."""
-        return not self.has_labels(case, read_labels(labels, stored_grid(case), self.labels, names, mapping))
+        return not self.has_labels(case, incoming.read(stored_grid(case), self.labels)[0])
 
     def _corrected(
         self,
@@ -355,6 +361,7 @@ class SiteDataset:
             image = stored_grid(case)
             _ = case.image_path  # refuses a folder that is a link to somewhere else, before anything is written to it
             recover(self._index)  # a version that was written and not counted would be in the way
+            announce(self.root, case.folder / f"labels-{number}")
             path = write_case_labels(case.folder, number, image.with_array(array), case.image, self.labels)
             revision = _revision(number, path, array, who, proposed_by, comment)
             revisions = (*case.revisions, revision)
@@ -377,6 +384,7 @@ class SiteDataset:
     def _save(self, index: Index) -> None:
         self._content = index.save()
         self._index = index
+        fulfil(self.root)
 
 
 def _revision(

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from ..bundles.labels import HIGHEST_LABEL, Code, Label, check_labels
 from ..errors import BundleError, ConfigError, InputError
-from ..files import read_segment_names, suffix_of
+from ..label_maps import WHITE, whole_numbers
+from ..names import alike, plain, same, twice
 from ..volume import Volume
 
 # What Slicer gives a segment that nobody described; a model brings better codes (see `apformer dataset init --base`).
 _TISSUE = Code("SCT", "85756007", "Tissue")
 _GOLDEN_RATIO = 0.618034
 BACKGROUND = "background"
+IGNORE = "ignore"  # nnU-Net: what such voxels are is not known
 
 
 def parse_names(texts: Sequence[str]) -> dict[int | None, list[str]]:
@@ -63,10 +64,10 @@ def with_label(
     free = [number for number in range(1, HIGHEST_LABEL + 1) if number not in {label.value for label in table}]
     value = value if value is not None else next(iter(free), HIGHEST_LABEL)
     similar = find(table, name)
-    if similar is not None or name.casefold() == BACKGROUND:
+    if similar is not None or same(name, BACKGROUND):
         raise ConfigError(
             f"The label table already has {similar.name if similar else 'a background, which is 0'}.",
-            "Labels are matched by name, whatever its case, so a name stands for one thing.",
+            "Labels are matched by name, whatever its case and blanks, so a name stands for one thing.",
             "Choose another name, or use the label that is there.",
         )
     hue = (value * _GOLDEN_RATIO) % 1.0
@@ -80,9 +81,8 @@ def with_label(
 
 
 def find(table: Sequence[Label], name: str) -> Label | None:
-    """The label of that name; upper and lower case and blanks around it do not count."""
-    wanted = " ".join(name.casefold().split())
-    return next((label for label in table if " ".join(label.name.casefold().split()) == wanted), None)
+    """The label of that name, as `names` tells what is the same."""
+    return next((label for label in table if same(label.name, name)), None)
 
 
 def read_mapping(texts: Sequence[str]) -> dict[str, str | None]:
@@ -104,11 +104,6 @@ def read_mapping(texts: Sequence[str]) -> dict[str, str | None]:
     return mapping
 
 
-def names_in(path: Path) -> dict[int, str] | None:
-    """Label value -> name as the file itself has them (.seg.nrrd); None where the format has no names."""
-    return read_segment_names(path) if suffix_of(path) == ".seg.nrrd" else None
-
-
 def to_table(
     labels: Volume,
     table: Sequence[Label],
@@ -123,25 +118,29 @@ def to_table(
         mapping: see `read_mapping`; it goes before `names`. Keys are names or values of the file.
 
     Raises:
-        InputError: not a label map.
+        InputError: not a label map, two values of one name, or voxels that are marked as not labelled.
         ConfigError: a label that is not in the table; the text says what to do.
     """
-    array = _whole_numbers(labels)
+    array = whole_numbers(labels).array
     counts = _counts(array)
-    mapping = {key.casefold(): ours for key, ours in (mapping or {}).items()}
+    mapping = {plain(key): ours for key, ours in (mapping or {}).items()}
     lookup, unknown = {}, []
-    for value in sorted(set(counts) - {0}):
+    present = sorted(set(counts) - {0})
+    _refuse_twins(labels, {value: (names or {}).get(value) for value in present}, mapping)
+    for value in present:
         theirs = None if names is None else names.get(value)
         wanted = _wanted(value, theirs, table, mapping, names is not None)
         if wanted is None:
             continue
         label = find(table, wanted)
+        if label is None and theirs is not None and same(theirs, IGNORE):
+            raise _unlabelled(labels, value, int(np.count_nonzero(array == value)))
         if label is None:
             unknown.append(f"{value} ({wanted})" if wanted != str(value) else str(value))
         else:
             lookup[value] = label.value
-    if len(table) == 1 and set(counts) <= {0, 255} and unknown == ["255"]:
-        lookup, unknown = {255: table[0].value}, []  # a picture of a mask: black and white, and one thing to be white
+    if len(table) == 1 and set(counts) <= {0, WHITE} and unknown == [str(WHITE)]:
+        lookup, unknown = {WHITE: table[0].value}, []  # a picture of a mask: black and white, and one thing to be white
     if unknown:
         raise _unknown(labels, unknown, table)
     result = np.zeros(array.shape, np.uint8)
@@ -150,38 +149,36 @@ def to_table(
     return result
 
 
+def _refuse_twins(labels: Volume, names: Mapping[int, str | None], mapping: Mapping[str, str | None]) -> None:
+    """InputError when two values have the same name, unless a mapping tells them apart by value."""
+    repeated = twice(name for value, name in names.items() if name is not None and str(value) not in mapping)
+    if repeated is not None:
+        raise InputError(
+            f"{labels.source.path or 'The label map'} has two labels named {repeated[0]!r} and {repeated[1]!r}.",
+            "Labels are matched by name, whatever its case and blanks, so these two would be one.",
+            "Rename one of them where the file was made, or say by value what they are, as in --map 2=NAME.",
+        )
+
+
+def _unlabelled(labels: Volume, value: int, count: int) -> InputError:
+    return InputError(
+        f"{labels.source.path or 'The label map'} has {count} voxels marked as {IGNORE!r} (label {value}).",
+        "What they are is not known, and here every voxel of a case is labelled or background.",
+        f"Label these voxels, or leave the case out; --map {IGNORE}= takes them as background, which teaches that "
+        "nothing is there.",
+    )
+
+
 def _wanted(
     value: int, theirs: str | None, table: Sequence[Label], mapping: Mapping[str, str | None], named: bool
 ) -> str | None:
     """The name in the table that a value of the file asks for; None leaves it out, "7" is a value nobody names."""
     for key in (theirs, str(value)):
-        if key is not None and key.casefold() in mapping:
-            return mapping[key.casefold()]
+        if key is not None and plain(key) in mapping:
+            return mapping[plain(key)]
     if theirs is not None or named:
         return theirs if theirs is not None else str(value)
     return next((label.name for label in table if label.value == value), str(value))
-
-
-def _whole_numbers(labels: Volume) -> np.ndarray:
-    name = labels.source.path or "The label map"
-    array = labels.array
-    if array.ndim == 4 and array.shape[0] == 1:
-        array = array[0]
-    if array.ndim != 3:
-        raise InputError(
-            f"{name} has {labels.channels} channels.",
-            "A label map has one whole number per voxel; colours are not label values.",
-            "Save the labels as a gray picture or label map.",
-        )
-    if array.dtype.kind == "f":
-        if not np.array_equal(array, np.rint(array)):
-            raise InputError(
-                f"{name} has voxels that are no whole numbers.",
-                "It is an image or a probability map, not a label map.",
-                "Pass the label map; resample label maps by nearest neighbour.",
-            )
-        array = array.astype(np.int64)
-    return array
 
 
 def _counts(array: np.ndarray) -> set[int]:
@@ -197,9 +194,11 @@ def count_labels(array: np.ndarray) -> dict[int, int]:
 def _unknown(labels: Volume, unknown: Sequence[str], table: Sequence[Label]) -> ConfigError:
     known = ", ".join(f"{label.value} {label.name}" for label in table) or "none"
     first = unknown[0].split()[0]
+    named = unknown[0].partition(" (")[2].removesuffix(")")
+    close = alike(named, [label.name for label in table]) if named else None
     return ConfigError(
         f"{labels.source.path or 'The label map'} has labels that the data set does not have: {', '.join(unknown)}.",
         f"Labels are matched by name; the data set has: {known}.",
-        f"Say what each is, as in --map {first}=NAME (or {first}= to leave it out), or add the name to the table with "
-        "`apformer dataset add-label`.",
+        f"Say what each is, as in --map {first}={close or 'NAME'} (or {first}= to leave it out), or add the name to "
+        "the table with `apformer dataset add-label`.",
     )

@@ -3,7 +3,7 @@
 from .atomic import atomic_path
 from .dicom import Series, list_series
 from .formats import IMAGE_SUFFIXES, LABEL_SUFFIXES, suffix_of
-from .read import read_volume
+from .read import header_notes, read_volume
 from .slicer_segmentation import read_segment_names
 from .write import write_labels, write_scalar
 
@@ -12,6 +12,7 @@ __all__ = [
     "LABEL_SUFFIXES",
     "Series",
     "atomic_path",
+    "header_notes",
     "list_series",
     "read_segment_names",
     "read_volume",

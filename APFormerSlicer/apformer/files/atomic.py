@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import OutputError
+from ..owner import mark, sweep
 
 _REMEDIES = {
     errno.ENOSPC: "Free some disk space, or choose an output on another disk.",
@@ -21,6 +21,7 @@ _REMEDIES = {
     errno.EEXIST: "A part of the output path is a file; choose an output inside a folder.",
     errno.ENAMETOOLONG: "Choose a shorter output name.",
 }
+_swept: set[Path] = set()  # folders this process has written to: looking through a large one takes time
 
 
 @contextmanager
@@ -28,7 +29,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`, with the same suffixes; rename it to `path` when the block succeeds.
 
     Missing parent folders are created. The content is on disk (fsync) before the rename, and an existing `path` stays
-    as it was until then. When the block raises, the temporary file is removed.
+    as it was until then. When the block raises, the temporary file is removed; those that killed processes left in the
+    folder are when this process first writes there.
 
     Raises:
         OutputError: the folder cannot be created or written to, the disk is full, `path` is a folder.
@@ -38,9 +40,10 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         raise OutputError(
             f"{target} is a folder.", "A file cannot take its place.", "Name a file inside it, or another output."
         )
-    temporary = target.with_name(f".{secrets.token_hex(6)}-{target.name}")
+    temporary = target.with_name(f".{mark()}-{target.name}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_once(target.parent)
         # Created here, not by the writer, so that a folder without write permission is found before any work.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield temporary
@@ -56,6 +59,14 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # renamed away, or its folder never existed
             temporary.unlink()
+
+
+def _sweep_once(folder: Path) -> None:
+    place = folder.absolute()
+    if place not in _swept:
+        _swept.add(place)
+        with suppress(OSError):  # a folder that cannot be listed can still be written to
+            sweep(list(place.glob(".*")))
 
 
 def _flush(path: Path) -> None:

@@ -1,304 +1,238 @@
-"""DICOM images: which series a folder holds, and one of them as a volume. Pixels through GDCM in SimpleITK."""
+"""DICOM images: which series a folder holds, and one of them as a volume."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InputError
+from ..memory import require_memory
 from ..volume import Source, Volume
 from . import itk
-from .dicom_stack import Plane, Stack, resample, stack_planes
-from .formats import damaged, looks_like_dicom
+from .dicom_divide import OTHER_CONTRAST
+from .dicom_file import DicomFile, open_dicom
+from .dicom_form import pixel_form
+from .dicom_pixels import Frames, memory_needed, read_frames
+from .dicom_separate import Part, separate
+from .dicom_series import Found, Series, find_series
+from .dicom_slice import Slice, flat_plane, slices_of
+from .dicom_stack import Plane, Stack, listed, resample, stack_planes
 
-if TYPE_CHECKING:
-    from pydicom import Dataset
-
-    Member = tuple[Path, Dataset]  # a file and its header
+__all__ = ["Series", "list_series", "read_file", "read_folder"]
 
 _NO_POSITION = "has no position in the patient; columns were taken to run to the left and rows to the back"
-_DECODED_EARLY = (
-    "Rows", "Columns", "SamplesPerPixel", "Modality", "SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription",
-)  # fmt: skip
+_AIR_HU, _SURELY_HU = -1000.0, -200.0  # nothing but CT in Hounsfield units has values below the second
+_MOST_LISTED = 40
+_FEWEST_ALTERNATING = 8
+_CLOSE = 0.01  # of the range of the voxels: padding that close below them disturbs nothing
 
 
-@dataclass(frozen=True)
-class Series:
-    """One series of images in a folder; `slices` counts the frames of multi-frame files too."""
+def list_series(folder: Path | str, *, skip: Sequence[str] = ()) -> list[Series]:
+    """The image series in `folder` and its subfolders, by description; segmentations and reports are left out. A
+    series that holds several volumes (echoes, acquisitions) is listed once for each.
 
-    uid: str
-    description: str
-    modality: str
-    slices: int
-    files: tuple[Path, ...]
-
-    def __str__(self) -> str:
-        return f"{self.uid} ({self.description or 'no description'}, {self.modality}, {self.slices} slices)"
-
-
-def list_series(folder: Path | str) -> list[Series]:
-    """The image series in `folder` and its subfolders, by description; segmentations and reports are left out.
+    Args:
+        skip: files to leave out: names, paths or patterns such as "loc*.dcm".
 
     Raises:
         InputError: the folder cannot be listed, or a DICOM file in it is damaged.
     """
-    found = [_series(uid, members) for uid, members in _grouped(Path(folder)).items()]
-    return sorted(found, key=lambda series: (series.description, series.uid))
+    return [one.series for one in find_series(Path(folder), skip)[0]]
 
 
-def read_folder(folder: Path, series_uid: str | None = None) -> Volume:
-    """The one image series in `folder`, or the one named, as `read_file` gives it.
+def read_folder(folder: Path, series_uid: str | None = None, skip: Sequence[str] = ()) -> Volume:
+    """The one image series in `folder`, or the one named as `list_series` does, as `read_file` gives it.
+
+    Args:
+        skip: see `list_series`.
 
     Raises:
         InputError: no image series; several and none is named; no series of that UID; and what `read_file` raises.
     """
-    grouped = _grouped(folder)
-    if not grouped:
+    found, skipped = find_series(folder, skip)
+    if not found:
         raise InputError(
             f"{folder} holds no DICOM images.",
             "There is nothing to read as one volume.",
             "Name the folder with the DICOM files of the series, or a single image file.",
         )
-    listing = "; ".join(str(_series(uid, members)) for uid, members in grouped.items())
-    if series_uid is None and len(grouped) > 1:
-        raise InputError(
-            f"{folder} holds {len(grouped)} series: {listing}.",
-            "Which one to segment is not known.",
-            "Choose one by its UID.",
-        )
-    uid = next(iter(grouped)) if series_uid is None else series_uid
-    if uid not in grouped:
-        raise InputError(f"{folder} has no series {uid}.", f"It holds: {listing}.", "Choose one of these by its UID.")
-    return _read_members(grouped[uid], str(folder) if len(grouped) == 1 else f"Series {uid} of {folder}", folder)
+    chosen = _choose(found, folder, series_uid)
+    name = str(folder) if len(found) == 1 else f"Series {chosen.series.uid} of {folder}"
+    volume = _read_part(chosen.part, name, folder)
+    return Volume(volume.array, volume.ijk_to_ras, volume.modality, volume.source, (*volume.notes, *skipped))
 
 
 def read_file(path: Path) -> Volume:
     """One DICOM file: a slice, or a multi-frame volume, sorted along its normal and rescaled to its unit (HU for CT).
+    Voxels outside of what was scanned (PixelPaddingValue) get the lowest value of the others, which `notes` says.
 
     Raises:
-        InputError: damaged, no image, or slices that do not form one volume (see `stack_planes`).
+        InputError: damaged, no image, larger than the memory, or slices that do not form one volume (see
+            `stack_planes`).
     """
-    return _read_members([(path, _header(path))], str(path), path)
-
-
-def _grouped(folder: Path) -> dict[str, list[Member]]:
-    """Series UID -> its images."""
-    grouped: dict[str, list[Member]] = {}
-    for path, header in _headers(folder):
-        if _is_image(header):
-            grouped.setdefault(str(header.get("SeriesInstanceUID", "")), []).append((path, header))
-    return grouped
-
-
-def _series(uid: str, members: Sequence[Member]) -> Series:
-    first = members[0][1]
-    return Series(
-        uid=uid,
-        description=str(first.get("SeriesDescription", "")),
-        modality=str(first.get("Modality", "unknown modality")),
-        slices=sum(_frames(header) for _, header in members),
-        files=tuple(path for path, _ in members),
-    )
-
-
-def _read_members(found: Sequence[Member], name: str, origin: Path) -> Volume:
-    members, notes = _distinct(found, name)
-    first = members[0][1]
-    if not all(_is_image(header) for _, header in members):
+    file = open_dicom(path)
+    if not file.is_image:
         raise InputError(
-            f"{name} is no image ({first.get('Modality', 'unknown kind')}).",
+            f"{path} is no image ({file.modality or 'unknown kind'}).",
             "Only images can be read as a volume.",
             "Pass the image series itself.",
         )
-    if len({(header.Rows, header.Columns, header.get("SamplesPerPixel", 1)) for _, header in members}) > 1:
+    parts = separate(slices_of(file))
+    if len(parts) > 1:
         raise InputError(
-            f"{name} has slices of different size.", "They do not form one volume.", "Choose a series of equal slices."
+            f"{path} holds {len(parts)} volumes: {'; '.join(part.words for part in parts)}.",
+            "Which one to segment is not known.",
+            "Pass its folder, and choose one of the series listed for it; or export one volume from Slicer.",
         )
-    planes, thickness, more_notes = _geometry(members, name)
-    notes += more_notes
-    stack = stack_planes(planes, thickness, name)
-    array = _pixels([path for path, _ in members], len(planes), stack, name)
-    paths = tuple(members[n][0] for n in stack.order) if len(members) > 1 else (members[0][0],)
-    source = Source(origin, paths if stack.even else (), str(first.get("SeriesInstanceUID", "")) or None, "dicom")
-    matrix = itk.flip_lps_ras(stack.ijk_to_lps)
-    return Volume(array, matrix, str(first.get("Modality", "")) or None, source, notes + stack.notes)
+    return _read_part(parts[0], str(path), path)
 
 
-def _geometry(members: Sequence[Member], name: str) -> tuple[list[Plane], float, tuple[str, ...]]:
-    """One plane per frame, the slice thickness in mm, and what to tell the user."""
-    found: list[Plane | None] = []
-    for path, header in members:
-        try:
-            found += _planes(header, name)
-            thickness = _thickness(header)
-            flat = _flat_plane(header)
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
-            raise damaged(path, f"its geometry cannot be decoded ({error})") from error
-    planes = [plane for plane in found if plane is not None]
-    if len(planes) == len(found):
-        return planes, thickness, ()
-    if len(found) == 1:
-        return [flat], thickness, (f"{name}: the slice {_NO_POSITION}",)
+def _choose(found: Sequence[Found], folder: Path, series_uid: str | None) -> Found:
+    of_uid = [one for one in found if series_uid is None or one.series.uid == series_uid]
+    if len(of_uid) == 1:
+        return of_uid[0]
+    volumes = [one for one in found if series_uid and one.series.uid.startswith(f"{series_uid}#")]
+    offered = [str(one.series) for one in volumes or found]
+    listing = "; ".join(offered[:_MOST_LISTED]) + ("; ..." if len(offered) > _MOST_LISTED else "")
+    if of_uid or volumes:
+        kind = "volumes in one series" if volumes else "series"
+        raise InputError(
+            f"{folder} holds {len(volumes or of_uid)} {kind}: {listing}.",
+            "Which one to segment is not known.",
+            "Choose one by its UID, with the part after the # if there is one.",
+        )
     raise InputError(
-        f"{name} has {len(found)} slices without a position in the patient.",
-        "They may be a film (cine, ultrasound) or out of order, and cannot be stacked into a volume.",
-        "Choose a series with ImagePositionPatient, or pass one slice.",
+        f"{folder} has no series {series_uid}.", f"It holds: {listing}.", "Choose one of these by its UID."
     )
 
 
-def _headers(folder: Path) -> Iterator[Member]:
-    try:
-        candidates = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-        for path in candidates:
-            if path.suffix.lower() in (".dcm", ".ima") or looks_like_dicom(path):
-                yield path, _header(path)
-    except OSError as error:
+def _read_part(part: Part, name: str, origin: Path) -> Volume:
+    first = part.slices[0].file
+    _check_sizes(part.slices, name)
+    planes, notes = _planes(part.slices, name)
+    stack = stack_planes(planes, part.slices[0].thickness, name, [one.name for one in part.slices])
+    array, padded = _pixels([part.slices[n] for n in stack.order], stack, name)
+    files = dict.fromkeys(part.slices[n].file.path for n in stack.order)
+    source = Source(origin, tuple(files) if stack.even else (), first.text("SeriesInstanceUID") or None, "dicom")
+    told = (*(f"{name}: {note}" for note in (*part.notes, *_about_uids(part.slices), *padded)), *notes, *stack.notes)
+    return Volume(array, itk.flip_lps_ras(stack.ijk_to_lps), first.modality or None, source, told)
+
+
+def _check_sizes(slices: Sequence[Slice], name: str) -> None:
+    sizes = Counter(one.file.size for one in slices)
+    usual = sizes.most_common(1)[0][0]
+    odd = [one.name for one in slices if one.file.size != usual]
+    if odd:
         raise InputError(
-            f"{folder} could not be read: {error.strerror or error}.",
-            "Its series are not known.",
-            "Check the path and the permissions.",
-        ) from error
-
-
-def _header(path: Path) -> Dataset:
-    import pydicom
-
-    try:
-        # Old archives leave out the preamble; a file without a SOP class is then no DICOM after all.
-        header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
-        if "SOPClassUID" not in header and "MediaStorageSOPClassUID" not in header.file_meta:
-            raise damaged(path, "it is not a DICOM file")
-        for keyword in _DECODED_EARLY:  # pydicom decodes on access; find damage while the file's name is at hand
-            header.get(keyword)
-        _frames(header)
-    except InputError:
-        raise
-    except Exception as error:  # pydicom raises many kinds on damaged files
-        raise damaged(path, str(error)) from error
-    return header
-
-
-def _distinct(members: Sequence[Member], name: str) -> tuple[list[Member], tuple[str, ...]]:
-    """Drop copies of the same slice (the same SOP instance in two files)."""
-    unique: dict[str, Member] = {}
-    for path, header in members:
-        unique.setdefault(str(header.get("SOPInstanceUID", path)), (path, header))
-    copies = len(members) - len(unique)
-    return list(unique.values()), ((f"{name}: {copies} copies of slices were ignored",) if copies else ())
-
-
-def _is_image(header: Dataset) -> bool:
-    return "Rows" in header and "Columns" in header and header.get("Modality") != "SEG"
-
-
-def _frames(header: Dataset) -> int:
-    return int(header.get("NumberOfFrames", 1) or 1)
-
-
-def _planes(header: Dataset, name: str) -> list[Plane | None]:
-    """One plane per frame; None where the header gives no place in the patient."""
-    if "PerFrameFunctionalGroupsSequence" not in header:
-        position, orientation = header.get("ImagePositionPatient"), header.get("ImageOrientationPatient")
-        if not position or not orientation or _frames(header) > 1:
-            return [None] * _frames(header)
-        return [_plane(position, orientation, header.get("PixelSpacing"), name)]
-    shared = header.SharedFunctionalGroupsSequence[0] if header.get("SharedFunctionalGroupsSequence") else None
-    _check_one_rescale(header, name)
-    planes: list[Plane | None] = []
-    for frame in header.PerFrameFunctionalGroupsSequence:
-        position = _group(frame, shared, "PlanePositionSequence", "ImagePositionPatient")
-        orientation = _group(frame, shared, "PlaneOrientationSequence", "ImageOrientationPatient")
-        spacing = _group(frame, shared, "PixelMeasuresSequence", "PixelSpacing")
-        planes.append(_plane(position, orientation, spacing, name) if position and orientation else None)
-    return planes
-
-
-def _group(frame: Dataset, shared: Dataset | None, sequence: str, keyword: str) -> Any:
-    for groups in (frame, shared):
-        if groups is not None and groups.get(sequence):
-            return groups[sequence].value[0].get(keyword)
-    return None
-
-
-def _check_one_rescale(header: Dataset, name: str) -> None:
-    """GDCM applies one rescale to all frames; refuse the files where that would be wrong."""
-    pairs = set()
-    for frame in header.PerFrameFunctionalGroupsSequence:
-        if frame.get("PixelValueTransformationSequence"):
-            transform = frame.PixelValueTransformationSequence[0]
-            pairs.add((float(transform.get("RescaleSlope", 1)), float(transform.get("RescaleIntercept", 0))))
-    if len(pairs) > 1:
-        raise InputError(
-            f"{name} scales its frames differently.",
-            "Its intensities would not be comparable between slices.",
-            "Convert it to single-frame DICOM or NIfTI first.",
+            f"{name} has slices of different size ({listed(odd)}).",
+            "They do not form one volume.",
+            "Choose a series of equal slices, or leave the others out (--skip FILE on the command line).",
         )
 
 
-def _plane(position: Any, orientation: Any, spacing: Any, name: str) -> Plane:
-    if not spacing:
-        raise InputError(
-            f"{name} gives no pixel spacing.",
-            "Sizes and volumes in mm cannot be computed.",
-            "Export the series again from the scanner or archive.",
-        )
-    cosines = np.array([float(number) for number in orientation])
-    between_rows, between_columns = (float(number) for number in spacing)
-    where = np.array([float(number) for number in position])
-    return Plane(where, cosines[:3], cosines[3:], (between_columns, between_rows))
+def _planes(slices: Sequence[Slice], name: str) -> tuple[list[Plane], tuple[str, ...]]:
+    """Where each slice lies, and what to tell the user."""
+    for one in slices:
+        if one.problem is not None:
+            raise one.problem
+    placed = [one.plane for one in slices if one.plane is not None]
+    if len(placed) == len(slices):
+        return placed, ()
+    if len(slices) == 1:
+        return [flat_plane(slices[0].file)], (f"{name}: the slice {_NO_POSITION}",)
+    lost = [one.name for one in slices if one.plane is None]
+    raise InputError(
+        f"{name} has {len(lost)} slices without a position in the patient ({listed(lost)}).",
+        "They may be a film (cine, ultrasound) or out of order, and cannot be stacked into a volume.",
+        "Choose a series with ImagePositionPatient, leave these out (--skip FILE on the command"
+        " line), or pass one slice.",
+    )
 
 
-def _flat_plane(header: Dataset) -> Plane:
-    between_rows, between_columns = (float(number) for number in (header.get("PixelSpacing") or (1.0, 1.0)))
-    x, y, _ = np.eye(3)
-    return Plane(np.zeros(3), x, y, (between_columns, between_rows))
+def _about_uids(slices: Sequence[Slice]) -> tuple[str, ...]:
+    uids = Counter(one.file.text("SOPInstanceUID") for one in slices if one.frame == 0)
+    missing, repeated = uids.pop("", 0), sum(count for count in uids.values() if count > 1)
+    told = ", which careless anonymisers leave; they were told apart by their places"
+    return (
+        *((f"{missing} files have no SOPInstanceUID{told}",) if missing else ()),
+        *((f"{repeated} files share a SOPInstanceUID{told}",) if repeated else ()),
+    )
 
 
-def _thickness(header: Dataset) -> float:
-    """k spacing of a single slice in mm; 1 when the header gives none."""
-    for keyword in ("SpacingBetweenSlices", "SliceThickness"):
-        value = header.get(keyword)
-        if value is not None and math.isfinite(float(value)) and float(value) > 0:
-            return float(value)
-    return 1.0
+def _pixels(slices: Sequence[Slice], stack: Stack, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(k, j, i) or (C, k, j, i) on the even grid, and what to tell the user."""
+    _check_memory(slices, stack, name)
+    array, padding = _stacked(slices, name)
+    notes = () if padding is None else _fill(array, padding, slices[0].file.modality)
+    return (array if stack.even else resample(array, stack)), (*notes, *_alternating(array))
 
 
-def _pixels(files: Sequence[Path], frames: int, stack: Stack, name: str) -> np.ndarray:
-    """(k, j, i) or (C, k, j, i) on the even grid. Files are read one by one: ITK's series reader takes the pixel type
-    of the first file for all, which cuts fractions off where slopes differ (PET)."""
-    if len(files) == 1:
-        array = itk.array_of(itk.read_image(files[0]))
-        if array.shape[-3] != frames:
-            raise damaged(files[0], f"it holds {array.shape[-3]} of {frames} frames")
-        if stack.order != tuple(range(frames)):
-            array = array[..., list(stack.order), :, :]
-    else:
-        array = _stacked([files[n] for n in stack.order], name)
-    if array.dtype == np.float64:
-        array = array.astype(np.float32)
-    return array if stack.even else resample(array, stack)
+def _alternating(array: np.ndarray) -> tuple[str, ...]:
+    """A note where every other slice is brighter, as when two acquisitions lie between each other and nothing in their
+    headers tells them apart."""
+    length = array.shape[-3]
+    if length < _FEWEST_ALTERNATING:
+        return ()
+    means = np.array([float(array[..., k, ::4, ::4].mean()) for k in range(length)])
+    over_neighbours = (means[1:-1] - (means[:-2] + means[2:]) / 2) * np.where(np.arange(length - 2) % 2, -1.0, 1.0)
+    if abs(np.median(over_neighbours)) <= OTHER_CONTRAST * float(array[..., ::4, ::4, ::4].std()):
+        return ()
+    return (
+        "every other slice is brighter, as if two acquisitions lay between each other: look at it before you go on",
+    )
 
 
-def _stacked(files: Sequence[Path], name: str) -> np.ndarray:
-    whole: np.ndarray | None = None
-    for k, path in enumerate(files):
-        part = itk.array_of(itk.read_image(path))[..., 0, :, :]
+def _check_memory(slices: Sequence[Slice], stack: Stack, name: str) -> None:
+    """Ask for what the array, its padding and one file take; `read_frames` asks again for its file alone."""
+    forms = [pixel_form(file) for file in {one.file: None for one in slices}]
+    widest = max(form.output_bytes // form.frames for form in forms)
+    growing = len({form.output_dtype for form in forms}) > 1  # then there are two for a moment
+    arrays = len(slices) * (2 if growing else 1) + (0 if stack.even else stack.length)
+    padding = len(slices) * forms[0].rows * forms[0].columns
+    require_memory(name, arrays * widest + padding + max(map(memory_needed, forms)))
+
+
+def _stacked(slices: Sequence[Slice], name: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """The slices one on the other in the type that holds all of them, and where they are padding. Slopes may differ
+    between slices (PET)."""
+    whole = padding = None
+    read: tuple[DicomFile, Frames] | None = None
+    for k, one in enumerate(slices):
+        if read is None or read[0] is not one.file:
+            read = one.file, read_frames(one.file)
+        part = read[1].array[..., one.frame, :, :]
         if whole is None:
-            whole = np.empty((*part.shape[:-2], len(files), *part.shape[-2:]), part.dtype)
-        if part.shape != (*whole.shape[:-3], *whole.shape[-2:]):
-            raise InputError(
-                f"{name} has slices of different size ({path.name}).",
-                "They do not form one volume.",
-                "Choose a series of equal slices.",
-            )
+            whole = np.empty((*part.shape[:-2], len(slices), *part.shape[-2:]), part.dtype)
         if not np.can_cast(part.dtype, whole.dtype):
-            whole = whole.astype(np.result_type(part.dtype, whole.dtype))
+            wider = np.result_type(part.dtype, whole.dtype)
+            whole = whole.astype(np.float32 if wider == np.float64 else wider)
         whole[..., k, :, :] = part
+        if read[1].padding is not None:
+            padding = np.zeros((len(slices), *part.shape[-2:]), bool) if padding is None else padding
+            padding[k] = read[1].padding[one.frame]
     if whole is None:
         raise InputError(f"{name} has no slices.", "There is nothing to read.", "Choose another series.")
-    return whole
+    return whole, padding
+
+
+def _fill(array: np.ndarray, padding: np.ndarray, modality: str) -> tuple[str, ...]:
+    """Give padding the lowest value of the other voxels, or that of air in a CT in HU: what was not scanned must not
+    decide how intensities are scaled. Padding between the values of the others is left: nobody can tell it apart."""
+    low, high = np.inf, -np.inf
+    for k, mask in enumerate(padding):
+        if not mask.all():
+            valid = array[k][~mask]
+            low, high = min(low, float(valid.min())), max(high, float(valid.max()))
+    held = array[padding]
+    if low > high:
+        return ("all of its voxels are marked as padding (PixelPaddingValue)",)
+    fill = min(low, _AIR_HU) if modality == "CT" and low < _SURELY_HU else low
+    outside = (held < low - _CLOSE * (high - low)) | (held > high)
+    if not outside.any():
+        return ()
+    held[outside] = fill
+    array[padding] = held
+    return (f"{int(outside.sum())} voxels of padding (PixelPaddingValue) were given the value {fill:g}",)

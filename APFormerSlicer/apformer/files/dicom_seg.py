@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import numpy as np
 from ..errors import OutputError
 from ..volume import Volume
 from . import itk
+from .dicom_file import open_dicom
 
 if TYPE_CHECKING:
     from ..bundles.labels import Code, Label
@@ -31,8 +33,9 @@ def write(
     array has a segment without frames.
 
     Raises:
-        OutputError: `reference` does not come from DICOM files, was resampled, or lacks what a SEG must repeat; or no
-            label is present.
+        OutputError: `reference` does not come from DICOM files, was resampled, or lacks what a SEG must repeat, such
+            as UIDs of its slices; or no label is present.
+        InputError: the files of `reference` can no longer be read.
     """
     files = reference.source.dicom_files
     if not files:
@@ -47,10 +50,16 @@ def write(
             "A DICOM segmentation must have at least one frame.",
             "Write .seg.nrrd or .nii.gz to keep an empty result.",
         )
-    import pydicom
-
+    headers = [open_dicom(file) for file in files]
+    uids = {header.text("SOPInstanceUID") for header in headers} - {""}
+    if len(uids) < len(headers):
+        raise OutputError(
+            "A DICOM segmentation refers to its slices by their UIDs.",
+            "Slices of this series have none, or share one, as careless anonymisers leave them.",
+            "Write .seg.nrrd or .nii.gz instead.",
+        )
     try:
-        images = [_completed(pydicom.dcmread(file, stop_before_pixels=True)) for file in files]
+        images = [_completed(header.header) for header in headers]
         segmentation = _build(images, labels, sorted(definitions, key=lambda label: label.value), provenance)
     except (AttributeError, KeyError, ValueError, TypeError) as error:
         raise OutputError(
@@ -102,6 +111,7 @@ def _build(images: list[Any], labels: Volume, definitions: Sequence[Label], prov
         content_description="Automatic segmentation, not reviewed",
         content_label="SEGMENTATION",
         series_description="APFormer segmentation",
+        specific_character_set="ISO_IR 192",  # UTF-8: names of segments are in any language
     )
 
 
@@ -110,13 +120,13 @@ def _describe(number: int, label: Label, algorithm: Any) -> Any:
 
     description = hd.seg.SegmentDescription(
         segment_number=number,
-        segment_label=label.name,
+        segment_label=_plain(label.name),
         segmented_property_category=_concept(label.category),
         segmented_property_type=_concept(label.type),
         algorithm_type="AUTOMATIC",
         algorithm_identification=algorithm,
         tracking_uid=hd.UID(),
-        tracking_id=label.name,
+        tracking_id=_plain(label.name),
         display_color=hd.color.CIELabColor.from_rgb(*label.color),
     )
     if label.modifier is not None:
@@ -125,10 +135,15 @@ def _describe(number: int, label: Label, algorithm: Any) -> Any:
     return description
 
 
+def _plain(text: str) -> str:
+    """One spelling of the text, without the backslash that divides values in DICOM."""
+    return unicodedata.normalize("NFC", text).replace("\\", "/")
+
+
 def _concept(code: Code) -> Any:
     hd = _highdicom()
 
-    return hd.sr.CodedConcept(value=code.value, scheme_designator=code.scheme, meaning=code.meaning)
+    return hd.sr.CodedConcept(value=code.value, scheme_designator=code.scheme, meaning=_plain(code.meaning))
 
 
 def _highdicom() -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import InputError
+from .dicom_mark import looks_like_dicom as looks_like_dicom
 
 IMAGE_SUFFIXES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".png", ".jpg", ".jpeg")
 LABEL_SUFFIXES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha", ".dcm", ".png")
@@ -41,12 +42,6 @@ def require_file(path: Path) -> None:
             "Its content is not known.",
             "Check the permissions of the file and its folders.",
         ) from error
-
-
-def looks_like_dicom(path: Path) -> bool:
-    """True when the file carries DICOM's mark after its 128-byte preamble."""
-    with path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
 
 
 def damaged(path: Path, reason: str) -> InputError:

@@ -5,12 +5,10 @@ Whether a holder still works is asked of the operating system (its process, on i
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import secrets
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +18,7 @@ from pathlib import Path
 
 from ..bundles.swap import unwritable
 from ..errors import OutputError
+from ..owner import runs, start_of
 
 WAIT_S = 10.0
 _PAUSE_S = 0.05
@@ -41,15 +40,15 @@ class Holder:
     @classmethod
     def this_process(cls) -> Holder:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(os.getpid(), socket.gethostname(), _start_of(os.getpid()), now, secrets.token_hex(8))
+        return cls(os.getpid(), socket.gethostname(), start_of(os.getpid()), now, secrets.token_hex(8))
 
     def is_gone(self) -> bool:
         """True only when it is certain: a process of this computer that no longer runs."""
         if self.host != socket.gethostname():
             return False
-        if not _runs(self.pid):
+        if not runs(self.pid):
             return True
-        started = _start_of(self.pid)
+        started = start_of(self.pid)
         return bool(self.started and started and started != self.started)
 
     def __str__(self) -> str:
@@ -75,6 +74,16 @@ def folder_lock(path: Path, wait_s: float = WAIT_S, check: Callable[[], None] = 
         if _holder(path) == mine:
             with suppress(OSError):  # left behind, it names a process that will be gone
                 path.unlink()
+
+
+def sweep_claims(path: Path) -> None:
+    """Remove the claims on the lock `path` that processes left which were killed while they broke it.
+
+    Call it only while holding the lock: whoever has a claim looks at the lock again before anything is removed.
+    """
+    for claim in path.parent.glob(f"{path.name}.*"):
+        with suppress(OSError):
+            claim.unlink()
 
 
 def _acquire(path: Path, mine: Holder, wait_s: float, check: Callable[[], None]) -> bool:
@@ -167,52 +176,3 @@ def _holder(path: Path) -> Holder | None:
         return None
     # The token becomes part of a file's name.
     return holder if isinstance(holder.token, str) and holder.token.isalnum() and len(holder.token) <= 64 else None
-
-
-def _runs(pid: int) -> bool:
-    if pid <= 0:
-        return False
-    if sys.platform == "win32":
-        return _windows_start(pid) is not None
-    try:
-        os.kill(pid, 0)
-    except OSError as error:
-        return error.errno == errno.EPERM  # it runs, as another user
-    except OverflowError:
-        return False
-    return True
-
-
-def _start_of(pid: int) -> str:
-    """A text that no other process with this number shares; empty where the system does not tell.
-
-    Linux: boot and clock ticks since then (field 22 of proc(5) stat); neither follows the wall clock.
-    """
-    if sys.platform == "win32":
-        return _windows_start(pid) or ""
-    try:
-        ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}:{ticks}"
-    except (OSError, IndexError):
-        return ""
-
-
-def _windows_start(pid: int) -> str | None:
-    """The creation time that Windows keeps for a running process; None when it does not run. (os.kill would end it.)"""
-    import ctypes
-
-    kernel = getattr(ctypes, "windll").kernel32  # noqa: B009  absent from the type stubs of other systems
-    kernel.OpenProcess.restype = ctypes.c_void_p
-    handle = kernel.OpenProcess(0x1000, False, pid)  # PROCESS_QUERY_LIMITED_INFORMATION
-    if not handle:
-        return "" if kernel.GetLastError() == 5 else None  # 5: it runs, as another user
-    try:
-        code = ctypes.c_ulong()
-        times = [ctypes.c_ulonglong() for _ in range(4)]
-        process = ctypes.c_void_p(handle)
-        if kernel.GetExitCodeProcess(process, ctypes.byref(code)) and code.value != 259:  # STILL_ACTIVE
-            return None
-        kernel.GetProcessTimes(process, *(ctypes.byref(moment) for moment in times))
-        return str(times[0].value)
-    finally:
-        kernel.CloseHandle(ctypes.c_void_p(handle))

@@ -52,6 +52,12 @@ def read(path: Path) -> Volume:
     return Volume(array, matrix, source=Source(path, kind="mha"), notes=notes + more_notes)
 
 
+def header_notes(path: Path) -> tuple[str, ...]:
+    """What the header leaves open about the place of its voxels, which are not read. Raises InputError."""
+    fields, _ = _header(path)
+    return _matrix(path, fields, len(_size(path, fields)))[1]
+
+
 def write(path: Path, volume: Volume, provenance: Mapping[str, str]) -> None:
     """Write (k, j, i) voxels of their own type, compressed; `provenance` as extra header fields."""
     image = itk.image_of(volume.array, volume.ijk_to_ras)

@@ -62,6 +62,16 @@ def read(path: Path, *, series_as_channels: bool = False) -> Volume:
     return Volume(array, matrix, modality, Source(path, kind="nifti", nifti_forms=forms), more_notes + notes)
 
 
+def header_notes(path: Path) -> tuple[str, ...]:
+    """What the header leaves open or contradicts about the place of its voxels, which are not read.
+
+    Raises:
+        InputError: the header cannot be read.
+    """
+    with Stream(path, packing="gzip" if _is_gzipped(path) else "raw") as stream:
+        return NiftiForms.of(_read_header(path, stream)).place(path)[1]
+
+
 def _is_gzipped(path: Path) -> bool:
     """By content: .nii files that are gzipped, and the reverse, exist."""
     with path.open("rb") as stream:

@@ -83,6 +83,12 @@ def read(path: Path) -> Volume:
     return read_voxels(header, image_axes(header), "nrrd")
 
 
+def header_notes(path: Path) -> tuple[str, ...]:
+    """What the header leaves open about the place of its voxels, which are not read. Raises InputError."""
+    header = read_header(path)
+    return matrix_of(path, header.fields, image_axes(header).spatial)[1]
+
+
 def read_voxels(header: Header, axes: Axes, kind: str) -> Volume:
     """The volume of a header whose axes are known; `kind` as in `Source`. Raises InputError."""
     matrix, notes = matrix_of(header.path, header.fields, axes.spatial)
@@ -126,7 +132,10 @@ def _divide(header: Header, keep_single: bool = False) -> tuple[tuple[int, ...],
         raise unsupported(path, "matrices in its voxels")
     directions = header.fields.get("spacedirections")
     if directions is not None:
-        spatial = [n for n, word in enumerate(re.findall(r"none|\([^)]*\)", directions)) if word != "none"]
+        steps = re.findall(r"none|\([^)]*\)", directions)
+        if len(steps) != len(sizes):
+            raise damaged(path, f"its header gives {len(steps)} space directions of {len(sizes)} axes")
+        spatial = [n for n, step in enumerate(steps) if step != "none"]
     else:
         spatial = [n for n, kind in enumerate(kinds) if kind in (*_SPATIAL, "", "???", "none")]
     if any(sizes[n] > 1 for n in spatial[3:]):  # files of several volumes mostly say nothing of their axes

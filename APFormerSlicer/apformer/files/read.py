@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError
@@ -23,14 +24,38 @@ _READERS = {
 }
 
 
-def read_volume(path: Path | str, *, series_uid: str | None = None) -> Volume:
+_NOTES = {
+    ".nii.gz": nifti.header_notes,
+    ".nii": nifti.header_notes,
+    ".nrrd": nrrd.header_notes,
+    ".nhdr": nrrd.header_notes,
+    ".mha": metaimage.header_notes,
+    ".mhd": metaimage.header_notes,
+}
+
+
+def header_notes(path: Path | str) -> tuple[str, ...]:
+    """What `read_volume` would note about the place of an image that a host has read itself, in the same words.
+
+    Nothing for formats without such headers, and where the file is gone or cannot be read: the host has the image.
+    """
+    path = Path(path)
+    look = _NOTES.get(suffix_of(path))
+    try:
+        return look(path) if look is not None and path.is_file() else ()
+    except (InputError, OSError):
+        return ()
+
+
+def read_volume(path: Path | str, *, series_uid: str | None = None, skip: Sequence[str] = ()) -> Volume:
     """Read an image or label map: NIfTI, NRRD, MHA, .seg.nrrd, PNG, JPEG, a DICOM file, or a folder with DICOM files.
 
     Voxels keep their stored type (rescaled NIfTI and DICOM become the smallest type that holds them). Nothing is
     resampled, except DICOM slices with uneven gaps, which `notes` says.
 
     Args:
-        series_uid: which series to read when a DICOM folder holds several.
+        series_uid: which series to read when a DICOM folder holds several, as `list_series` names it.
+        skip: files of a DICOM folder to leave out: names, paths or patterns such as "loc*.dcm".
 
     Raises:
         InputError: the file is missing, unreadable, damaged or of an unknown format; has more than three dimensions,
@@ -38,7 +63,7 @@ def read_volume(path: Path | str, *, series_uid: str | None = None) -> Volume:
     """
     path = Path(path)
     if path.is_dir():
-        return dicom.read_folder(path, series_uid)
+        return dicom.read_folder(path, series_uid, skip)
     require_file(path)
     reader = _READERS.get(suffix_of(path))
     if reader is not None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..training.config import TrainingConfig
+from ..training.report import false_positives, shown
 
 
 def write_card(report: Mapping[str, Any], training: Mapping[str, Any], config: TrainingConfig) -> str:
@@ -20,6 +21,7 @@ def write_card(report: Mapping[str, Any], training: Mapping[str, Any], config: T
         old = None if before is None else before["labels"].get(name)
         cells = [_change(None if old is None else old.get(column), entry[column]) for column in columns]
         rows.append(f"| {name} | {' | '.join(cells)} |")
+    found = false_positives(after.get("false_positives", {}))
     kept = [label["name"] for label in report["labels"] if not label["trained"]]
     untouched = f"\nKept from the base, without a case here that could judge it: {', '.join(kept)}.\n" if kept else ""
     lines = "\n".join(rows)
@@ -32,7 +34,8 @@ Research software, not a medical device.
 ## Figures
 
 {len(data["validation_cases"])} validation cases of {data["validation_patients"]} patients of the site
-({training["split"]}). Before -> after, where the base knows the label.
+({training["split"]}). Before -> after, where the base knows the label; a label that no validation case has is judged by
+nobody ("-"). {found}
 
 | label | {heading} |
 |---|{"---|" * len(columns)}
@@ -56,5 +59,4 @@ Research at the site whose cases it was trained on. Its figures hold for that si
 
 def _change(old: float | None, new: float | None) -> str:
     """ "0.912 -> 0.934", or what there is of it."""
-    shown = "n/a" if new is None else f"{new:.3f}"
-    return shown if old is None else f"{old:.3f} -> {shown}"
+    return shown(new) if old is None else f"{old:.3f} -> {shown(new)}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,19 +17,18 @@ from typing import Any
 from ..bundles.swap import unwritable
 from ..errors import ConfigError, OutputError
 from ..files import atomic_path
-from ..files.lock import folder_lock
+from ..files.lock import folder_lock, sweep_claims
+from ..owner import HALF_MADE, HALF_WRITTEN
 
 TRAININGS = "trainings"
 PLAN = "plan.json"
 REPORT, PAGE = "report.json", "report.html"
 LOCK = ".lock"
 SCHEMA = 2  # 2: rounds name the form of their network
-_CHECKPOINTS = "*/checkpoint.pt"  # of training.checkpoint, which takes long to import
+_CHECKPOINTS = ("*/checkpoint.safetensors", "*/checkpoint.pt")  # of training.checkpoint, which takes long to import
 # Of plan.json, from its first version on: what the training began with (see `setup.beginning`), seconds used, how they
 # were used, and what was settled of each of the trainings it takes.
 PARTS = {"began", "used", "phases", "rounds"}
-# What `atomic_path` and `staging` leave beside a file or folder when the process is killed.
-_HALF_WRITTEN = re.compile(r"\.[0-9a-f]{12}-.+|\..+\.(new|old)-\w+")
 
 
 class TrainingFolder:
@@ -80,7 +78,7 @@ class TrainingFolder:
         except OSError as error:
             raise unwritable(self.path / PLAN, error) from error
         self.sweep()
-        for path in self.path.glob(_CHECKPOINTS):
+        for path in _checkpoints(self.path):
             with suppress(OSError):
                 path.unlink()
         for path in [*self.path.glob("prepared-*"), *self.path.glob("*/draft")]:
@@ -91,8 +89,12 @@ class TrainingFolder:
             return self.path
 
     def sweep(self) -> None:
-        """Remove what killed processes left half written."""
-        for path in [path for path in self.path.rglob(".*") if _HALF_WRITTEN.fullmatch(path.name)]:
+        """Remove what killed processes left half written; only one training at a time works there, so all is."""
+        for path in [
+            path
+            for path in self.path.rglob(".*")
+            if HALF_WRITTEN.fullmatch(path.name) or HALF_MADE.fullmatch(path.name)
+        ]:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
@@ -187,14 +189,19 @@ def _reported_version(report: Path) -> str:
 
 
 def _has_learned(path: Path) -> bool:
-    return any(path.glob(_CHECKPOINTS))
+    return any(_checkpoints(path))
+
+
+def _checkpoints(path: Path) -> Iterator[Path]:
+    for pattern in _CHECKPOINTS:
+        yield from path.glob(pattern)
 
 
 @contextmanager
 def _held(root: Path) -> Iterator[None]:
     lock = folder_lock(root / LOCK, wait_s=0.0)
     try:
-        taken_over = lock.__enter__()
+        lock.__enter__()
     except OutputError as error:
         if not (root / LOCK).exists():  # it is not held: the folder cannot be written
             raise
@@ -203,9 +210,7 @@ def _held(root: Path) -> Iterator[None]:
             "Two at once would slow each other down and could overwrite each other's files.",
             "Wait for it to end, or cancel it.",
         ) from error
-    for claim in root.glob(f"{LOCK}.*") if taken_over else ():  # on locks that are gone; see files/lock.py
-        with suppress(OSError):
-            claim.unlink()
+    sweep_claims(root / LOCK)
     try:
         yield
     finally:

@@ -1,4 +1,5 @@
-"""Which labels the new model has, and how the values of the site and of the base become its values. Always by name."""
+"""Which labels the new model has, and how the values of the site and of the base become its values. Always by name, as
+`names` tells what is the same."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import numpy as np
 from ..bundles import Bundle
 from ..bundles.labels import Label
 from ..errors import ConfigError
+from ..names import find, plain
 from .request import Request
 
 
@@ -47,8 +49,8 @@ class LabelPlan:
 
     def known_to(self, bundle: Bundle) -> dict[int, int]:
         """Value in the results of `bundle` -> value of the new model, for the labels that are the same by name."""
-        ours = {label.name: label.value for label in self.labels}
-        return {label.value: ours[label.name] for label in bundle.labels if label.name in ours}
+        ours = {plain(label.name): label.value for label in self.labels}
+        return {label.value: ours[plain(label.name)] for label in bundle.labels if plain(label.name) in ours}
 
     def of_base(self, base: Bundle) -> dict[int, int]:
         """Value in the results of the base -> value of the new model."""
@@ -73,33 +75,34 @@ def plan_labels(table: Sequence[Label], occurring: Collection[int], base: Bundle
     """
     chosen = _chosen(table, occurring, request)
     theirs = {label.name: channel for channel, label in enumerate(base.labels, 1)} if base else {}
+    mapping = {}
     for site, name in request.mapping.items():
-        if site not in {label.name for label in table}:
+        if find(site, (label.name for label in table)) is None:
             raise _refuse(f"The data set has no label {site!r} to map.", f"It has: {_names(table)}.")
-        if name not in theirs:
+        if find(name, theirs) is None:
             raise _refuse(f"The base has no label {name!r}.", f"It has: {', '.join(theirs)}.")
+        mapping[plain(site)] = name
     partners: dict[str, Label] = {}  # name in the base -> the site's label of the same structure
     for label in chosen:
-        name = request.mapping.get(label.name, label.name)
-        if name in partners:
-            raise _refuse(
-                f"{partners[name].name} and {label.name} would both be {name}.", "Map each label to one of its own."
-            )
-        if name in theirs:
-            partners[name] = label
+        partner = find(mapping.get(plain(label.name), label.name), theirs)
+        if partner in partners:
+            what = f"{partners[partner].name} and {label.name} would both be {partner}."
+            raise _refuse(what, "Map each label to one of its own.")
+        if partner is not None:
+            partners[partner] = label
     labels: list[Label] = []
     how: list[str] = []
     site_values: dict[int, int] = {}
     base_channels: dict[int, int] = {}
     for label in base.labels if base else ():
-        partner = partners.get(label.name)
-        if partner is None and request.replace:
+        ours = partners.get(label.name)
+        if ours is None and request.replace:
             continue
         labels.append(replace(label, value=len(labels) + 1))
         base_channels[theirs[label.name]] = len(labels)
-        if partner is not None:
-            site_values[partner.value] = len(labels)
-        how.append("kept" if partner is None or partner.name == label.name else f"same as the site's {partner.name}")
+        if ours is not None:
+            site_values[ours.value] = len(labels)
+        how.append("kept" if ours is None or ours.name == label.name else f"same as the site's {ours.name}")
     for label in chosen:
         if label not in partners.values():
             labels.append(replace(label, value=len(labels) + 1))
@@ -109,10 +112,10 @@ def plan_labels(table: Sequence[Label], occurring: Collection[int], base: Bundle
 
 
 def _chosen(table: Sequence[Label], occurring: Collection[int], request: Request) -> list[Label]:
-    unknown = [name for name in request.labels if name not in {label.name for label in table}]
+    unknown = [name for name in request.labels if find(name, (label.name for label in table)) is None]
     if unknown:
         raise _refuse(f"The data set has no label {unknown[0]!r}.", f"Choose from: {_names(table)}.")
-    chosen = [label for label in table if not request.labels or label.name in request.labels]
+    chosen = [label for label in table if not request.labels or find(label.name, request.labels) is not None]
     present = [label for label in chosen if label.value in occurring]
     if not present:
         raise _refuse(

@@ -11,10 +11,11 @@ import torch
 
 from ..bundles import Bundle
 from ..inference import Segmenter
-from ..metrics import evaluate
+from ..metrics import Overlap, evaluate, over_cases
 from ..pruning import count_macs
 from ..pruning.budget import dense_macs
 from ..pruning.flops import count_parameters
+from ..training.assess import false_positive
 from ..training.augment import fit
 from ..training.cases import Case, Labelled, PreparedCases
 from .labels import relabelled
@@ -22,8 +23,8 @@ from .labels import relabelled
 COUNTED_IMAGES = 24  # over which kept tokens and operations are averaged
 DISTANCES = ("hd95", "assd")
 Check = Callable[[], None]
-# Case -> {"seconds", "picture", "labels": name -> {"dice", "hd95_mm", "assd_mm", "both", "predicted", "reference"}};
-# the last three are voxels.
+# Case -> {"seconds", "picture", "labels": name -> {"hd95_mm", "assd_mm", "false_positive_ml", "both", "predicted",
+# "reference"}}; the last three are voxels.
 Scores = dict[str, dict[str, Any]]
 
 
@@ -64,10 +65,12 @@ def measure(
                 "picture": image.source.kind == "picture",
                 "labels": {
                     names[value]: {
-                        "dice": entry.dice,
                         "hd95_mm": entry.hd95_mm,
                         "assd_mm": entry.assd_mm,
-                        **_counts(found.array == value, truth.array == value),
+                        "false_positive_ml": entry.false_positive_ml,
+                        "both": entry.overlap.common,
+                        "predicted": entry.overlap.predicted,
+                        "reference": entry.overlap.reference,
                     }
                     for value, entry in entries.items()
                 },
@@ -78,35 +81,38 @@ def measure(
     return scores
 
 
-def _counts(predicted: np.ndarray, reference: np.ndarray) -> dict[str, int]:
-    both = int(np.count_nonzero(predicted & reference))
-    return {"both": both, "predicted": int(predicted.sum()), "reference": int(reference.sum())}
-
-
 def summary(model: str, scores: Scores, judged: Mapping[int, str], cost: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures of one model, as the report holds them; None for what the model does not know or cannot be told.
+    """The figures of one model, as the report holds them; None for what the model does not know, what no case has (see
+    `metrics`), or what is not defined. "false_positives" tells what was found of a label in cases without it.
 
     Distances between pictures are in pixels, and named so.
     """
-    unit = "px" if scores and all(score["picture"] for score in scores.values()) else "mm"
-    labels = {}
+    flat = bool(scores) and all(score["picture"] for score in scores.values())
+    unit = "px" if flat else "mm"
+    labels: dict[str, Any] = {}
+    wrong: dict[str, Any] = {}
+    cases: dict[str, dict[str, Any]] = {case: {} for case in scores}
     for name in judged.values():
-        entries = [score["labels"][name] for score in scores.values() if name in score["labels"]]
-        size = sum(entry["predicted"] + entry["reference"] for entry in entries)
+        entries = {case: score["labels"][name] for case, score in scores.items() if name in score["labels"]}
+        together = over_cases([_overlap(entry) for entry in entries.values()])
         labels[name] = {
-            "mean_dice": _mean([entry["dice"] for entry in entries]),
-            "pooled_dice": round(2 * sum(entry["both"] for entry in entries) / size, 4) if size else None,
-            **{f"{kind}_{unit}": _mean([entry[f"{kind}_mm"] for entry in entries]) for kind in DISTANCES},
+            "mean_dice": _mean([together.mean_dice]),
+            "pooled_dice": _mean([together.pooled_dice]),
+            **{f"{kind}_{unit}": _mean([entry[f"{kind}_mm"] for entry in entries.values()]) for kind in DISTANCES},
         }
-    cases = {
-        case: {
-            name: {key: entry[key] for key in ("dice", "hd95_mm", "assd_mm")} for name, entry in score["labels"].items()
-        }
-        for case, score in scores.items()
-    }
+        for (case, entry), dice in zip(entries.items(), together.case_dice, strict=True):
+            cases[case][name] = {"dice": dice, "hd95_mm": entry["hd95_mm"], "assd_mm": entry["assd_mm"]}
+        if together.false_positives:
+            millilitres = sum(entry.get("false_positive_ml", 0.0) for entry in entries.values())
+            wrong[name] = false_positive(together, millilitres, flat)
     seconds = [score["seconds"] for score in scores.values()]
     milliseconds = round(1000 * statistics.median(seconds), 1) if seconds else None
-    return {"model": model, "labels": labels, "cases": cases, "ms_per_case": milliseconds, **cost}
+    figures = {"labels": labels, "cases": cases, "false_positives": wrong}
+    return {"model": model, **figures, "ms_per_case": milliseconds, **cost}
+
+
+def _overlap(entry: Mapping[str, Any]) -> Overlap:
+    return Overlap(entry["both"], entry["predicted"], entry["reference"])
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

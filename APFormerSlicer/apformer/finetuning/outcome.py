@@ -28,7 +28,7 @@ from .page import write_page
 from .pictures import draw_case
 from .rounds import Trained
 from .setup import Setup
-from .verdict import RULE
+from .verdict import RULE, finds_nothing
 
 REPORT_SCHEMA = 1
 WORST_CASES = 4
@@ -84,7 +84,7 @@ def write_version(
     worst = _draw_worst(setup, folder, found, check)
     pictures = {Path(entry["file"]).name: folder.path / entry["file"] for entry in worst[:1]}
     adopt = setup.request.adopt
-    adopted = found.better if adopt == "better" else adopt == "always"
+    adopted = not finds_nothing(found.after) and (found.better if adopt == "better" else adopt == "always")
     verdict = _verdict(setup, found, adopted)
     overlays = sorted(path.relative_to(folder.path).as_posix() for path in folder.path.glob("*/epoch-*.png"))
     report = _report(setup, trained, found, worst, adopted, verdict, teller, overlays)
@@ -109,6 +109,8 @@ def write_version(
 
 def _verdict(setup: Setup, found: Findings, adopted: bool) -> str:
     name = setup.request.name
+    if finds_nothing(found.after):
+        return f"Not adopted: a model that finds nothing is never put in use. {found.why}"
     if adopted and found.better:
         return f"Adopted: the new version of {name} is active. {found.why}"
     if adopted:
@@ -211,6 +213,7 @@ def _save(
         "base": None if report["before"] is None else report["before"]["labels"],
         "gmac": report["after"]["gmac"],
         "kept_tokens_mean": report["after"]["kept_tokens_mean"],
+        "false_positives": report["after"]["false_positives"],
     }
     save_bundle(
         directory,

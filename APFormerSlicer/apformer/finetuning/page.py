@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import atomic_path
+from ..training.report import false_positives
 from .page_curves import SERIES, draw_curves, folds_of, losses_of, phase_color, phases_of
 from .page_style import STYLE, dashes, label_colors, label_variables
 from .page_tables import case_table, cost_table, label_table, number, signed, text
@@ -139,9 +140,15 @@ def _comparison(report: Report, chips: Mapping[str, str]) -> str:
         "Measured" if before is None else "Before and after",
         f'<p class="soft">{measured}. {explained}</p>',
         label_table(report, chips),
+        _false_positives(after),
         "<h3>Cost</h3>",
         cost_table(report),
     )
+
+
+def _false_positives(after: Mapping[str, Any]) -> str:
+    found = false_positives(after.get("false_positives", {}))
+    return f"<p>{text(found)}</p>" if found else ""
 
 
 def _curves(report: Report, folder: Path, lines: Mapping[str, str]) -> str:
@@ -218,7 +225,7 @@ def _worst(report: Report, folder: Path, chips: Mapping[str, str]) -> str:
 def _dice_line(report: Report, entry: Mapping[str, Any]) -> str:
     before, after = number(entry["dice_before"]), number(entry["dice_after"])
     if after is None:
-        return "Dice not measured"
+        return "Nothing here judges it"
     if before is None:
         return f"Dice {after:.3f}" + (" (not measured before)" if report["before"] is not None else "")
     return f"Dice {before:.3f} → {after:.3f} ({signed(after - before, 3)})"

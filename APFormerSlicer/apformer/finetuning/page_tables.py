@@ -57,6 +57,7 @@ NO_BASE_CASE = "The base model was not measured on this case."
 NO_CASE_LABEL = "No case of the site labels this structure, so it could not be measured."
 UNDEFINED = "Not defined: the structure is missing from the reference or from the result."
 UNDEFINED_ALL = "Not defined: in every case the structure is missing from the reference or from the result."
+NOT_JUDGED = "No validation case has this structure, so nothing judges it."
 NOT_MEASURED = "Not measured."
 NOT_PRUNED = "This model does not prune: it keeps every token."
 
@@ -111,13 +112,20 @@ def label_table(report: Report, chips: Mapping[str, str]) -> str:
     rows = []
     for name in dict.fromkeys([*known, *after["labels"], *(before["labels"] if before else ())]):
         trained = name not in known or known[name]["trained"]
-        absent = (NO_BASE_LABEL, NO_NEW_LABEL) if trained else (NO_CASE_LABEL, NO_CASE_LABEL)
         old, new = before["labels"].get(name) if before else None, after["labels"].get(name)
+        absent = (NO_CASE_LABEL,) * 2 if not trained else _absences(after, name, NO_BASE_LABEL)
         cells = _cells(OVERALL, old, new, before is not None, notes, Reasons(*absent, UNDEFINED_ALL))
         origin = f'<span class="how">{text(known[name]["how"])}</span>' if name in known else ""
         rows.append(f'<tr><th scope="row" class="name">{chips[name]}{text(name)}{origin}</th>{cells}</tr>')
     head = _head(("Label",), OVERALL, unit_of(report), before is not None)
     return f'<div class="scroll"><table>{head}<tbody>{"".join(rows)}</tbody></table></div>{notes}'
+
+
+def _absences(after: Mapping[str, Any], name: str, before: str) -> tuple[str, str]:
+    """Why a label that the site labels has no Dice, before and after: `before` is why the old model may lack it."""
+    if name in after["labels"] and figure_of(after["labels"][name], OVERALL[0]) is None:
+        return NOT_JUDGED, NOT_JUDGED
+    return before, NO_NEW_LABEL
 
 
 def case_table(report: Report, chips: Mapping[str, str]) -> str:
@@ -127,9 +135,10 @@ def case_table(report: Report, chips: Mapping[str, str]) -> str:
     for case in worst_first(after["cases"]):
         new = after["cases"][case]
         old = before["cases"].get(case) if before else None
-        why = Reasons(NO_BASE_CASE if old is None else NO_BASE_LABEL, NO_NEW_LABEL, UNDEFINED)
         rows = []
         for name in dict.fromkeys([*new, *(old or {})]):
+            absent = _absences(after, name, NO_BASE_CASE if old is None else NO_BASE_LABEL)
+            why = Reasons(*absent, UNDEFINED)
             cells = _cells(PER_CASE, (old or {}).get(name), new.get(name), before is not None, notes, why)
             rows.append(f'<th scope="row" class="name">{chips[name]}{text(name)}</th>{cells}</tr>')
         if rows:
@@ -201,7 +210,7 @@ def _cells(measures: Sequence[Measure], old: Entry, new: Entry, compare: bool, n
 def _show(measure: Measure, value: float | None, entry: Entry, notes: Notes, absent: str, undefined: str) -> str:
     if value is not None:
         return f"{value:.{measure.decimals}f}"
-    # Dice always exists for a label that a model knows: two empty masks have Dice 1
+    # of a label that a model knows and a case has, Dice always exists
     known = any(figure_of(entry, dice) is not None for dice in (DICE, OVERALL[0]))
     return notes.dash(undefined if known else absent)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from ..files import atomic_path
-from ..metrics import check_same_grid
+from ..grid import check_same_grid
 from ..volume import Volume
 
 if TYPE_CHECKING:

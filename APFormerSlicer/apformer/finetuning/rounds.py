@@ -23,13 +23,14 @@ from ..pruning.plugin import PrunedNetwork
 from ..training.augment import fit
 from ..training.calibration import IMAGES, set_threshold
 from ..training.cases import Case, PreparedCases
-from ..training.checkpoint import CHECKPOINT
+from ..training.checkpoint import has_checkpoint
 from ..training.config import TrainingConfig
-from ..training.loop import Row, Trainer
+from ..training.loop import Row, Trainer, mean_of
 from ..training.pace import Timed
 from ..training.parallel import Processes
 from ..training.pruned import compacted
 from ..training.rehearsal import Rehearsal
+from ..training.report import shown
 from .blend import SHARES, blended, choose_share
 from .events import Teller
 from .form import GATES, SLICES, Form
@@ -171,7 +172,7 @@ class Round:
             judged=self.setup.plan.judged.values(),
         )
         self.unreadable = trainer.unreadable
-        if (self.folder / CHECKPOINT).exists():
+        if has_checkpoint(self.folder):
             trainer.resume()
             if not settled["counted"]:
                 self.teller.resumed(sum(row["seconds"] for row in trainer.rows))
@@ -190,8 +191,8 @@ class Round:
         return self.setup.base is not None and self.setup.request.rehearsal
 
     def _blend(self, trainer: Trainer, learned: dict[str, Tensor]) -> dict[str, Any] | None:
-        """Where between the base and what was learned the new model is; see `blend`."""
-        if not self.rehearses:
+        """Where between the base and what was learned the new model is; see `blend`. None where nothing judges it."""
+        if not self.rehearses or not trainer.is_judged:
             return None
         patients = len({case.patient for case in self.validation.cases})
         share, dice = choose_share(
@@ -286,10 +287,9 @@ class Round:
             picture = image if image.ndim == 3 else image[:, k]
             truth = label[0] if label.ndim == 3 else label[0, k]
             path = self.folder / f"epoch-{row['epoch']:03d}-{number}.png"
-            mean = sum(row["dice"].values()) / len(row["dice"])
-            title = f"{self.validation.case(item).name}, epoch {row['epoch']}, Dice {mean:.3f}"
-            shown = [_upright(array, self.validation.preprocessing) for array in (picture, truth, flat)]
-            draw_overlay(shown[0], shown[1], shown[2].astype(np.uint8), self.setup.plan.labels, path, title)
+            title = f"{self.validation.case(item).name}, epoch {row['epoch']}, Dice {shown(mean_of(row['dice']))}"
+            seen, drawn, said = (_upright(array, self.validation.preprocessing) for array in (picture, truth, flat))
+            draw_overlay(seen, drawn, said.astype(np.uint8), self.setup.plan.labels, path, title)
             paths.append(str(path))
         return paths
 

@@ -81,3 +81,11 @@ def free_memory(device: torch.device) -> int:
     if device.type == "mps":
         return max(0, int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()))
     return free_system_memory()
+
+
+def release_cache(device: torch.device) -> None:
+    """Give back the memory of a GPU that torch keeps for later; of the CPU, nothing is kept by torch itself."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

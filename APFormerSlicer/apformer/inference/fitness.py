@@ -6,20 +6,26 @@ import numpy as np
 
 from ..bundles import Bundle
 from ..errors import InputError
+from ..values import doubtful_ct
 from ..volume import Volume, check_image
 
 FIELD_OF_VIEW_TOLERANCE = 1.6  # inputs beyond this many times the training images' extent get a warning
 AIR_BELOW = -200  # only CT stores such values: air and fat in Hounsfield units
-MISSING_OFFSET_ABOVE = 1500  # unsigned CT without its -1024 offset reaches this; Hounsfield tissue rarely does
+# A model of CT whose window is narrower was trained on values scaled to a small range, one whose window begins higher
+# on stored values: neither expects Hounsfield units.
+_NARROWEST_HU_WINDOW, _HIGHEST_HU_WINDOW = 20.0, 800.0
 
 
-def check_fit(volume: Volume, bundle: Bundle) -> list[str]:
+def check_fit(volume: Volume, bundle: Bundle, whole: Volume | None = None) -> list[str]:
     """Warnings about using `bundle` on `volume`.
+
+    Args:
+        whole: the image that `volume` was cut out of, if it was; its values and extent are judged.
 
     Raises:
         InputError: the image cannot be segmented at all, or not by this model.
     """
-    check_image(volume)
+    check_image(volume, whole=whole)
     name = volume.source.title
     if volume.channels != bundle.channels:
         raise InputError(
@@ -34,7 +40,8 @@ def check_fit(volume: Volume, bundle: Bundle) -> list[str]:
             "The network needs neighbouring slices.",
             "Choose a 2D model, or pass the whole volume.",
         )
-    return [*_modality_warnings(volume, bundle), *_field_of_view_warnings(volume, bundle)]
+    seen = volume if whole is None else whole  # a crop may hold no air, or nothing but bone
+    return [*_modality_warnings(seen, bundle), *_field_of_view_warnings(volume, bundle)]
 
 
 def _modality_warnings(volume: Volume, bundle: Bundle) -> list[str]:
@@ -47,17 +54,24 @@ def _modality_warnings(volume: Volume, bundle: Bundle) -> list[str]:
         return []
     sample = volume.array.reshape(-1)
     sample = sample[:: max(1, sample.size // 100_000)]
-    lowest, highest = float(sample.min()), float(np.percentile(sample, 99))
+    lowest = float(sample.min(where=np.isfinite(sample), initial=0))
     if bundle.modality == "MR" and lowest < AIR_BELOW:
         return [
             f"The values (down to {lowest:g}) look like CT, the model {bundle.name} was trained on MR: "
-            "do not rely on the result."
+            "do not rely on the result. Choose a model for CT."
         ]
-    if bundle.modality == "CT" and lowest >= 0 and highest > MISSING_OFFSET_ABOVE:
-        return [
-            "The values have no negatives and look as if the Hounsfield offset (-1024) were missing: check the result."
-        ]
+    if _expects_hounsfield(bundle) and volume.channels == 1:
+        doubt = doubtful_ct(volume)
+        return [doubt] if doubt is not None else []
     return []
+
+
+def _expects_hounsfield(bundle: Bundle) -> bool:
+    intensity = bundle.preprocessing.intensity
+    if bundle.modality != "CT" or intensity["kind"] != "window":  # percentiles are of each image: an offset is nothing
+        return False
+    lower, upper = float(intensity["lower"]), float(intensity["upper"])
+    return upper - lower > _NARROWEST_HU_WINDOW and lower < _HIGHEST_HU_WINDOW
 
 
 def _field_of_view_warnings(volume: Volume, bundle: Bundle) -> list[str]:

@@ -14,9 +14,10 @@ from numpy.typing import DTypeLike
 
 from ..bundles import Bundle
 from ..errors import DeviceError
+from ..memory import ran_out
 from ..volume import Roi, Volume, paste
 from .cleanup import clean_up
-from .devices import choose_device, describe
+from .devices import choose_device, describe, release_cache
 from .doubt import predict_insistently, prunes
 from .fitness import check_fit
 from .prediction import Prediction, Wanted
@@ -111,7 +112,7 @@ class Segmenter:
         if roi is not None:
             roi.check_inside(volume.spatial_shape)
         working = volume if roi is None else volume.cropped(roi)
-        warnings = [*volume.notes, *check_fit(working, self.bundle)]
+        warnings = [*volume.notes, *check_fit(working, self.bundle, volume)]
         progress(0.0, "preparing")
         wanted = Wanted(uncertainty, kept_tokens)
         found, device = self._predict(working, wanted, progress, warnings)
@@ -152,14 +153,14 @@ class Segmenter:
             predict = partial(_predict_on, predictor, array, scaling, size, progress)
             try:
                 found, insisted = predict_insistently(self.network, predict, clean)
-            except torch.OutOfMemoryError:
-                torch.cuda.empty_cache()
+            except (MemoryError, RuntimeError) as error:
+                if not ran_out(error):
+                    raise
+                if device.type == "cpu":
+                    break
+                release_cache(device)
                 warnings.append(f"{describe(device)} ran out of memory; the CPU was used instead.")
                 continue
-            except (MemoryError, RuntimeError) as error:
-                if not _is_cpu_exhaustion(error):
-                    raise
-                break
             if insisted:
                 warnings.append(
                     "With pruning the model found nothing, so the image was segmented again without: check the result."
@@ -195,24 +196,20 @@ def _predict_on(
 
 
 def _with_smaller_batches(predictor: Predictor, predict: Callable[[], T]) -> T:
-    """Run `predict`; when the GPU runs out of memory, halve the batch down to one slice before giving up."""
+    """Run `predict`; when memory runs out, halve the batch down to one slice before giving up."""
     while True:
         try:
             return predict()
-        except torch.OutOfMemoryError:
-            if predictor.largest_batch == 1:
+        except (MemoryError, RuntimeError) as error:
+            if predictor.largest_batch == 1 or not ran_out(error):
                 raise
             predictor.largest_batch = max(1, predictor.largest_batch // 2)
-            torch.cuda.empty_cache()
+            release_cache(predictor.device)
 
 
 def _voxels_per_value(labels: np.ndarray) -> np.ndarray:
     """Voxels of each of the 256 values, slice by slice: `bincount` turns its input into 64-bit integers."""
     return sum((np.bincount(part.ravel(), minlength=256) for part in labels), np.zeros(256, np.int64))
-
-
-def _is_cpu_exhaustion(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or "not enough memory" in str(error).lower()
 
 
 def _on_grid(volume: Volume, array: np.ndarray, dtype: DTypeLike | None = None) -> Volume:

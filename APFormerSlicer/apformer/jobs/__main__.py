@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from ..allocator import keep_freed
 from .logs import LogFolder
 from .messages import Event
 from .priority import raise_to_normal
@@ -22,6 +23,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="apformer.jobs", description="Requests on stdin, events on stdout.")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="keep a log file of every job there")
     options = parser.parse_args(words)
+    keep_freed()
     lead_own_group()
     raise_to_normal()  # before there are other threads: on Linux each has a priority of its own
     requests, events = claim_streams()

@@ -14,11 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+from ..owner import HALF_WRITTEN
 from . import processes
 from .conversation import Conversation, JobState
 from .exits import explain_exit
 from .logs import last_lines, log_name
-from .messages import READY, Event, JobCancelledError, JobError, Listener
+from .messages import Event, JobCancelledError, JobError, Listener
 from .scratch import Scratch
 
 GRACE_SECONDS = 2.0  # for a cancelled job, and for a worker that is told to stop
@@ -171,9 +172,7 @@ class JobClient:
     def _heard(self, worker: _Worker, data: bytes) -> None:
         with self._lock:
             events = self._talk.feed(data)
-            for event in events:
-                if event.kind == READY:
-                    worker.pid_of_python = event.data.get("pid")
+            worker.pid_of_python = self._talk.pid or worker.pid_of_python
             told = self._listened(events)
         self._tell(told)
 
@@ -192,7 +191,8 @@ class JobClient:
             log = running.log if running is not None and running.log else str(worker.log)
             lines = last_lines(log) or [*last_lines(worker.log), *self._talk.noise]
             unfinished = [state for state in self._talk.jobs.values() if state.status == "running"]
-            events = self._talk.ended(explain_exit(code, lines, log), killed=worker.killed)
+            error = explain_exit(code, lines, log, self._talk.vitals, worker.pid_of_python)
+            events = self._talk.ended(error, killed=worker.killed)
             self._worker = None
             for state in unfinished:
                 remove_leftovers(state.request.fields)
@@ -330,10 +330,11 @@ def remove_leftovers(fields: Mapping[str, Any]) -> None:
     """Remove the temporary files that a worker left beside a request's "outputs" when it was ended."""
     outputs = fields.get("outputs")
     for path in map(Path, outputs.values()) if isinstance(outputs, Mapping) else ():
-        temporary = re.compile(rf"\.[0-9a-f]{{12}}-{re.escape(path.stem)}(\.\w+)+")  # of files.atomic_path
+        temporary = re.compile(rf"{re.escape(path.stem)}(\.\w+)+")
         with suppress(OSError):
             for name in os.listdir(path.parent):
-                if temporary.fullmatch(name):
+                found = HALF_WRITTEN.fullmatch(name)
+                if found is not None and temporary.fullmatch(name.partition("-")[2]):
                     (path.parent / name).unlink()
 
 

@@ -6,15 +6,19 @@ one understanding of what is going on.
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .messages import ACCEPTED, CANCELLED, CONTROLS, ERROR, PROGRESS, READY, RESULT, Event, JobError, Request
+from .messages import ACCEPTED, CANCELLED, CONTROLS, ERROR, MEMORY, PROGRESS, READY, RESULT, Event, JobError, Request
+from .vitals import Vitals
 
 _NOISE_LINES = 20
+_NOISE_CHARACTERS = 500  # of a line
+_LONGEST_EVENT = 1 << 26  # bytes; a report is some hundred kB, and whatever goes on without a line's end is none
 
 
 @dataclass
@@ -49,11 +53,13 @@ class Conversation:
     Attributes:
         jobs: every job by id, also those that are over, until `forget`.
         worker: what the worker said of itself when it was ready: pid, version, kinds of jobs; None before.
+        vitals: what it last told of its memory.
         noise: the last lines that were no events, such as what a launcher printed.
     """
 
     jobs: dict[str, JobState] = field(default_factory=dict)
     worker: dict[str, Any] | None = None
+    vitals: Vitals | None = None
     noise: deque[str] = field(default_factory=lambda: deque(maxlen=_NOISE_LINES))
     _buffer: bytes = b""
 
@@ -80,15 +86,26 @@ class Conversation:
     def feed(self, data: bytes) -> list[Event]:
         """Events that are complete with `data`, whatever pieces it comes in."""
         *lines, self._buffer = (self._buffer + data).split(b"\n")
+        if len(self._buffer) > _LONGEST_EVENT:
+            self._remember_noise(self._buffer)
+            self._buffer = b""
         events = []
         for line in lines:
             event = Event.parse(line)
             if event is None:
                 self._remember_noise(line)
+            elif event.kind == MEMORY:
+                self.vitals = Vitals.from_data(event.data) or self.vitals
             elif self._concerns(event):
                 self._learn(event)
                 events.append(event)
         return events
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process, as it told; another than the one that was started when that is a launcher."""
+        told = (self.worker or {}).get("pid")
+        return told if type(told) is int and 1 < told < 2**31 else None
 
     def ended(self, error: JobError, *, killed: bool = False) -> list[Event]:
         """The worker is gone. The endings of the jobs that are lost with it.
@@ -98,7 +115,7 @@ class Conversation:
         """
         still_open = [state for state in self.jobs.values() if not state.over]
         any_begun = any(state.status == "running" for state in still_open)
-        self.worker, self._buffer = None, b""
+        self.worker, self.vitals, self._buffer = None, None, b""
         events = []
         for state in still_open:
             if state.cancelling:  # its end was wanted, however it came
@@ -128,7 +145,7 @@ class Conversation:
         return over
 
     def _remember_noise(self, line: bytes) -> None:
-        text = line.decode("utf-8", errors="replace").strip()
+        text = line[:_NOISE_CHARACTERS].decode("utf-8", errors="replace").strip()
         if text:
             self.noise.append(text)
 
@@ -137,17 +154,18 @@ class Conversation:
         return event.id is None or (event.id in self.jobs and not self.jobs[event.id].over)
 
     def _learn(self, event: Event) -> None:
-        if event.kind == READY:
-            self.worker = event.data
+        if event.kind == READY and self.worker is None:
+            self.worker, self.vitals = event.data, Vitals.from_data(event.data.get("memory"))
         if event.id is None:
             return
         state = self.jobs[event.id]
         if event.kind == ACCEPTED:
-            state.status, state.log = "queued", event.data.get("log")
+            log = event.data.get("log")
+            state.status, state.log = "queued", log if isinstance(log, str) else None
         elif event.kind == PROGRESS:
             state.status = "running"
-            state.fraction = float(event.data.get("fraction") or 0.0)
-            state.message, state.eta_s = str(event.data.get("message", "")), event.data.get("eta_s")
+            state.fraction = min(1.0, max(0.0, _number(event.data.get("fraction")) or 0.0))
+            state.message, state.eta_s = str(event.data.get("message", "")), _number(event.data.get("eta_s"))
         elif event.kind == RESULT:
             state.status, state.result, state.fraction = "done", event.data, 1.0
         elif event.kind == ERROR:
@@ -159,6 +177,13 @@ class Conversation:
 def _failure(state: JobState, error: JobError) -> Event:
     begun = state.status == "running"  # earlier, its log is not there yet: the worker's tells why
     return Event(ERROR, state.request.id, {**error.as_data(), "log": state.log if begun else error.log})
+
+
+def _number(value: object) -> float | None:
+    """A finite number; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) < 1e300 and math.isfinite(value) else None
 
 
 def _new_id() -> str:

@@ -44,8 +44,8 @@ def glimpse_fields(
     """
     import numpy as np
 
-    step = _step(array.shape[-3:])
-    places = [slice(min(step // 2, (n - 1) // 2), None, step) for n in array.shape[-3:]]
+    steps = _steps(array.shape[-3:])
+    places = [slice((n - 1) % step // 2, None, step) for n, step in zip(array.shape[-3:], steps, strict=True)]
     few = array[(slice(_MOST_CHANNELS), *places) if array.ndim == 4 else tuple(places)]
     few = few.astype(np.uint8) if few.dtype.kind == "b" else few
     few = np.ascontiguousarray(few, few.dtype.newbyteorder("<"))
@@ -59,11 +59,14 @@ def glimpse_fields(
     }
 
 
-def _step(shape_kji: Sequence[int]) -> int:
+def _steps(shape_kji: Sequence[int]) -> list[int]:
+    """Along k, j, i; of an axis of several voxels at least two are seen, or a volume would pass for a slice."""
     step = max(1, int((math.prod(shape_kji) / MOST_VALUES) ** (1 / 3)))
-    while math.prod(math.ceil(n / step) for n in shape_kji) > MOST_VALUES:
+    while True:
+        steps = [min(step, max(1, n - 1)) for n in shape_kji]
+        if math.prod(math.ceil(n / one) for n, one in zip(shape_kji, steps, strict=True)) <= MOST_VALUES:
+            return steps
         step += 1
-    return step
 
 
 @dataclass(frozen=True, eq=False)

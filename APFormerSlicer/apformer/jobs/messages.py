@@ -18,8 +18,13 @@ CONTROLS = ("cancel", "ping", "shutdown")  # answered at once, even while a job 
 
 READY, ACCEPTED, PROGRESS, LOG, METRICS = "ready", "accepted", "progress", "log", "metrics"
 RESULT, ERROR, CANCELLED = "result", "error", "cancelled"
-EVENTS = (READY, ACCEPTED, PROGRESS, LOG, METRICS, RESULT, ERROR, CANCELLED)
+MEMORY = "memory"  # the worker's own, every half second while a job runs; hosts keep the last one and tell nobody
+EVENTS = (READY, ACCEPTED, PROGRESS, LOG, METRICS, RESULT, ERROR, CANCELLED, MEMORY)
 ENDINGS = (RESULT, ERROR, CANCELLED)  # every accepted request ends with exactly one of these
+_READ = (PROGRESS, LOG, ERROR)  # what their data say is only read, but for the path of a log
+_LARGEST_WHOLE = 2**63  # whole numbers from there on are told as fractions: few programs can read them
+_LARGEST_NUMBER = 1e300
+_DEEPEST = 50  # levels of lists and objects
 
 
 class RequestError(APFormerError):
@@ -54,7 +59,9 @@ class JobError(APFormerError):
     def from_data(data: Mapping[str, Any]) -> JobError:
         """The error that an event's data tell."""
         what, meaning, remedy = (str(data.get(key, "")) for key in ("what", "meaning", "remedy"))
-        return JobError(what, meaning, remedy, data.get("log"), data.get("last_lines", ()))
+        lines, log = data.get("last_lines"), data.get("log")
+        lines = [str(line) for line in lines] if isinstance(lines, list) else []
+        return JobError(what, meaning, remedy, log if isinstance(log, str) else None, lines)
 
 
 class JobCancelledError(APFormerError):
@@ -78,16 +85,22 @@ class Event:
         return self.kind in ENDINGS and self.id is not None
 
     def encode(self) -> bytes:
-        """One line. ASCII with escapes: it survives any console code page, and file names that are not text."""
-        line = {"event": self.kind, "id": self.id, "data": plain(self.data)}
-        return json.dumps(line, allow_nan=False).encode("ascii") + b"\n"
+        """One line. ASCII with escapes: it survives any console code page, and file names that are not text.
+
+        Such names stay as they are in a result, since they shall be found again, and become legible in what is only
+        read, since windows and terminals cannot show them.
+        """
+        data = plain(self.data)
+        if self.kind in _READ:
+            data = {key: value if key == "log" else legible(value) for key, value in data.items()}
+        return json.dumps({"event": self.kind, "id": self.id, "data": data}, allow_nan=False).encode("ascii") + b"\n"
 
     @staticmethod
     def parse(line: bytes) -> Event | None:
         """The event on a line; None for anything else, such as what a launcher prints."""
         try:
             read = json.loads(line.decode("utf-8"))
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError, MemoryError):
             return None
         if not isinstance(read, dict) or read.get("event") not in EVENTS or not isinstance(read.get("data"), dict):
             return None
@@ -118,7 +131,7 @@ class Request:
             raise RequestError(f"A request is longer than {LONGEST_LINE} bytes.", "Send arrays as files.")
         try:
             read = json.loads(line.decode("utf-8"))
-        except (ValueError, RecursionError) as error:
+        except (ValueError, RecursionError, MemoryError) as error:
             raise RequestError(f"A request is not valid JSON ({type(error).__name__}).") from error
         if not isinstance(read, dict):
             raise RequestError("A request is not a JSON object.")
@@ -130,12 +143,16 @@ class Request:
         return Request(identity, job, read)
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, depth: int = 0) -> Any:
     """`value` as JSON can hold it: NumPy numbers as numbers, paths as text, NaN and infinity as null."""
+    if depth > _DEEPEST:
+        return "..."
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
+        return [plain(item, depth + 1) for item in value]
+    if isinstance(value, int) and not -_LARGEST_WHOLE <= value < _LARGEST_WHOLE:
+        return float(value) if abs(value) < _LARGEST_NUMBER else None
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
@@ -143,8 +160,16 @@ def plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     if hasattr(value, "tolist"):  # NumPy and torch
-        return plain(value.tolist())
+        return plain(value.tolist(), depth + 1)
     return str(value)
+
+
+def legible(value: Any) -> Any:
+    """Texts, also those in lists, with escapes for what is no character (half of a surrogate pair, as file names that
+    are not UTF-8 have)."""
+    if isinstance(value, list):
+        return [legible(item) for item in value]
+    return value.encode("utf-8", errors="backslashreplace").decode("utf-8") if isinstance(value, str) else value
 
 
 class Fields:
@@ -173,7 +198,13 @@ class Fields:
 
     def path(self, name: str) -> Path:
         """A path, with ~ for the home folder."""
-        return Path(self.text(name)).expanduser()
+        text = self.text(name)
+        try:
+            path = Path(text).expanduser()
+            os.fsencode(path)
+        except (RuntimeError, ValueError) as error:  # the home of nobody; characters that no file's name has
+            raise self._refused(name, "a path that this system can have") from error
+        return path
 
     def choice(self, name: str, choices: Sequence[str], default: str | None = None) -> str:
         """One of `choices`."""
@@ -247,14 +278,16 @@ class Fields:
         """Refuse fields that were not read."""
         unknown = sorted(set(self._values) - self._read)
         if unknown:
-            raise RequestError(f"The request ({self.job}) has the unknown field {unknown[0]!r}.")
+            raise RequestError(f"The request ({self.job}) has the unknown field {unknown[0][:60]!r}.")
 
     def _refused(self, name: str, expected: str) -> RequestError:
         return RequestError(f"The request ({self.job}) needs {name!r}: {expected}.")
 
 
 def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < _LARGEST_NUMBER  # False for NaN, and for whole numbers that no float can hold
 
 
 def _is_count(value: object) -> bool:

@@ -8,16 +8,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..checks import PART
 from ..inference.devices import describe, free_memory
 from ..inference.doubt import prunes
 from ..inference.fitness import check_fit
 from ..inference.predictors import WHOLE_UP_TO, window_slices
 from ..inference.preprocess import model_axes, model_size
-from ..volume import Roi, Volume
+from ..volume import Roi, Source, Volume
 from .footprint import measure
 from .glimpse import Glimpse
 from .priority import slowed
@@ -56,7 +58,7 @@ def estimate_segment(
     glimpse = look()
     reading = time.perf_counter() - started
     box = None if roi is None else Roi.parse(roi, glimpse.grid)
-    warnings = check_fit(glimpse.seen(box), bundle)
+    warnings = check_fit(glimpse.seen(box), bundle, glimpse.seen(None))
     working = glimpse.grid if box is None else glimpse.grid.cropped(box)
     sample, samples = sample_of(glimpse, box, bundle)
 
@@ -111,7 +113,9 @@ def sample_of(glimpse: Glimpse, roi: Roi | None, bundle: Bundle) -> tuple[Volume
     array = np.asarray(glimpse.values_in(piece_of_it), np.float32)
     spread = max(float(np.ptp(array)), 1.0) * 1e-3
     noise = np.random.default_rng(0).normal(0.0, spread, array.shape).astype(np.float32)
-    return glimpse.grid.cropped(piece_of_it).with_array(array + noise), samples
+    part = glimpse.grid.cropped(piece_of_it)
+    source = part.source if part.source.kind == "picture" else Source(None, kind=PART, name=part.source.title)
+    return replace(part, array=array + noise, source=source), samples
 
 
 def tiles(size_kji: tuple[int, ...], settings: Preprocessing) -> int:

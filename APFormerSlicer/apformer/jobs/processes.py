@@ -16,6 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from ..allocator import ENVIRONMENT
+
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 _TASKKILL_SECONDS = 10
 
@@ -27,10 +29,12 @@ def command(python: str | Path, logs: Path | None) -> list[str]:
 
 
 def child_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """`environment` (default: this process's) with this engine on the import path and text as UTF-8."""
+    """`environment` (default: this process's) with this engine on the import path, text as UTF-8, and freed memory
+    kept (see `allocator`) unless it says otherwise."""
     chosen = dict(os.environ if environment is None else environment)
     paths = [str(PACKAGE_PARENT), *filter(None, [chosen.get("PYTHONPATH")])]
-    return {**chosen, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8"}
+    text = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8"}
+    return {**ENVIRONMENT, **chosen, "PYTHONPATH": os.pathsep.join(paths), **text}
 
 
 def start(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..allocator import give_back
 from ..errors import BundleError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Warm:
         import torch
 
         self._segmenter = None
-        gc.collect()
+        give_back()
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
         elif self._device == "mps":

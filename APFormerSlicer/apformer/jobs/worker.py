@@ -7,11 +7,13 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 from os import getpid
 from typing import Any, Protocol
 
 from .. import __version__
+from ..allocator import give_back
 from ..errors import APFormerError
 from .exits import explain_error
 from .handlers import HANDLERS, Handler
@@ -23,14 +25,15 @@ from .messages import (
     CONTROLS,
     ERROR,
     LONGEST_LINE,
+    MEMORY,
     READY,
     RESULT,
     Event,
     Fields,
-    JobError,
     Request,
     RequestError,
 )
+from .vitals import Pulse, Vitals
 from .warm import Warm
 
 GRACE_SECONDS = 2.0  # for a job to stop by itself
@@ -46,7 +49,7 @@ class Worker:
     """Serves one host.
 
     Args:
-        send: told every event, from two threads, one at a time.
+        send: told every event, from several threads, one at a time.
         logs: one file per job.
         handlers: what can be asked for, by kind of job.
         warm: what is kept between jobs.
@@ -66,13 +69,15 @@ class Worker:
         self._queue: deque[Job] = deque()
         self._running: Job | None = None
         self._closing = False
+        self._pulse = Pulse(lambda vitals: self._send(MEMORY, None, vitals.as_data()))
 
     def serve(self, stream: Lines) -> bool:
         """Answer requests until the stream ends or `shutdown` comes, then stop the job that runs.
 
         Returns: whether it stopped; False when it still computes after two seconds.
         """
-        self._send(READY, None, {"version": __version__, "pid": getpid(), "jobs": sorted(self._handlers)})
+        about = {"version": __version__, "pid": getpid(), "jobs": sorted(self._handlers)}
+        self._send(READY, None, {**about, "memory": Vitals.now().as_data()})
         thread = threading.Thread(target=self._work, name="jobs", daemon=True)
         thread.start()
         for line in read_lines(stream):
@@ -92,11 +97,12 @@ class Worker:
             if request.job in CONTROLS:
                 return self._control(request)
             self._enqueue(request)
-        except APFormerError as error:
+        except Exception as error:  # noqa: BLE001  no line may end the worker, whatever it holds
+            if not isinstance(error, APFormerError):
+                _note(traceback.format_exc())
             taken = request is None or self._find(request.id) is not None
-            told = JobError(error.what, error.meaning, error.remedy)
             # under the id of a job that goes on it would end that job in the eyes of the host
-            self._send(ERROR, None if taken or request is None else request.id, told.as_data())
+            self._send(ERROR, None if taken or request is None else request.id, explain_error(error, None).as_data())
         return True
 
     def _control(self, request: Request) -> bool:
@@ -166,13 +172,21 @@ class Worker:
         try:
             self._warm.prepare()
         except Exception:  # noqa: BLE001  the first job meets the same error, and tells it
-            traceback.print_exc()
+            _note(traceback.format_exc())
         while (job := self._next()) is not None:
-            kind, data = self._run(job)
-            print(f"{_now()} {job.request.job} {job.id}: {kind}", file=sys.stderr, flush=True)
+            self._pulse.start()
+            try:
+                kind, data = self._run(job)
+            except BaseException as error:  # noqa: BLE001  its log could not be opened or closed
+                _note(traceback.format_exc())
+                kind, data = ERROR, explain_error(error, None).as_data()
+            self._pulse.stop()
+            _note(f"{_now()} {job.request.job} {job.id}: {kind}")
             with self._changed:
                 self._running = None
             self._send(kind, job.id, data)
+            del job, data
+            give_back()  # an idle worker leaves the memory to others
 
     def _next(self) -> Job | None:
         with self._changed:
@@ -204,7 +218,12 @@ class Worker:
 
     def _send_event(self, event: Event) -> None:
         with self._speaking:
-            self._speak(event)
+            try:
+                self._speak(event)
+            except Exception as error:  # noqa: BLE001  data that cannot be told; the job must still end
+                _note(traceback.format_exc())
+                if event.ends:
+                    self._speak(Event(ERROR, event.id, explain_error(error, None).as_data()))
 
 
 def read_lines(stream: Lines) -> Iterator[bytes]:
@@ -217,6 +236,12 @@ def read_lines(stream: Lines) -> Iterator[bytes]:
             return  # the host died within a line
         if line.strip():
             yield line.rstrip(b"\r\n")
+
+
+def _note(text: str) -> None:
+    """A line in the worker's own log; one that cannot be written, to a full disk, must not end the worker."""
+    with suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _now() -> str:

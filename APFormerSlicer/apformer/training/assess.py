@@ -9,23 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from .. import files
 from ..bundles import Bundle
 from ..inference import Segmenter
-from ..metrics import Evaluation, evaluate
-from ..volume import Volume
-from .cases import Case
-
-LabelCounts = dict[int, list[int]]
+from ..metrics import Agreement, Evaluation, evaluate, over_cases
+from .cases import Case, read_case
+from .report import shown
 
 
 @dataclass(frozen=True)
 class CaseScore:
-    """One case: its evaluation, and per label the intersection and the two sizes in voxels."""
+    """One case and its evaluation."""
 
     case: Case
     evaluation: Evaluation
-    counts: LabelCounts
     is_picture: bool
 
 
@@ -37,43 +33,44 @@ def assess(
     names = {label.value: label.name for label in bundle.labels}
     scores = []
     for number, case in enumerate(cases, 1):
-        image = files.read_volume(case.image)
-        reference = _reference(files.read_volume(case.label), image)
+        image, reference, _ = read_case(case)
         predicted = segmenter.segment(image).labels
-        counts = {value: _counts(predicted.array == value, reference.array == value) for value in names}
         is_picture = image.source.kind == "picture"
-        scores.append(CaseScore(case, evaluate(predicted, reference, names), counts, is_picture))
+        scores.append(CaseScore(case, evaluate(predicted, reference, names), is_picture))
         on_case(number, len(cases))
     return scores
 
 
-def _reference(label: Volume, image: Volume) -> Volume:
-    """The reference with uint8 values; its geometry is its own, so a mismatch is noticed."""
-    return Volume(label.array.astype(np.uint8), label.ijk_to_ras, source=image.source)
-
-
-def _counts(predicted: np.ndarray, reference: np.ndarray) -> list[int]:
-    return [int(np.count_nonzero(predicted & reference)), int(predicted.sum()), int(reference.sum())]
-
-
 def summarise(scores: Sequence[CaseScore]) -> dict[str, Any]:
-    """Per label: mean Dice over cases, Dice pooled over all voxels, mean HD95 and ASSD.
+    """Per label: mean Dice over cases, Dice pooled over all voxels, mean HD95 and ASSD; None for a label that no case
+    has. "false_positives": what was found of a label in cases without it, where something was.
 
     Pictures have no spacing, so their distances are in pixels and named so.
     """
-    unit = "px" if all(score.is_picture for score in scores) else "mm"
+    flat = all(score.is_picture for score in scores)
+    unit = "px" if flat else "mm"
     labels: dict[str, Any] = {}
+    wrong: dict[str, Any] = {}
     for value, first in scores[0].evaluation.labels.items():
         entries = [score.evaluation.labels[value] for score in scores]
-        both, predicted, reference = np.sum([score.counts[value] for score in scores], axis=0).tolist()
+        together = over_cases([entry.overlap for entry in entries])
         labels[first.name] = {
-            "mean_dice": _mean([entry.dice for entry in entries]),
-            "pooled_dice": round(2 * both / (predicted + reference), 4) if predicted + reference else None,
+            "mean_dice": _mean([together.mean_dice]),
+            "pooled_dice": _mean([together.pooled_dice]),
             f"hd95_{unit}": _mean([entry.hd95_mm for entry in entries]),
             f"assd_{unit}": _mean([entry.assd_mm for entry in entries]),
         }
+        if together.false_positives:
+            wrong[first.name] = false_positive(together, sum(entry.false_positive_ml for entry in entries), flat)
     patients = sorted({score.case.patient for score in scores})
-    return {"cases": len(scores), "patients": patients, "labels": labels}
+    found = {"cases": len(scores), "patients": patients, "labels": labels}
+    return {**found, "false_positives": wrong} if wrong else found
+
+
+def false_positive(together: Agreement, millilitres: float, flat: bool) -> dict[str, Any]:
+    """What was found of a label in the cases that have none of it: cases, amount, and its unit, px of pictures."""
+    amount = float(together.false_positives) if flat else round(millilitres, 4)
+    return {"cases": together.false_positive_cases, "amount": amount, "unit": "px" if flat else "mL"}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -90,7 +87,8 @@ def overlay_picture(bundle: Bundle, scores: Sequence[CaseScore], device: str, pa
     from matplotlib import pyplot as plt
 
     def mean_dice(score: CaseScore) -> float:
-        return score.evaluation.mean_dice or 0.0
+        dice = score.evaluation.mean_dice
+        return 2.0 if dice is None else dice  # what nothing judges comes last
 
     ranked = sorted(scores, key=mean_dice)
     chosen = [ranked[round(i * (len(ranked) - 1) / max(1, count - 1))] for i in range(min(count, len(ranked)))]
@@ -101,8 +99,8 @@ def overlay_picture(bundle: Bundle, scores: Sequence[CaseScore], device: str, pa
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, score in zip(axes.flat, chosen, strict=False):
-        image = files.read_volume(score.case.image)
-        reference = files.read_volume(score.case.label).array
+        image, label_map, _ = read_case(score.case)
+        reference = label_map.array
         predicted = segmenter.segment(image).labels.array
         k = int(np.argmax((reference > 0).sum(axis=(1, 2))))
         axis.imshow(image.array.reshape(-1, *image.spatial_shape)[0, k], cmap="gray")
@@ -111,7 +109,7 @@ def overlay_picture(bundle: Bundle, scores: Sequence[CaseScore], device: str, pa
                 mask = array[k] == label.value
                 if mask.any():
                     axis.contour(mask, [0.5], colors=[color], linewidths=width)
-        axis.set_title(f"{score.case.name}\nDice {mean_dice(score):.3f}", fontsize=8)
+        axis.set_title(f"{score.case.name}\nDice {shown(score.evaluation.mean_dice)}", fontsize=8)
     figure.suptitle(
         f"{bundle.name} {bundle.version}: validation cases from worst to best; white = reference", fontsize=9
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +15,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import files
+from ..bundles.labels import HIGHEST_LABEL, Label
 from ..bundles.preprocessing import Preprocessing
+from ..datasets.listing import read_listing, stem_of
 from ..errors import ConfigError, InputError
+from ..grid import put_on_grid
 from ..inference.preprocess import IntensityScaling, model_axes, model_size, resize
-from ..volume import Volume
+from ..label_maps import WHITE, read_label_map
+from ..names import same
+from ..volume import Volume, check_field_of_view
 from .config import Split
 
 
@@ -26,7 +31,8 @@ from .config import Split
 class Case:
     """One labelled image: its name, its patient, and where the two files are.
 
-    `revision` tells apart versions of its labels; prepared forms of another revision are not used.
+    `revision` tells apart versions of its labels; prepared forms of another revision are not used. `values`: value in
+    the label map -> the model's, by name; empty where names are not known, and values are the model's.
     """
 
     name: str
@@ -35,6 +41,7 @@ class Case:
     image: Path
     label: Path
     revision: str = ""
+    values: tuple[tuple[int, int], ...] = ()
 
 
 class Labelled(NamedTuple):
@@ -46,12 +53,38 @@ class Labelled(NamedTuple):
 
 
 def read_case(case: Case) -> Labelled:
-    """The two files of a case.
+    """The two files of a case; the labels are whole numbers up to 255 on the image's grid, and the notes of their
+    volume tell what a user should know.
 
     Raises:
-        InputError: one cannot be read.
+        InputError: one cannot be read, or they do not belong together.
     """
-    return Labelled(files.read_volume(case.image), files.read_volume(case.label))
+    image = files.read_volume(case.image)
+    label = put_on_grid(read_label_map(case.label), image)
+    if case.values:
+        label = _named(label, dict(case.values), case)
+    highest = int(label.array.max(initial=0))
+    if highest > HIGHEST_LABEL:
+        raise InputError(
+            f"{case.label} has label {highest}.",
+            f"Labels of a model are numbers from 1 to {HIGHEST_LABEL}.",
+            "Write the labels with smaller numbers, or name them in dataset.json: then names decide.",
+        )
+    return Labelled(image, label.with_array(label.array.astype(np.uint8)))
+
+
+def _named(label: Volume, values: dict[int, int], case: Case) -> Volume:
+    """The label map with the model's values; what has no name is background, which a note says."""
+    found = {int(value) for slab in label.array for value in np.unique(slab)} - {0}
+    if found == {WHITE} and len(values) == 1:  # a picture of a mask: black and white, and one thing to be white
+        values = {WHITE: next(iter(values.values()))}
+    changed = np.zeros(label.spatial_shape, np.uint8)
+    for value in found & set(values):
+        changed[label.array == value] = values[value]
+    unknown = sorted(found - set(values))
+    listed = ", ".join(map(str, unknown))
+    note = f"{case.label.name} has values that no label has, taken as background: {listed}"
+    return replace(label, array=changed, notes=(*label.notes, *((note,) if unknown else ())))
 
 
 def _refuse(what: str, remedy: str) -> ConfigError:
@@ -62,18 +95,18 @@ def read_dataset(folder: Path, split: Split) -> list[Case]:
     """The cases `dataset.json` lists under "training", in its order.
 
     Raises:
-        ConfigError: no or malformed dataset.json, a file missing, a name `split.pattern` does not match.
+        ConfigError: no or malformed dataset.json, a file missing, several files for one image, a name that
+            `split.pattern` does not match.
     """
-    try:
-        listed = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["training"]
-        pairs = [(folder / item["image"], folder / item["label"]) for item in listed]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _refuse(
-            f"{folder} has no usable dataset.json ({error}).",
-            "Point to a folder in Medical Segmentation Decathlon layout: dataset.json, imagesTr, labelsTr.",
-        ) from error
+    listing = read_listing(folder)
     cases = []
-    for image, label in pairs:
+    for pair in listing.pairs:
+        image, label = pair.images[0], pair.labels
+        if len(pair.images) > 1:
+            raise _refuse(
+                f"{pair.stem} has a file for each of {len(pair.images)} channels.",
+                "Import the folder into a data set of its own, which joins them: `apformer dataset import-decathlon`.",
+            )
         match = re.search(split.pattern, image.name)
         if match is None:
             raise _refuse(
@@ -82,10 +115,43 @@ def read_dataset(folder: Path, split: Split) -> list[Case]:
         missing = [path for path in (image, label) if not path.is_file()]
         if missing:
             raise _refuse(f"{missing[0]} is listed in dataset.json but missing.", "Restore the file or the list.")
-        name = re.sub(r"\.(nii(\.gz)?|nrrd|mha|png|jpe?g)$", "", image.name)
         patient = match.groupdict().get("patient") or match.group(0)
-        cases.append(Case(name, patient, int(match["number"]), image, label))
+        cases.append(Case(stem_of(image), patient, int(match["number"]), image, label))
     return cases
+
+
+def by_name(cases: Sequence[Case], folder: Path, labels: Sequence[Label]) -> tuple[list[Case], tuple[str, ...]]:
+    """The cases with the values of `labels`, matched with the names in dataset.json, and what to tell the user.
+
+    Raises:
+        ConfigError: dataset.json names its labels, and not all of these are among them.
+    """
+    names = read_listing(folder).names
+    if not names:
+        pairs = tuple((label.value, label.value) for label in labels)
+        note = "dataset.json does not name its labels: their numbers were taken as the model's."
+        return [replace(case, values=pairs) for case in cases], (note,)
+    values = {}
+    for label in labels:
+        theirs = next((value for value, name in names.items() if same(name, label.name)), None)
+        if theirs is None:
+            raise _refuse(
+                f"The data set has no label {label.name!r}; it has: {', '.join(names.values())}.",
+                "Labels are matched by name: use the data set's name in [[labels]] of the configuration, or correct "
+                "dataset.json.",
+            )
+        values[theirs] = label.value
+    others = [name for value, name in names.items() if value not in values]
+    notes = [f"Not learned, so taken as background: {', '.join(others)}."] if others else []
+    if any(theirs != ours for theirs, ours in values.items()):
+        changed = ", ".join(f"{names[theirs]} {theirs} -> {ours}" for theirs, ours in values.items())
+        notes.append(
+            f"Labels have other numbers in the data set than in the model, and were matched by name: {changed}."
+        )
+    pairs = tuple((value, values.get(value, 0)) for value in names)
+    kept = all(value == new for value, new in pairs)
+    revision = "" if kept else hashlib.sha256(repr(pairs).encode()).hexdigest()[:12]  # of the prepared form
+    return [replace(case, values=pairs, revision=revision) for case in cases], tuple(notes)
 
 
 def split_cases(cases: Sequence[Case], split: Split) -> tuple[list[Case], list[Case]]:
@@ -111,7 +177,11 @@ def prepare(
 
     Returns: float32 (C, k, j, i) scaled and resampled; uint8 (1 or 2, k, j, i) by nearest neighbour: labels, and where
         they were `corrected` (bool (k, j, i) on the image's grid) if that is given.
+
+    Raises:
+        InputError: image and labels have different grids, or the image covers what no patient does.
     """
+    check_field_of_view(image)  # before it is resampled
     if image.spatial_shape != label.spatial_shape:
         raise InputError(
             f"Image and labels have different grids: {image.spatial_shape} and {label.spatial_shape}.",
@@ -156,6 +226,7 @@ class PreparedCases:
         self.folder = folder
         self.preprocessing = preprocessing
         self.items: list[tuple[int, int | None]] = []  # (case, slice or None for the whole volume)
+        self.notes: list[str] = []  # of the cases that were read, for the user
         self._read = read
 
     def build(
@@ -186,6 +257,7 @@ class PreparedCases:
 
     def _store(self, case: Case) -> None:
         image, label, corrected = self._read(case)
+        self.notes += [f"{case.name}: {note}" for note in dict.fromkeys([*image.notes, *label.notes])]
         pixels, target = prepare(image, label, self.preprocessing, corrected)
         # The labels last: a run that is killed in between leaves no case that looks prepared.
         for path, array in zip(self._paths(case), (pixels.numpy().astype(np.float16), target.numpy()), strict=True):

@@ -7,7 +7,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from ..errors import ConfigError
 from ..networks import build_network
 from .augment import AugmentedCases, Draws
 from .cases import PreparedCases
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import CHECKPOINT, check_alike, damaged, load_checkpoint, save_checkpoint
 from .config import Stage, TrainingConfig
 from .gates import GateTraining
 from .losses import APFormerLoss
@@ -68,6 +68,12 @@ def ahead(batches: Iterable[Batch]) -> Iterator[Batch]:
             yield batch
 
 
+def mean_of(dice: Mapping[str, float | None]) -> float | None:
+    """Mean Dice over the labels that are judged; None when none is."""
+    judged = [value for value in dice.values() if value is not None]
+    return sum(judged) / len(judged) if judged else None
+
+
 def _never() -> None:
     """The default of `check`: nobody asks for an end."""
 
@@ -89,7 +95,8 @@ class Trainer:
             average; sets what is to be pruned.
         check: called before every step and every validation image; stops the training by raising.
         processes: all processes of this training; by default this one alone.
-        judged: names of the labels that the validation cases can judge; by default all.
+        judged: names of the labels that the cases label; by default all. Of these, those that a validation case has
+            decide; where none has any, the last weights are taken.
     """
 
     def __init__(
@@ -178,10 +185,10 @@ class Trainer:
     def _validates(self, stage: Stage) -> bool:
         return self.epoch == self.config.epochs or self.epoch % stage.validate_every == 0
 
-    def _validate(self, stage: Stage) -> dict[str, float]:
-        """Pooled Dice of the EMA weights, measured by the first process for all."""
+    def _validate(self, stage: Stage) -> dict[str, float | None]:
+        """Pooled Dice of the EMA weights, measured by the first process for all; None for what no case has."""
         self.gates.prepare_validation(self.ema.module, stage)
-        dice: dict[str, float] = {}
+        dice: dict[str, float | None] = {}
         if self.processes.is_first:
             found = validate(self.ema.module, self.validation, self.config, self.device, self.check)
             dice = {name: found[name] for name in self.judged}
@@ -190,20 +197,27 @@ class Trainer:
     def dice_of(self, weights: dict[str, Tensor]) -> float:
         """Mean Dice of other weights of this network, once training is over; by what `run` selects by."""
         self.ema.module.load_state_dict(weights)
-        dice = self._validate(self.config.stages[-1])
-        return sum(dice.values()) / len(dice)
+        return mean_of(self._validate(self.config.stages[-1])) or 0.0
 
-    def _select(self, dice: dict[str, float]) -> None:
-        """Keep these weights if they are the best of the last stage (earlier stages saw other image sizes)."""
-        mean = sum(dice.values()) / len(dice)
+    @property
+    def is_judged(self) -> bool:
+        """Whether a validation case has any of the labels, as found out by the validations until now."""
+        return any(mean_of(row["dice"]) is not None for row in self.rows if "dice" in row)
+
+    def _select(self, dice: dict[str, float | None]) -> None:
+        """Keep these weights if they are the best of the last stage (earlier stages saw other image sizes), or the
+        last where nothing judges them."""
+        mean = mean_of(dice)
         in_last_stage = self.epoch > self.config.epochs - self.config.stages[-1].epochs
-        if in_last_stage and mean > self.best[0]:
-            self.best = (mean, {k: v.detach().cpu().clone() for k, v in self.ema.module.state_dict().items()})
+        if in_last_stage and (mean is None or mean > self.best[0]):
+            weights = {k: v.detach().cpu().clone() for k, v in self.ema.module.state_dict().items()}
+            self.best = (mean or 0.0, weights)
 
     def _stop_early(self, stage: Stage) -> None:
         """Go on to the next phase, or end, when validation has not improved for `patience` times."""
         first = self._first_epoch(stage)
-        scores = [sum(row["dice"].values()) for row in self.rows if "dice" in row and row["epoch"] > first]
+        found = [mean_of(row["dice"]) for row in self.rows if "dice" in row and row["epoch"] > first]
+        scores = [score for score in found if score is not None]
         recent, earlier = scores[-self.patience :], scores[: -self.patience]
         last = self.epoch == first + stage.epochs
         if self.patience and not last and earlier and max(recent) <= max(earlier):
@@ -311,7 +325,7 @@ class Trainer:
             "fingerprint": fingerprint(self.config),
             "network": self.network.state_dict(),
             "ema": self.ema.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimiser": self.optimiser.state_dict()["state"],  # all else follows from the configuration
             "gates": self.gates.state_dict(),
             "epoch": self.epoch,
             "step": self.step,
@@ -330,17 +344,36 @@ class Trainer:
             OutputError: it cannot be read.
         """
         state = load_checkpoint(self.run_folder)
-        if state["fingerprint"] != fingerprint(self.config):
+        if state.get("fingerprint") != fingerprint(self.config):
             raise ConfigError(
                 f"The checkpoint in {self.run_folder} was made with another configuration.",
                 "Continuing would mix two recipes.",
                 "Use the configuration it was started with, or another output folder.",
             )
+        try:
+            self._continue(state)
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise damaged(self.run_folder / CHECKPOINT, error) from error
+
+    def _continue(self, state: dict[str, Any]) -> None:
+        """Take over a checkpoint's state. Raises one of the errors that `resume` expects where it does not fit."""
+        moments, best = dict(state["optimiser"]), dict(state["best"])
+        parameters = [each for group in self.optimiser.param_groups for each in group["params"]]
+        for number, values in moments.items():
+            like = {"step": torch.tensor(0.0), "exp_avg": parameters[number], "exp_avg_sq": parameters[number]}
+            check_alike(values, like)
+        check_alike(state["network"], self.network.state_dict())
+        check_alike(state["ema"], self.ema.state_dict())
+        if best:
+            check_alike(best, self.ema.module.state_dict())
+        epoch, step = int(state["epoch"]), int(state["step"])
+        if not 0 <= epoch <= self.config.epochs or step < 0:
+            raise ValueError(f"epoch {epoch}, step {step}")
+        rows = json.loads(state["rows"])
         self.network.load_state_dict(state["network"])
         self.ema.load_state_dict(state["ema"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
         self.gates.load_state_dict(state["gates"])
-        self.epoch, self.step = state["epoch"], state["step"]
-        self.rows = json.loads(state["rows"])
-        self.unreadable.update(state.get("unreadable", {}))
-        self.best = (state["best_dice"], state["best"])
+        self.epoch, self.step, self.rows = epoch, step, rows
+        self.unreadable.update(state["unreadable"])
+        self.best = (float(state["best_dice"]), best)

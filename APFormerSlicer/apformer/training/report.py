@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,9 @@ def draw_curves(rows: Sequence[Row], title: str, path: Path) -> None:
     figure, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), 3.6))
     for axis, (heading, curves, scale) in zip(axes, panels, strict=True):
         for name, text in curves.items():
-            points = [(row["epoch"], row[name]) for row in table if name in row]
-            axis.plot(*zip(*points, strict=True), marker="." if name in dice else None, label=text)
+            points = [(row["epoch"], row[name]) for row in table if row.get(name) is not None]
+            if points:  # a label that no validation case has is measured nowhere
+                axis.plot(*zip(*points, strict=True), marker="." if name in dice else None, label=text)
         axis.set(xlabel="epoch", yscale=scale)
         axis.set_title(heading, fontsize=10)
         axis.grid(alpha=0.3)
@@ -115,8 +116,7 @@ def pruning_section(metrics: dict[str, Any]) -> str:
         return ""
     pruning, kept = metrics["pruning"], metrics["pruning"]["kept_tokens"]
     rows = "\n".join(
-        f"| {name} | {metrics['base'][name]['mean_dice']:.4f} / {metrics['base'][name]['pooled_dice']:.4f} "
-        f"| {entry['mean_dice']:.4f} / {entry['pooled_dice']:.4f} |"
+        f"| {name} | {_both_dice(metrics['base'].get(name) or {})} | {_both_dice(entry)} |"
         for name, entry in metrics["labels"].items()
     )
     keep = pruning.get("final_keep")
@@ -141,6 +141,24 @@ quartiles, {kept["max"]:.0%} at most, {pruning["kept_tokens_mean"]:.0%} on avera
 """
 
 
+def _both_dice(entry: Mapping[str, Any]) -> str:
+    return " / ".join(shown(entry.get(key), 4) for key in ("mean_dice", "pooled_dice"))
+
+
+def shown(value: float | None, digits: int = 3) -> str:
+    """A figure; a dash where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def false_positives(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """A sentence about what was found in cases whose reference has none of it (see `summarise`); empty for nothing."""
+    amounts = [
+        f"{name} {entry['amount']:.3g} {entry['unit']} in {entry['cases']} case{'' if entry['cases'] == 1 else 's'}"
+        for name, entry in found.items()
+    ]
+    return f"Found in cases whose reference has none of it: {', '.join(amounts)}." if amounts else ""
+
+
 def _command(training: dict[str, Any]) -> str:
     """What repeats the training, in Markdown."""
     command = f"apformer train DATASET --config {training['configuration'] or 'CONFIG'} -o OUT"
@@ -156,8 +174,7 @@ def model_card(config: TrainingConfig, training: dict[str, Any], metrics: dict[s
     labels, losses = metrics["labels"], config.losses
     columns = list(next(iter(labels.values())))
     scores = "\n".join(
-        f"| {name} | " + " | ".join("n/a" if entry[c] is None else f"{entry[c]:.3f}" for c in columns) + " |"
-        for name, entry in labels.items()
+        f"| {name} | " + " | ".join(shown(entry[c]) for c in columns) + " |" for name, entry in labels.items()
     )
     extra = "\n\n".join(f"## {title.replace('_', ' ').capitalize()}\n\n{text}" for title, text in config.card.items())
     return f"""# {config.name} {config.version}
@@ -170,7 +187,8 @@ Research software, not a medical device.
 
 {metrics["cases"]} validation cases of {len(metrics["patients"])} patients or source volumes, none of them trained on
 ({training["split"]}). Mean: over cases; pooled: over all voxels of all cases. Weights are stored in fp16 and were
-selected by Dice on these same cases, so expect slightly less on new data.
+selected by Dice on these same cases, so expect slightly less on new data. A label that no validation case has is judged
+by nobody ("-"). {false_positives(metrics.get("false_positives", {}))}
 
 | label | {" | ".join(c.replace("_", " ") for c in columns)} |
 |---|{"---|" * len(columns)}

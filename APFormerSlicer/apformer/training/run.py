@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,12 @@ import torch
 from torch import Tensor
 
 from ..bundles import Bundle, save_bundle
+from ..bundles.swap import staging
 from ..errors import OutputError
 from ..inference import choose_device
 from .assess import assess, overlay_picture, summarise
-from .cases import PreparedCases, read_dataset, split_cases
-from .checkpoint import CHECKPOINT
+from .cases import PreparedCases, by_name, read_dataset, split_cases
+from .checkpoint import CHECKPOINT, FORMER, has_checkpoint
 from .config import TrainingConfig
 from .loop import Trainer
 from .pruned import compacted, measure_pruning
@@ -42,14 +42,14 @@ def train(
 ) -> Bundle:
     """Train, measure on the validation cases, and write the bundle `output/<name>`.
 
-    `output` also receives checkpoint.pt, log.jsonl, log.csv, curves.png and the prepared cases.
+    `output` also receives checkpoint.safetensors, log.jsonl, log.csv, curves.png and the prepared cases.
 
     Args:
         dataset: a folder in Medical Segmentation Decathlon layout.
         base: a trained model to begin from; it is measured on the same validation cases, for comparison.
         resume: continue from `output`'s checkpoint, with the same result as an uninterrupted run.
         workers: data-loader processes; threads: CPU threads for the network.
-        on_event: told {"event": "prepared" | "epoch" | "assessed", ...}.
+        on_event: told {"event": "note" | "prepared" | "epoch" | "assessed", ...}; a note has a "message" to show.
 
     Raises:
         ConfigError: the data set or the checkpoint does not fit the configuration.
@@ -60,11 +60,14 @@ def train(
         torch.set_num_threads(threads)
     target = choose_device(device)
     _claim(output, resume)
-    training_cases, validation_cases = split_cases(read_dataset(dataset, config.split), config.split)
+    cases, notes = by_name(read_dataset(dataset, config.split), dataset, config.labels)
+    training_cases, validation_cases = split_cases(cases, config.split)
     training = PreparedCases(training_cases, output / "prepared", config.preprocessing)
     validation = PreparedCases(validation_cases, output / "prepared", config.preprocessing)
     for part in (training, validation):
         part.build()
+    for note in dict.fromkeys([*notes, *training.notes, *validation.notes]):
+        on_event({"event": "note", "message": note})
     on_event({"event": "prepared", "training": len(training), "validation": len(validation)})
     trainer = Trainer(
         config,
@@ -84,8 +87,8 @@ def train(
     write_csv(trainer.rows, output / "log.csv")
     draw_curves(trainer.rows, f"{config.name} {config.version}", output / "curves.png")
 
-    with tempfile.TemporaryDirectory(dir=output) as scratch:
-        draft = write_bundle(config, weights, Path(scratch) / config.name)
+    with staging(output / "draft") as scratch:
+        draft = write_bundle(config, weights, scratch / config.name)
         scores = assess(draft, validation_cases, device)
         metrics = summarise(scores)
         if base is not None:
@@ -141,14 +144,13 @@ def write_bundle(
 
 def _claim(output: Path, resume: bool) -> None:
     """Make `output`, and make sure no other run's checkpoint is lost."""
-    exists = (output / CHECKPOINT).exists()
-    if exists and not resume:
+    if not resume and any((output / name).exists() for name in (CHECKPOINT, FORMER)):
         raise OutputError(
             f"{output} holds the checkpoint of another training.",
             "Starting afresh would overwrite it.",
             "Continue it with --resume, or name another output folder.",
         )
-    if resume and not exists:
+    if resume and not has_checkpoint(output):
         raise OutputError(f"{output} holds no checkpoint.", "There is nothing to resume.", "Start without --resume.")
     try:
         output.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from ..metrics import Overlap, over_cases
 from .augment import fit
 from .cases import PreparedCases
 from .config import TrainingConfig
@@ -19,15 +20,15 @@ def validate(
     config: TrainingConfig,
     device: torch.device,
     check: Callable[[], None] = lambda: None,
-) -> dict[str, float]:
-    """Pooled Dice per label name: intersections and sizes are summed over all cases before dividing.
+) -> dict[str, float | None]:
+    """Pooled Dice per label name: intersections and sizes are summed over all cases before dividing. None for a label
+    that no case has: nothing judges it (see `metrics`).
 
     Each item is fitted to the patch size if smaller, run whole, and compared on its own grid. The bundle's card reports
     the same cases through the Segmenter, on the files' own grids. `check` may stop it by raising, between two items.
     """
     network.eval()
-    overlap = {label.name: 0 for label in config.labels}
-    size = dict(overlap)
+    counts = {label.name: [0, 0, 0] for label in config.labels}
     for index in range(len(cases)):
         check()
         image, label = cases.item(index)
@@ -38,6 +39,7 @@ def validate(
         predicted = fit(logits[0].float().argmax(0)[None].float().cpu(), shape)[0].to(torch.uint8)
         for entry in config.labels:
             a, b = predicted == entry.value, label[0] == entry.value
-            overlap[entry.name] += int((a & b).sum())
-            size[entry.name] += int(a.sum()) + int(b.sum())
-    return {name: round(2 * overlap[name] / size[name], 5) if size[name] else 1.0 for name in overlap}
+            found = (int(mask.sum()) for mask in (a & b, a, b))
+            counts[entry.name] = [sum(pair) for pair in zip(counts[entry.name], found, strict=True)]
+    pooled = {name: over_cases([Overlap(*count)]).pooled_dice for name, count in counts.items()}
+    return {name: None if dice is None else round(dice, 5) for name, dice in pooled.items()}

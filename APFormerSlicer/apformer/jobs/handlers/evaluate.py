@@ -1,4 +1,5 @@
-"""`evaluate`: a label map against its reference. Fields: prediction, reference (files); model, to name the labels."""
+"""`evaluate`: a label map against its reference. Fields: prediction, reference (files); model, to name the labels;
+by_number, to compare values although there are names. The result's "notes" tell what the user should know."""
 
 from __future__ import annotations
 
@@ -14,38 +15,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Arguments:
-    """Two files; the labels are those of `model`, else those named in a .seg.nrrd, else all that occur."""
+    """Two files, whose labels are matched as `apformer evaluate` does; of `model`, only its labels are compared."""
 
     prediction: Path
     reference: Path
     model: str | None
+    by_number: bool
 
 
 def parse(fields: Fields) -> Arguments:
-    return Arguments(fields.path("prediction"), fields.path("reference"), fields.optional_text("model"))
+    files = fields.path("prediction"), fields.path("reference")
+    return Arguments(*files, fields.optional_text("model"), fields.flag("by_number"))
 
 
 def run(job: Job) -> dict[str, Any]:
-    from ...files import read_volume
+    from ...commands.evaluate import model_names
     from ...metrics import evaluate
+    from ...pairing import read_pair
 
     asked: Arguments = job.arguments
-    names = _names(asked)
     job.progress(0.0, "reading")
-    prediction = read_volume(asked.prediction)
-    job.progress(0.2, "reading")
-    reference = read_volume(asked.reference)
+    how = {} if asked.model is None else model_names(asked.model)
+    pair = read_pair(asked.prediction, asked.reference, by_number=asked.by_number, **how)
     job.progress(0.4, "measuring")
-    return evaluate(prediction, reference, names).as_dict()
-
-
-def _names(asked: Arguments) -> dict[int, str] | None:
-    from ...bundles import ModelLibrary
-    from ...files import read_segment_names, suffix_of
-
-    if asked.model is not None:
-        return {label.value: label.name for label in ModelLibrary().find(asked.model).labels}
-    for path in (asked.reference, asked.prediction):
-        if suffix_of(path) == ".seg.nrrd":
-            return read_segment_names(path)
-    return None
+    return {**evaluate(pair.prediction, pair.reference, pair.names).as_dict(), "notes": list(pair.notes)}

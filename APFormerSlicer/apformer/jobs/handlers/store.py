@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ...names import find
 from ..image import Image, PartFile
 from ..messages import Fields, RequestError
 
@@ -127,13 +128,13 @@ def _store(dataset: SiteDataset, asked: Arguments) -> tuple[SiteCase, tuple[str,
         made_by = None if asked.correct else asked.made_by
         said |= {"patient": asked.patient, "correct": asked.correct, "proposed_by": made_by}
         return dataset.add(image, labels, names=asked.labels.names, **said)
-    known = {label.name.casefold() for label in dataset.labels}
+    known = [label.name for label in dataset.labels]
     first, notes = dataset.add(
         image,
         proposal.labels.on(image),
         patient=asked.patient,
         names=proposal.labels.names,
-        mapping={name: None for name in proposal.labels.names.values() if name.casefold() not in known},
+        mapping={name: None for name in proposal.labels.names.values() if find(name, known) is None},
         proposed_by=proposal.model,
     )
     return dataset.correct(first.name, labels, names=asked.labels.names, **said), notes
