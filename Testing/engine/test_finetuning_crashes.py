@@ -43,7 +43,7 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 ENGINE = Path(__file__).resolve().parents[2] / "APFormerSlicer"
-KILLS = int(os.environ.get("APFORMER_KILLS", "100"))
+KILLS = int(os.environ.get("APFORMER_KILLS", "30"))
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "a single split": {"epochs": 3},
