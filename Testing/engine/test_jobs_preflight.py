@@ -138,7 +138,7 @@ def glimpse(array: np.ndarray, **about: Any) -> Glimpse:
     return Glimpse.parse(Fields("preflight", fields))
 
 
-@pytest.mark.parametrize("shape", [(60, 96, 80), (3, 12, 10)])
+@pytest.mark.parametrize("shape", [(30, 48, 40), (3, 12, 10)])
 def test_an_estimate_without_voxels_counts_and_says_what_one_with_them_does(
     tmp_path: Path, model: Path, shape: tuple[int, ...]
 ) -> None:
