@@ -11,13 +11,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+from apformer.jobs import array_fields
 from apformer.jobs.handlers import HANDLERS, Handler
 from apformer.jobs.job import Job
 from apformer.jobs.logs import LogFolder
 from apformer.jobs.messages import Event, Fields
 from apformer.jobs.warm import Warm
 from apformer.jobs.worker import Worker
+from cli_samples import noise
 
+MATRIX = np.diag([-0.8, -0.9, 2.0, 1.0])
 LONG = 1800.0  # seconds after which a test gives up waiting; never reached by one that passes
 
 
@@ -131,3 +135,10 @@ def random_lines(count: int, seed: int) -> Iterator[bytes]:
         elif form == 4:
             line = line.replace(b'"', b"\xff", 3)
         yield line
+
+
+def asking(folder: Path, model: Path, array: np.ndarray | None = None, **more: Any) -> dict[str, Any]:
+    """The fields of a request about an array, noise unless one is given, that lies in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    fields = array_fields(folder, noise() if array is None else array, MATRIX, "MR", maps=more.pop("maps", ()))
+    return {**fields, "model": str(model), "device": "cpu", **more}

@@ -111,7 +111,7 @@ def test_copies_of_a_slice_are_ignored_with_a_note(write_dicom, tmp_path: Path) 
     (tmp_path / "series" / "copy.dcm").write_bytes(files[1].read_bytes())
     volume = read_volume(tmp_path / "series")
     assert volume.spatial_shape[0] == 3
-    assert "1 copies of slices were ignored" in volume.notes[0]
+    assert "1 copy of a slice was ignored" in volume.notes[0]
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 import SimpleITK as sitk
 from apformer.errors import InputError
 from apformer.files import itk, list_series, read_volume
-from apformer.files.dicom_file import open_dicom
-from apformer.files.dicom_pixels import read_frames
+from apformer.files.dicom.file import open_dicom
+from apformer.files.dicom.pixels import read_frames
 from apformer.memory import memory_limit
 from dicom_samples import as_big_endian, as_implicit, compress, edit, fill, overwrite, stack
 from pydicom import dcmread

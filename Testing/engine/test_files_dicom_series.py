@@ -47,7 +47,7 @@ def test_a_copy_with_another_uid_is_ignored_and_named(write_dicom, tmp_path: Pat
     edit(tmp_path / "series" / "zz.dcm", SOPInstanceUID=generate_uid(), InstanceNumber=99)
     volume = read_volume(tmp_path / "series")
     assert volume.spatial_shape[0] == 3
-    assert f"1 copies of slices were ignored: zz.dcm of {files[1].name}" in volume.notes[0]
+    assert f"1 copy of a slice was ignored: zz.dcm of {files[1].name}" in volume.notes[0]
 
 
 def test_a_slice_twice_with_other_voxels_is_refused_naming_both_files(write_dicom, tmp_path: Path) -> None:

@@ -20,9 +20,7 @@ from apformer.jobs.preflight import estimate_segment, sample_of
 from apformer.volume import Roi, Volume
 from bundle_samples import save_sample
 from cli_samples import files_in, noise, save_slices_model
-from job_samples import run_here
-
-MATRIX = np.diag([-0.8, -0.9, 2.0, 1.0])
+from job_samples import MATRIX, asking, run_here
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +35,6 @@ def volumes_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("models") / "hippocampus-test"
     save_sample(directory)
     return directory
-
-
-def asking(folder: Path, model: Path, array: np.ndarray | None = None, **more: Any) -> dict[str, Any]:
-    folder.mkdir(parents=True, exist_ok=True)
-    fields = array_fields(folder, noise() if array is None else array, MATRIX, "MR", maps=more.pop("maps", ()))
-    return {**fields, "model": str(model), "device": "cpu", **more}
 
 
 # ------------------------------------------------------------------ preflight

@@ -24,9 +24,7 @@ from apformer.places import Place, uncertain_places
 from apformer.volume import Volume
 from bundle_samples import LABELS, edit_json, save_sample
 from cli_samples import files_in, noise, save_slices_model, write_image
-from job_samples import Host, run_here
-
-MATRIX = np.diag([-0.8, -0.9, 2.0, 1.0])
+from job_samples import MATRIX, Host, asking, run_here
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +39,6 @@ def volumes_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("models") / "hippocampus-test"
     save_sample(directory)
     return directory
-
-
-def asking(folder: Path, model: Path, array: np.ndarray | None = None, **more: Any) -> dict[str, Any]:
-    folder.mkdir(parents=True, exist_ok=True)
-    fields = array_fields(folder, noise() if array is None else array, MATRIX, "MR", maps=more.pop("maps", ()))
-    return {**fields, "model": str(model), "device": "cpu", **more}
 
 
 # ------------------------------------------------------------------ segment

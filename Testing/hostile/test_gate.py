@@ -15,7 +15,7 @@ CHECKED_BEFORE = {
     "apformer/demo/inputs.py": "files of two installed packages, whose checksums are compared",
     "APFormerSlicerLib/scene/files.py": "MRML reads a copy that we wrote from what was checked",
 }
-_DICOM = "apformer/files/dicom"  # pydicom, in Python; pixels behind checks of the header
+_DICOM = "apformer/files/dicom/"  # pydicom, in Python; pixels behind checks of the header
 READERS = re.compile(
     r"sitk\.ReadImage|ImageFileReader|ImageSeriesReader|SetFileName\(|SetFileNames\(|\.ReadData\(|Image\.open\(|"
     r"dcmread\(|load(Volume|Segmentation|LabelVolume|Sequence|Scene|NodeFromFile)\(|nibabel|vtk\w*Reader\("

@@ -50,7 +50,7 @@ def look_at(inbox: Inbox) -> Found:
             read.
     """
     from apformer.files import IMAGE_SUFFIXES, suffix_of
-    from apformer.files.formats import looks_like_dicom
+    from apformer.files.dicom.mark import looks_like_dicom
 
     for path in [path for path in inbox.files if path.suffix.lower() == ".zip"]:
         unpack(path, inbox)

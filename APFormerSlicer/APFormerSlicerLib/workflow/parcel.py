@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from apformer.bundles import Label
 from apformer.errors import InputError, OutputError
+from apformer.files.picture import PICTURE_TO_RAS
 from apformer.jobs.arrays import IMAGE, image_fields, part_fields
 from apformer.names import find, twice
 from apformer.part import Part
@@ -28,7 +28,6 @@ if TYPE_CHECKING:  # the rooms of data sets are loaded when one is used
     from apformer.datasets import SiteDataset
 
 _LABELS, _PROPOSAL = "labels.npy", "proposal.npy"
-_PICTURE_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # as in apformer.files.picture
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,7 @@ def not_handed_over(error: OSError) -> OutputError:
 
 def _placed(volume: Volume) -> Volume:
     """Pictures are kept as files that hold no geometry: their pixels lie where the engine reads them."""
-    return replace(volume, ijk_to_ras=_PICTURE_TO_RAS) if volume.source.kind == "picture" else volume
+    return replace(volume, ijk_to_ras=PICTURE_TO_RAS) if volume.source.kind == "picture" else volume
 
 
 def _segments(segmentation_node: Any) -> dict[str, Any]:

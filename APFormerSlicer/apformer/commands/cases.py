@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from ..files.formats import IMAGE_SUFFIXES, looks_like_dicom, suffix_of
+from ..files.dicom.mark import looks_like_dicom
+from ..files.formats import IMAGE_SUFFIXES, suffix_of
 
 _PICTURES = (".png", ".jpg", ".jpeg")
 _DICOM = (".dcm", ".ima")

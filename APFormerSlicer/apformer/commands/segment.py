@@ -144,7 +144,8 @@ def _segment(task: Task, segmenter: Segmenter, options: argparse.Namespace, cons
         result = segmenter.segment(volume, roi=roi, progress=report, **wanted)
     warnings = list(dict.fromkeys([*volume.notes, *result.warnings]))
     for warning in warnings:
-        console.warn(f"{source}: {warning}")
+        named = warning.startswith((f"{source}: ", f"{source.name}: "))  # what readers note names its file
+        console.warn(warning if named else f"{source}: {warning}")
     made_by = provenance(bundle, result.device)
     for name, path in task.maps.items():
         write_scalar(path, getattr(result, name))

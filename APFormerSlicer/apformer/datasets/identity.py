@@ -52,7 +52,7 @@ def dicom_patient(volume: Volume, path: Path) -> str | None:
     """The patient ID in the DICOM header of what `volume` was read from; None when there is none."""
     if volume.source.kind != "dicom":
         return None
-    from ..files.dicom_series import patient_of
+    from ..files.dicom.series import patient_of
 
     return patient_of(volume.source, path)
 

@@ -13,8 +13,8 @@ from ..checks import check_image
 from ..errors import InputError
 from ..files import read_volume, suffix_of
 from ..grid import put_on_grid
+from ..hounsfield import doubtful_ct
 from ..label_maps import names_in, read_label_map, whole_numbers
-from ..values import doubtful_ct
 from ..volume import Volume
 from .case_files import anonymous
 from .identity import dicom_patient

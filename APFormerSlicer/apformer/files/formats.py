@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import InputError
-from .dicom_mark import looks_like_dicom as looks_like_dicom
 
 IMAGE_SUFFIXES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".png", ".jpg", ".jpeg")
 LABEL_SUFFIXES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha", ".dcm", ".png")
@@ -37,11 +36,16 @@ def require_file(path: Path) -> None:
                     "Export or copy it again.",
                 )
     except OSError as error:
-        raise InputError(
-            f"{path} could not be opened: {error.strerror or error}.",
-            "Its content is not known.",
-            "Check the permissions of the file and its folders.",
-        ) from error
+        raise unopened(path, error) from error
+
+
+def unopened(path: Path, error: OSError) -> InputError:
+    """The error for a file that the system does not let be read."""
+    return InputError(
+        f"{path} could not be opened: {error.strerror or error}.",
+        "Its content is not known.",
+        "Check the permissions of the file and its folders.",
+    )
 
 
 def damaged(path: Path, reason: str) -> InputError:

@@ -71,7 +71,7 @@ def folder_lock(path: Path, wait_s: float = WAIT_S, check: Callable[[], None] = 
     try:
         yield taken_over
     finally:
-        if _holder(path) == mine:
+        if holder_of(path) == mine:
             with suppress(OSError):  # left behind, it names a process that will be gone
                 path.unlink()
 
@@ -90,7 +90,7 @@ def _acquire(path: Path, mine: Holder, wait_s: float, check: Callable[[], None])
     deadline, taken_over = time.monotonic() + wait_s, False
     nameless: _Nameless | None = None
     while not _create(path, mine):
-        holder = _holder(path)
+        holder = holder_of(path)
         nameless = _Nameless.of(path, nameless) if holder is None else None
         if holder is not None and holder.is_gone():
             _break(path, holder)
@@ -136,7 +136,7 @@ def _break(path: Path, gone: Holder | _Nameless) -> None:
     """Remove the lock of a holder that is gone. A claim, itself a lock, lets one process at a time do that, and it
     looks again first: otherwise a slow one could remove the new lock of a quick one."""
     with folder_lock(path.with_name(f"{path.name}.{gone.token}")):
-        still = _holder(path) or (_Nameless.of(path, gone) if isinstance(gone, _Nameless) else None)
+        still = holder_of(path) or (_Nameless.of(path, gone) if isinstance(gone, _Nameless) else None)
         if still == gone:
             with suppress(FileNotFoundError):
                 path.unlink()
@@ -164,8 +164,8 @@ def _create(path: Path, mine: Holder) -> bool:
     return True
 
 
-def _holder(path: Path) -> Holder | None:
-    """What the lock file says; None when it is gone, empty or unreadable."""
+def holder_of(path: Path) -> Holder | None:
+    """Whom a lock file, or another file that says whose something is, names; None when it is gone or unreadable."""
     try:
         with path.open("rb") as stream:
             said = json.loads(stream.read(_LARGEST_BYTES))

@@ -25,6 +25,8 @@ from .nrrd_geometry import matrix_of
 from .voxels import Packing, Voxels
 
 _HEADER_BYTES = 1 << 22  # names and terminology of some thousand segments
+_PIECE_BYTES = 1 << 15
+_END = re.compile(rb"\r?\n\r?\n")
 _MOST_DIMENSIONS = 16  # NRRD_DIM_MAX of the reference library
 _TYPES = {
     "i1": ("signed char", "int8", "int8_t"),
@@ -153,11 +155,10 @@ def read_header(path: Path) -> Header:
     Raises:
         InputError: not a NRRD file; a header that does not end, contradicts itself or gives impossible sizes.
     """
-    with path.open("rb") as stream:
-        head = stream.read(_HEADER_BYTES)
+    head = _head(path)
     if not re.match(rb"NRRD000[1-5]\r?\n", head):
         raise damaged(path, "it does not begin with NRRD and a version")
-    match = re.search(rb"\r?\n\r?\n", head)
+    match = _END.search(head)
     if match is None and path.suffix.lower() != ".nhdr":
         raise damaged(path, "its header does not end")
     lines = _text(head[: match.start()] if match else head).replace("\r\n", "\n").split("\n")[1:]
@@ -178,6 +179,17 @@ def read_header(path: Path) -> Header:
         fields[name] = value.strip()
     sizes = _sizes(path, fields)
     return Header(path, fields, pairs, match.end() if match else len(head), sizes, _kinds(path, fields, len(sizes)))
+
+
+def _head(path: Path) -> bytes:
+    """The file up to somewhere behind its header, or as far as a header may go: mostly one small piece."""
+    head = b""
+    with path.open("rb") as stream:
+        while len(head) < _HEADER_BYTES and (piece := stream.read(_PIECE_BYTES)):
+            head += piece
+            if _END.search(head, max(0, len(head) - len(piece) - 3)):
+                break
+    return head
 
 
 def _divided(line: str) -> tuple[str, str, str]:

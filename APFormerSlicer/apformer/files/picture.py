@@ -12,7 +12,7 @@ from ..volume import Source, Volume
 from . import itk, png
 from .formats import damaged
 
-_PICTURE_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+PICTURE_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _EXIF_ORIENTATION = 0x0112
 _BYTES_PER_PIXEL = 12  # colour, once more in a decoder, and once more as a copy for the network
 
@@ -30,7 +30,7 @@ def read(path: Path) -> Volume:
     modality = "RGB" if pixels.ndim == 3 else None
     array = pixels if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
     array = np.ascontiguousarray(_upright(array, turn)[..., np.newaxis, :, :])
-    return Volume(array, _PICTURE_TO_RAS, modality=modality, source=Source(path, kind="picture"))
+    return Volume(array, PICTURE_TO_RAS, modality=modality, source=Source(path, kind="picture"))
 
 
 def _decode(path: Path) -> tuple[np.ndarray, int]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from ..errors import InputError
 from ..volume import Volume
 from . import dicom, metaimage, nifti, nrrd, picture, slicer_segmentation
-from .formats import IMAGE_SUFFIXES, looks_like_dicom, require_file, suffix_of
+from .dicom.mark import looks_like_dicom
+from .formats import IMAGE_SUFFIXES, require_file, suffix_of
 
 _READERS = {
     ".seg.nrrd": slicer_segmentation.read,

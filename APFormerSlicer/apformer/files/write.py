@@ -11,8 +11,9 @@ import numpy as np
 
 from ..errors import OutputError
 from ..volume import Volume
-from . import dicom_seg, metaimage, nifti, nrrd, picture, slicer_segmentation
+from . import metaimage, nifti, nrrd, picture, slicer_segmentation
 from .atomic import atomic_path
+from .dicom import seg
 from .formats import LABEL_SUFFIXES, SCALAR_SUFFIXES, suffix_of
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def write_labels(
         if suffix == ".seg.nrrd":
             slicer_segmentation.write(temporary, labels, label_definitions, notes)
         elif suffix == ".dcm":
-            dicom_seg.write(temporary, labels, label_definitions, reference, notes)
+            seg.write(temporary, labels, label_definitions, reference, notes)
         elif suffix == ".png":
             picture.write(temporary, labels.array)
         else:

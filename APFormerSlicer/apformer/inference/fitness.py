@@ -6,7 +6,7 @@ import numpy as np
 
 from ..bundles import Bundle
 from ..errors import InputError
-from ..values import doubtful_ct
+from ..hounsfield import doubtful_ct
 from ..volume import Volume, check_image
 
 FIELD_OF_VIEW_TOLERANCE = 1.6  # inputs beyond this many times the training images' extent get a warning

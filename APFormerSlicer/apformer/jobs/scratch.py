@@ -9,22 +9,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import stat
 import tempfile
 import threading
 import time
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ..files.lock import Holder
 
 JOBS, WEB = "apformer-jobs-", "apformer-web-"
 OWNER = ".owner.json"
-_LARGEST_BYTES = 4096
 _NAMELESS_SECONDS = 3600.0  # a folder is made and then named, within milliseconds
 
 
@@ -104,38 +98,16 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _is_left(folder: Path) -> bool:
+    from ..files.lock import holder_of
+
     try:
         inside = list(folder.iterdir())
         if not inside:
             return time.time() - folder.stat().st_mtime > _NAMELESS_SECONDS
-        owners = [_owner(folder), *(_owner(below) for below in inside if (below / OWNER).is_file())]
+        said = [folder / OWNER, *(below / OWNER for below in inside if (below / OWNER).is_file())]
     except OSError:
         return False
-    return all(owner is not None and (owner.is_gone() or _is_zombie(owner)) for owner in owners)
-
-
-def _owner(folder: Path) -> Holder | None:
-    """Whom the folder names; None when it names nobody."""
-    from ..files.lock import Holder
-
-    try:
-        with (folder / OWNER).open("rb") as stream:
-            said = json.loads(stream.read(_LARGEST_BYTES))
-        holder = Holder(**{field.name: said[field.name] for field in fields(Holder)})
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    texts = (holder.host, holder.started)
-    return holder if isinstance(holder.pid, int) and all(isinstance(text, str) for text in texts) else None
-
-
-def _is_zombie(owner: Holder) -> bool:
-    """Whether it has ended and only its number is left: in a container whose first process does not wait for others."""
-    if owner.host != socket.gethostname():
-        return False
-    try:
-        return Path(f"/proc/{owner.pid}/stat").read_text().rpartition(")")[2].split()[0] in ("Z", "X")
-    except (OSError, IndexError):  # another system
-        return False
+    return all(owner is not None and owner.is_gone() for owner in map(holder_of, said))
 
 
 _swept = threading.Event()

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import InputError
-from .dicom_file import DicomFile, decoding, finite
-from .formats import damaged
+from ...errors import InputError
+from ..formats import damaged
+from .file import DicomFile, decoding, finite
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
-from ..volume import Source
-from .dicom_file import DicomFile, might_be_dicom, open_dicom
-from .dicom_separate import Part, separate
-from .dicom_slice import Slice, slices_of
+from ...errors import InputError
+from ...volume import Source
+from .file import DicomFile, might_be_dicom, open_dicom
+from .separate import Part, separate
+from .slice import Slice, slices_of
 
 # Slices of one series have these in common, whatever an anonymiser did to its UIDs.
 _IN_COMMON = (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import InputError
+from ...errors import InputError
 
 # Scanners round positions, some to 0.1 mm; a tenth of a slice cannot be seen at a label's border, a missing slice
 # always shows as at least half a slice.

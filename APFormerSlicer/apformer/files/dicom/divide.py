@@ -8,10 +8,10 @@ from itertools import chain, combinations
 
 import numpy as np
 
-from ..errors import InputError
-from .dicom_pixels import read_frames
-from .dicom_slice import Slice
-from .dicom_stack import SAME_PLACE_MM, Stack, stack_planes, step_of
+from ...errors import InputError
+from .pixels import read_frames
+from .slice import Slice
+from .stack import SAME_PLACE_MM, Stack, stack_planes, step_of
 
 Group = tuple[str, list[Slice]]  # what sets it apart, in words
 

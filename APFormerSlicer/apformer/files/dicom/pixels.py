@@ -1,7 +1,7 @@
 """The voxels of a DICOM file, in the unit of their modality.
 
 Uncompressed and run-length voxels are decoded here, so that no reader of C++ sees a header that somebody made up; the
-JPEG family goes through GDCM, frame by frame (see `dicom_codestream`).
+JPEG family goes through GDCM, frame by frame (see `codestream`).
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..memory import require_memory
-from .dicom_codestream import decode, frames_of, unpack_rle
-from .dicom_file import DicomFile, decoding
-from .dicom_form import BIG_ENDIAN, IMPLICIT, RLE, PixelForm, pixel_form
-from .formats import damaged
+from ...memory import require_memory
+from ..formats import damaged
+from .codestream import decode, frames_of, unpack_rle
+from .file import DicomFile, decoding
+from .form import BIG_ENDIAN, IMPLICIT, RLE, PixelForm, pixel_form
 
 _PIXEL_DATA = (0x7FE0, 0x0010)
 _UNDEFINED = 0xFFFFFFFF

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from . import itk
-from .dicom_form import EXPLICIT, JPEG_2000, PixelForm
-from .formats import damaged
+from .. import itk
+from ..formats import damaged
+from .form import EXPLICIT, JPEG_2000, PixelForm
 
 _ITEM, _END = 0xFFFEE000, 0xFFFEE0DD
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"  # of JPEG and JPEG-LS; JPEG 2000 ends with the same two bytes

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError
-from ..memory import require_memory
-from .dicom_file import DicomFile, decoding, finite
-from .dicom_stack import Plane
-from .formats import damaged
+from ...errors import InputError
+from ...memory import require_memory
+from ..formats import damaged
+from .file import DicomFile, decoding, finite
+from .stack import Plane
 
 if TYPE_CHECKING:
     from pydicom import Dataset

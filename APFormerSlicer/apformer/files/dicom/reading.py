@@ -8,18 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
-from ..memory import require_memory
-from ..volume import Source, Volume
-from . import itk
-from .dicom_divide import OTHER_CONTRAST
-from .dicom_file import DicomFile, open_dicom
-from .dicom_form import pixel_form
-from .dicom_pixels import Frames, memory_needed, read_frames
-from .dicom_separate import Part, separate
-from .dicom_series import Found, Series, find_series
-from .dicom_slice import Slice, flat_plane, slices_of
-from .dicom_stack import Plane, Stack, listed, resample, stack_planes
+from ...errors import InputError
+from ...memory import require_memory
+from ...volume import Source, Volume
+from .. import itk
+from .divide import OTHER_CONTRAST
+from .file import DicomFile, open_dicom
+from .form import pixel_form
+from .pixels import Frames, memory_needed, read_frames
+from .separate import Part, separate
+from .series import Found, Series, find_series
+from .slice import Slice, flat_plane, slices_of
+from .stack import Plane, Stack, listed, resample, stack_planes
 
 __all__ = ["Series", "list_series", "read_file", "read_folder"]
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import OutputError
-from ..volume import Volume
-from . import itk
-from .dicom_file import open_dicom
+from ...errors import OutputError
+from ...volume import Volume
+from .. import itk
+from .file import open_dicom
 
 if TYPE_CHECKING:
-    from ..bundles.labels import Code, Label
+    from ...bundles.labels import Code, Label
 
 _SERIES_NUMBER = 300  # far from the scanner's own series, so that viewers list it last
 _MAY_BE_EMPTY = (

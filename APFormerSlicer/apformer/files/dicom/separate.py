@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .dicom_divide import divide, stack_of
-from .dicom_file import DicomFile
-from .dicom_pixels import read_frames
-from .dicom_slice import Slice
-from .dicom_stack import listed, same_kind
+from .divide import divide, stack_of
+from .file import DicomFile
+from .pixels import read_frames
+from .slice import Slice
+from .stack import listed, same_kind
 
 _FEWEST = 5  # slices from which something odd can be told from the rest
 _ODD_SHARE = 5  # the odd ones are at most a fifth of the rest
@@ -122,7 +122,8 @@ def _without_copies(slices: Sequence[Slice]) -> Part:
         kept += seen.values()
     order = {id(one): n for n, one in enumerate(slices)}
     kept.sort(key=lambda one: order[id(one)])
-    note = f"{len(copies)} copies of slices were ignored: {listed(copies)}"
+    said = "1 copy of a slice was" if len(copies) == 1 else f"{len(copies)} copies of slices were"
+    note = f"{said} ignored: {listed(copies)}"
     return Part(tuple(kept), notes=(note,) if copies else ())
 
 

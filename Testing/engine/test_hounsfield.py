@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from apformer.files import read_volume
-from apformer.values import doubtful_ct
+from apformer.hounsfield import doubtful_ct
 from apformer.volume import Volume
 
 Change = Callable[[np.ndarray], np.ndarray]

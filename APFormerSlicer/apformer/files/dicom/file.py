@@ -11,9 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ..errors import InputError
-from .dicom_mark import looks_like_dicom
-from .formats import damaged
+from ...errors import InputError
+from ..formats import damaged, unopened
+from .mark import looks_like_dicom
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -130,11 +130,7 @@ def open_dicom(path: Path) -> DicomFile:
         with path.open("rb") as file, decoding(path, "its header"):
             opened = _parse(path, _Bounded(file))
     except OSError as error:
-        raise InputError(
-            f"{path} could not be opened: {error.strerror or error}.",
-            "Its content is not known.",
-            "Check the permissions of the file and its folders.",
-        ) from error
+        raise unopened(path, error) from error
     for keyword in _DECODED_EARLY:  # pydicom decodes on access; find damage while the file's name is at hand
         opened.text(keyword)
     if opened.is_image:
