@@ -122,7 +122,16 @@ def test_an_nnunet_folder_is_read_with_a_file_per_channel(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"labels": {"1": "A"}}', '{"labels": {"1": "A"}, "training": [{"image": "a"}]}']
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"labels": {"1": "A"}}',
+        '{"labels": {"1": "A"}, "training": [{"image": "a"}]}',
+        '{"labels": {"A": Infinity}, "training": []}',
+        '{"labels": {"A": NaN}, "training": []}',
+    ],
 )
 def test_a_folder_of_unknown_layout_is_refused_in_words(tmp_path: Path, text: str) -> None:
     (tmp_path / "dataset.json").write_text(text)

@@ -78,7 +78,7 @@ def read_listing(folder: Path) -> Listing:
             name=_one_line(text.get("name")),
             licence=_one_line(text.get("licence") or text.get("license")),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ArithmeticError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(
             f"{path} cannot be used ({error}).",
             "Which images and labels belong together is not known.",
