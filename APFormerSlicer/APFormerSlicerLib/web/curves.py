@@ -26,7 +26,7 @@ def charts(curves: Mapping[str, Curve]) -> list[dict[str, Any]]:
         if name.startswith("loss: ")
     }
     shares = {name: curve for name, curve in curves.items() if not name.startswith("loss: ")}
-    found = (_chart("Loss", losses, _top(losses)), _chart("Dice and share of tokens kept", shares, 1.0))
+    found = (_chart("Loss", losses, _top(losses)), _chart("Dice and share looked at closely", shares, 1.0))
     return [chart for chart in found if chart["lines"]]
 
 
