@@ -17,10 +17,6 @@ def is_open(ui: Ui, page: Any) -> bool:
     return bool(ui.pages.indexOf(page) == ui.pages.currentIndex)
 
 
-def open_page(ui: Ui, page: Any) -> None:
-    ui.pages.setCurrentIndex(ui.pages.indexOf(page))
-
-
 def when_turned(ui: Ui, action: Callable[..., None]) -> None:
     """Call `action` when another page was opened."""
     ui.pages.connect("currentChanged(int)", action)

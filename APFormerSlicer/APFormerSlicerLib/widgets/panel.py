@@ -73,8 +73,8 @@ class Panel:
         self.tuning = TuningPanel(ui, workflow, asks, install, self.training)
         self.versions = VersionsPanel(ui, workflow, asks, changing)
         page = Path(uiFile).parents[1] / HELP
-        for label in (ui.helpLabel, ui.modelsHelpLabel):
-            label.connect("linkActivated(QString)", lambda *_: _open(page))
+        for button in (ui.helpButton, ui.modelsHelpButton):
+            button.connect("clicked(bool)", lambda *_: _open(page))
         ui.reportButton.connect(
             "clicked(bool)", lambda *_: asks.attempt(lambda: qt.QApplication.clipboard().setText(install.report()))
         )

@@ -1,4 +1,4 @@
-"""The page Models, versions of the chosen one: which is active, back to the earlier one, out to a colleague and in again."""
+"""The page Models: which version of the chosen one is active, back to the earlier, out to a colleague and in again."""
 
 from __future__ import annotations
 

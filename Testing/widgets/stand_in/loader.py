@@ -10,8 +10,8 @@ from PySide6 import QtCore, QtUiTools, QtWidgets
 from .pythonqt import PYSIDE, derive, loading, played
 
 # Of parameterNodeWrapper; and of layouts, whose margins Qt's loader sets and keeps as properties too.
-_ALLOWED_DYNAMIC = {"SlicerParameterName", "leftMargin", "topMargin", "rightMargin", "bottomMargin", "horizontalSpacing",
-                    "verticalSpacing", "spacing"}  # fmt: skip
+_ALLOWED_DYNAMIC = {"SlicerParameterName", "leftMargin", "topMargin", "rightMargin", "bottomMargin",
+                    "horizontalSpacing", "verticalSpacing", "spacing"}  # fmt: skip
 
 
 @played
