@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import qt
+from slicer.i18n import tr as _
 
 Points = Sequence[tuple[int, float]]
 # Okabe and Ito's colours, which people with colour blindness can tell apart; the yellow is too faint for lines.
@@ -16,14 +17,15 @@ GRID = "#9aa0a8"
 WIDTH, HEIGHT = 304, 180  # pixels, of both plots together
 LEFT, RIGHT, TOP, BOTTOM = 34, 6, 18, 16  # margins of each
 LINE_HEIGHT = 13  # of the legend
-LONGEST_NAME = 18  # characters
-LOSS = "loss: "
+LONGEST_NAME = 22  # characters
+LOSS, TOTAL, DICE = "loss: ", "total", "Dice of "
 
 
 def draw(curves: Mapping[str, Points], color: Any) -> Any:
     """A QPixmap with the curves of `workflow.Training.curves`; `color` is that of the text."""
     losses = {name[len(LOSS) :]: points for name, points in curves.items() if name.startswith(LOSS)}
-    shares = {name: points for name, points in curves.items() if not name.startswith(LOSS)}
+    losses = {TOTAL: losses[TOTAL]} if TOTAL in losses else losses  # its parts have names that only engineers know
+    shares = {name.removeprefix(DICE): points for name, points in curves.items() if not name.startswith(LOSS)}
     pixmap = qt.QPixmap(WIDTH, HEIGHT)
     pixmap.fill(qt.QColor(0, 0, 0, 0))
     painter = qt.QPainter()
@@ -34,8 +36,8 @@ def draw(curves: Mapping[str, Points], color: Any) -> Any:
     painter.setFont(font)
     half = WIDTH // 2
     longest = max((points[-1][0] for points in curves.values() if points), default=1)
-    _plot(painter, 0, half, shares, (0.0, 1.0), longest, color)
-    _plot(painter, half, half, losses, nice_range(losses.values()), longest, color)
+    _plot(painter, 0, half, _("Dice"), shares, (0.0, 1.0), longest, color)
+    _plot(painter, half, half, _("Loss"), losses, nice_range(losses.values()), longest, color)
     painter.end()
     return pixmap
 
@@ -53,6 +55,7 @@ def _plot(
     painter: Any,
     left: int,
     width: int,
+    title: str,
     curves: Mapping[str, Points],
     bounds: tuple[float, float],
     longest: int,
@@ -65,6 +68,7 @@ def _plot(
         y = round(y0 + (y1 - y0) * share)
         painter.drawLine(x0, y, x1, y)
     painter.setPen(qt.QPen(color))
+    painter.drawText(x0, TOP - 6, title)
     for share in (0.0, 0.5, 1.0):
         painter.drawText(left + 2, round(y0 + (y1 - y0) * share) + 4, f"{low + (high - low) * share:.3g}")
     painter.drawText(x1 - 8 * len(str(longest)), y0 + 12, str(longest))
