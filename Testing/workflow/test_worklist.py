@@ -363,6 +363,22 @@ def test_a_case_that_could_not_be_stored_stays_open_and_accepted(
     assert statuses(a_list)["Anna"] == "stored"
 
 
+@pytest.mark.parametrize("gone", ["volume", "segmentation", "scene"])
+def test_what_is_removed_while_it_is_stored_is_stored_all_the_same(
+    a_workflow: Workflow, a_list: WorkList, a_worker: PlayedWorker, a_site: SiteDataset, a_folder: Path, gone: str
+) -> None:
+    add_folder(a_list, a_folder)
+    segmented(a_list, a_worker, 0.3, 0.6, 0.1)
+    a_list.next()
+    a_list.accept_store_next()
+    if gone == "scene":
+        a_workflow.scene.Clear(False)
+    else:
+        a_workflow.scene.RemoveNode(getattr(a_workflow.state, gone))
+    a_worker.answer()
+    assert statuses(a_list)["Anna"] == "stored" and len(a_workflow.collecting.dataset.cases()) == 1
+
+
 def test_a_known_image_is_asked_about_and_stored_when_that_is_agreed_to(
     a_workflow: Workflow, a_list: WorkList, a_worker: PlayedWorker, a_site: SiteDataset, a_folder: Path
 ) -> None:

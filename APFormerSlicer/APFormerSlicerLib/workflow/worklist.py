@@ -268,8 +268,8 @@ class WorkList:
         here = self.current is item
         item.last_doubt, item.stored = item.doubt, case
         item.mark()
-        if item.image is not None and whole:
-            segmentation, volume_node = item.segmentation_node, item.volume_node
+        segmentation, volume_node = item.segmentation_node, item.volume_node
+        if item.image is not None and segmentation is not None and whole:
             maps = [overlay(segmentation, name) for name in LOOKS]
             unload([*filter(None, maps), segmentation, volume_node])
         if here:
