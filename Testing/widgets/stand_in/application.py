@@ -19,7 +19,7 @@ from PySide6.QtCore import Signal
 from .files import CoreIOManager
 from .pythonqt import derive, own, played
 
-VIEWS = ("Red", "Green", "Yellow")
+VIEWS = {"Red": "Axial", "Green": "Coronal", "Yellow": "Sagittal"}  # as Slicer's layouts orient them
 
 
 @played
@@ -142,13 +142,14 @@ class LayoutManager:
         self.asked: list[str] = []
         self.layout = 3
         self.threeDViewCount = 1
+        slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene)  # as qSlicerCoreApplication does
         self._logics = vtk.vtkCollection()
         self._widgets = {}
-        for name in VIEWS:
+        for name, orientation in VIEWS.items():
             logic = slicer.vtkMRMLSliceLogic()
             logic.SetMRMLApplicationLogic(application_logic)
             logic.SetMRMLScene(scene)
-            logic.AddSliceNode(name)
+            logic.AddSliceNode(name).SetOrientation(orientation)
             self._logics.AddItem(logic)
             self._widgets[name] = SliceWidget(name, logic)
         application_logic.SetSliceLogics(self._logics)
@@ -158,7 +159,7 @@ class LayoutManager:
             widget.sliceLogic().SetMRMLScene(None)
 
     def sliceViewNames(self) -> tuple[str, ...]:
-        return VIEWS
+        return tuple(VIEWS)
 
     def sliceWidget(self, name: str) -> Any:
         return self._widgets.get(name)

@@ -12,6 +12,7 @@ from PySide6 import QtCore, QtGui, QtWidgets
 from PySide6.QtCore import Signal
 
 from .node_widgets import SceneWidget, qMRMLNodeComboBox
+from .error_log import critical
 from .pythonqt import own, plain, played
 
 _EFFECTS = ("Threshold", "Paint", "Draw", "Erase", "Level tracing", "Grow from seeds", "Fill between slices", "Margin",
@@ -108,6 +109,7 @@ class qMRMLSegmentEditorWidget(SceneWidget):
         super().__init__(*arguments)
         own(self, _logic=slicer.vtkSlicerSegmentEditorLogic(), _node=None, _effect=None, _viewed=False, _keys=False,
             _order=list(_EFFECTS))  # fmt: skip
+        self.__dict__["_logic"].SetVerbose(True)
         form = QtWidgets.QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
         labels = {"vtkMRMLSegmentationNode": "Segmentation:", "vtkMRMLVolumeNode": "Source volume:"}
@@ -189,14 +191,16 @@ class qMRMLSegmentEditorWidget(SceneWidget):
         return self.sourceVolumeNode().GetID() if self.sourceVolumeNode() else ""
 
     def setSegmentationNode(self, node: Any) -> None:
-        if self.mrmlSegmentEditorNode() is None:  # as qMRMLSegmentEditorWidget says on its error stream
-            raise RuntimeError("Invalid segment editor parameter set node!")
+        if self.mrmlSegmentEditorNode() is None:
+            if node is not None:
+                critical("qMRMLSegmentEditorWidget::setSegmentationNode failed: need to set segment editor node first")
+            return
         if node is self.segmentationNode():
             return
         self.__dict__["_logic"].SetSegmentationNode(node)
         ids = _ids(node)
         self.mrmlSegmentEditorNode().SetSelectedSegmentID(ids[0] if ids else "")
-        if node is not None and self.sourceVolumeNode() is None:
+        if node is not None:  # its own volume, whatever was chosen before
             self.setSourceVolumeNode(node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()))
         self.updateWidgetFromMRML()
         self.segmentationNodeChanged.emit(node)
@@ -205,11 +209,11 @@ class qMRMLSegmentEditorWidget(SceneWidget):
         self.setSegmentationNode(self.mrmlScene().GetNodeByID(node_id))
 
     def setSourceVolumeNode(self, node: Any) -> None:
-        if self.mrmlSegmentEditorNode() is None:
-            raise RuntimeError("Invalid segment editor parameter set node!")
         if node is self.sourceVolumeNode():
             return
-        self.__dict__["_logic"].SetSourceVolumeNode(node)
+        self.__dict__["_logic"].SetSourceVolumeNode(node)  # which tells Slicer's log of what is missing
+        if node is not self.sourceVolumeNode():
+            return
         self.updateWidgetFromMRML()
         self.sourceVolumeNodeChanged.emit(node)
 
