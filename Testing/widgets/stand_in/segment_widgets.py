@@ -11,8 +11,8 @@ import vtk
 from PySide6 import QtCore, QtGui, QtWidgets
 from PySide6.QtCore import Signal
 
-from .node_widgets import SceneWidget, qMRMLNodeComboBox
 from .error_log import critical
+from .node_widgets import SceneWidget, qMRMLNodeComboBox
 from .pythonqt import own, plain, played
 
 _EFFECTS = ("Threshold", "Paint", "Draw", "Erase", "Level tracing", "Grow from seeds", "Fill between slices", "Margin",
