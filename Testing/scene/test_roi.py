@@ -162,6 +162,7 @@ def test_a_sheared_volume_which_cannot_be_segmented_is_refused(a_new_box: Any, m
 def test_one_slice_gives_a_box_that_is_not_empty(a_new_box: Any, make_volume_node: VolumeMaker) -> None:
     fit_roi(a_new_box, make_volume_node(np.zeros((1, 20, 30), np.int16)))
     assert not is_empty(a_new_box) and sorted(a_new_box.GetSize()) == [1, 20, 30]
+    assert not a_new_box.GetDisplayNode().GetFillVisibility()
 
 
 def test_segments_are_enclosed_with_a_margin_within_the_volume(a_new_box: Any, a_scene: Any, a_cube: Any) -> None:
@@ -194,7 +195,7 @@ def test_handles_are_shown_and_taken_off_while_the_box_stays_visible(a_box: Any)
     a_box.SetDisplayVisibility(False)
     show_handles(a_box)
     display = a_box.GetDisplayNode()
-    assert display.GetHandlesInteractive() and display.GetVisibility() and not display.GetFillVisibility()
+    assert display.GetHandlesInteractive() and display.GetVisibility()
     show_handles(a_box, False)
     assert not display.GetHandlesInteractive() and display.GetVisibility()
 

@@ -61,7 +61,7 @@ def is_empty(roi_node: Any) -> bool:
 def fit_roi(roi_node: Any, volume_node: Any, segmentation_node: Any = None, margin_mm: float = MARGIN_MM) -> None:
     """Make the box enclose the segments with a margin, within the volume; all of the volume where there are none.
 
-    The box has the volume's axes, so that it is a box of voxels.
+    The box has the volume's axes, so that it is a box of voxels, and is not filled, because it may cover all of it.
 
     Args:
         roi_node: vtkMRMLMarkupsROINode. volume_node: whose axes count. segmentation_node: None for no segments.
@@ -90,18 +90,17 @@ def fit_roi(roi_node: Any, volume_node: Any, segmentation_node: Any = None, marg
         roi_node.SetROIType(roi_node.ROITypeBox)
         roi_node.SetAndObserveObjectToNodeMatrix(vtk_matrix(place))
         roi_node.SetSize(*(high - low).tolist())
+    roi_node.CreateDefaultDisplayNodes()
+    roi_node.GetDisplayNode().SetFillVisibility(False)
 
 
 def show_handles(roi_node: Any, shown: bool = True) -> None:
-    """Show the box with what it can be dragged by, not filled, because it may cover all of the image; or take these
-    handles off again, which leaves the box where it is."""
+    """Show the box with what it can be dragged by, or take these handles off again: the box then stays where it is."""
     if shown:
         roi_node.CreateDefaultDisplayNodes()
         roi_node.SetDisplayVisibility(True)
-    display = roi_node.GetDisplayNode()
-    if display is not None:
-        display.SetHandlesInteractive(shown)
-        display.SetFillVisibility(False)
+    if roi_node.GetDisplayNode() is not None:
+        roi_node.GetDisplayNode().SetHandlesInteractive(shown)
 
 
 def _bounds_ijk(segmentation_node: Any, volume: Volume) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""Step 1: the volume, a region of it, and the model."""
+"""Step 1: the volume, and the model."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ PICTURE_WIDTH = 420  # pixels, of the validation cases of the chosen model
 
 
 class InputPanel:
-    """Shows and changes what the state says of volume, region and model."""
+    """Shows and changes what the state says of volume and model."""
 
     def __init__(self, ui: Ui, workflow: Workflow) -> None:
         self._ui, self._workflow = ui, workflow
         self._suggested = ""  # a reference
         self._looked_at: Any = None  # which voxels the suggestion is for
         ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._choose_volume)
-        ui.roiSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._choose_roi)
         ui.modelSearchEdit.connect("textChanged(QString)", self._search)
         ui.modelList.connect("currentRowChanged(int)", self._choose_model)
         ui.useSuggestionButton.connect("clicked(bool)", self._use_suggestion)
@@ -44,9 +43,8 @@ class InputPanel:
         if self._workflow.watch.is_closing:
             return
         state, ui = self._workflow.state, self._ui
-        with quietly(ui.volumeSelector, ui.roiSelector):
+        with quietly(ui.volumeSelector):
             ui.volumeSelector.setCurrentNode(state.volume)
-            ui.roiSelector.setCurrentNode(state.roi)
         self._show_frames(state.volume)
         self._suggest(state.volume)
         self._mark_model(state.model)
@@ -139,10 +137,6 @@ class InputPanel:
     def _choose_volume(self, node: Any) -> None:
         if not self._workflow.watch.is_closing:
             self._workflow.state.volume = node
-
-    def _choose_roi(self, node: Any) -> None:
-        if not self._workflow.watch.is_closing:
-            self._workflow.state.roi = node
 
     def _choose_model(self, row: int) -> None:
         item = self._ui.modelList.item(row)

@@ -17,6 +17,7 @@ from .collaborators import Asks, HostedWorker, Install
 from .dialogs import Dialogs
 from .editor import Editor
 from .input_panel import InputPanel
+from .region_chooser import RegionChooser
 from .review_panel import ReviewPanel
 from .segment_panel import SegmentPanel
 from .site_panel import SitePanel
@@ -62,6 +63,7 @@ class Panel:
         self._editor = Editor(ui.segmentEditor, scene)
         self.workflow = workflow = Workflow(scene, self._workers[0], library, self._workers[1], self._editor)
         self.input = InputPanel(ui, workflow)
+        self.region = RegionChooser(ui, workflow, asks)
         self.segment = SegmentPanel(ui, workflow, asks, install)
         self.batch = BatchPanel(ui, workflow, asks, install, self.segment)
         self.review = ReviewPanel(ui, workflow, asks, self._editor)

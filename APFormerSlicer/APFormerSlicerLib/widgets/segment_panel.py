@@ -20,6 +20,7 @@ from .hints import Hints, quietly, show_text
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PATIENCE_MS = 600  # after the last change, before the worker is asked what it would take
+DRAGGED_MS = 200  # after a region moved last, before it is looked at: it is told of many times a second
 KEPT = "kept_tokens"
 Job = Run | Batch
 
@@ -32,12 +33,16 @@ class SegmentPanel:
         self._ui, self._workflow, self._asks, self._install = ui, workflow, asks, install
         self._hints = Hints()
         self._followed: list[Job] = []  # in the order in which they were asked for
-        self._estimate = Estimate(self._heard_estimate)
+        self._estimate = Estimate(self._show_button_again)
         self._estimated: Any = None  # the choice that the line is about
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(PATIENCE_MS)
         self._timer.connect("timeout()", self._ask_estimate)
+        self._dragged = qt.QTimer()
+        self._dragged.setSingleShot(True)
+        self._dragged.setInterval(DRAGGED_MS)
+        self._dragged.connect("timeout()", self._show_button_again)
         fill_devices(ui.deviceComboBox)
         ui.segmentButton.connect("clicked(bool)", self._toggle)
         ui.segmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._choose_segmentation)
@@ -47,7 +52,8 @@ class SegmentPanel:
         self._shortcuts = [_shortcut(root, keys, self._toggle) for keys in ("Ctrl+Return", "Ctrl+Enter")]
         workflow.state.changed.connect(self.refresh)
         workflow.versions.changed.connect(lambda _name: self._forget_estimate())
-        workflow.segmenting.jobs.changed.connect(self._jobs_changed)
+        workflow.segmenting.jobs.changed.connect(self._show_button_again)
+        workflow.region.moved.connect(self._region_moved)
         ui.progressBar.setVisible(False)
         show_text(ui.statusLabel, "")
         self.refresh()
@@ -109,9 +115,12 @@ class SegmentPanel:
             show_text(self._ui.preflightLabel, _("Estimating..."))
             self._timer.start()
 
-    def _jobs_changed(self) -> None:
+    def _show_button_again(self) -> None:
         if not self._workflow.watch.is_closing:
             self._show_button()
+
+    def _region_moved(self) -> None:
+        self._dragged.start()  # anew
 
     def _progressed(self, job: Job) -> None:
         if job is not self._at_work:
@@ -156,10 +165,6 @@ class SegmentPanel:
             self._estimate.line = sentence(error)
         self._show_button()
 
-    def _heard_estimate(self) -> None:
-        if not self._workflow.watch.is_closing:
-            self._show_button()
-
     def _cancel_estimate(self) -> None:
         self._timer.stop()
         if self._estimate.cancel():
@@ -170,9 +175,10 @@ class SegmentPanel:
         self._show_button()
 
     def _key(self, choice: Any) -> Any:
-        image = None if choice.volume_node is None else choice.volume_node.GetImageData()
-        roi = None if choice.roi_node is None else (choice.roi_node.GetID(), choice.roi_node.GetMTime())
-        voxels = None if image is None else (choice.volume_node.GetID(), image.GetMTime())
+        volume, region = choice.volume_node, choice.roi_node  # their times are those of transforms above them, too
+        image = None if volume is None else volume.GetImageData()
+        voxels = None if image is None else (volume.GetID(), volume.GetMTime(), image.GetMTime())
+        roi = None if region is None else (region.GetID(), region.GetMTime(), region.GetDisplayVisibility())
         return voxels, choice.model, roi, choice.device, choice.maps
 
     # ---------------------------------------------------------------- acting
@@ -219,8 +225,10 @@ class SegmentPanel:
         self._workflow.state.maps = [*others, KEPT] if wanted else others
 
     def close(self) -> None:
-        self._workflow.segmenting.jobs.changed.disconnect(self._jobs_changed)
+        self._workflow.segmenting.jobs.changed.disconnect(self._show_button_again)
+        self._workflow.region.moved.disconnect(self._region_moved)
         self._timer.stop()
+        self._dragged.stop()
         self._followed.clear()
         self._estimate.forget()
 

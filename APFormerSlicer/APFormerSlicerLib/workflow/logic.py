@@ -20,6 +20,7 @@ from .hosts import Worker
 from .inputs import Choice, segmentable
 from .kept import KeptResults
 from .models import Models
+from .region import RegionWatch
 from .reviewing import Reviewing
 from .runs import Run
 from .scene_watch import SceneWatch
@@ -57,6 +58,7 @@ class Workflow:
         self.library = library or ModelLibrary()
         self.watch = SceneWatch(scene)
         self.state = State(self.watch)
+        self.region = RegionWatch(self.watch, self.state)
         self.models = Models(self.library)
         kept = KeptResults(self.watch, worker)
         self.segmenting = Segmenting(self.watch, worker, self.models, kept, editor)
@@ -71,6 +73,12 @@ class Workflow:
     def volumes(self) -> list[Any]:
         """The volume nodes that can be chosen."""
         return segmentable(self.scene)
+
+    def choose_only_volume(self) -> None:
+        """Choose the one volume there is, where none is chosen; among several it is the user who chooses."""
+        volumes = self.volumes()
+        if self.state.volume is None and len(volumes) == 1:
+            self.state.volume = volumes[0]
 
     def suggestions(self) -> list[Suggestion]:
         """The models that can segment the chosen volume, best first; none where nothing can.
@@ -144,6 +152,7 @@ class Workflow:
         self.collecting.stop()
         self.tuning.stop()
         self.changes.stop()
+        self.region.stop()
         self.state.stop()
         self.watch.stop()
 
