@@ -15,6 +15,7 @@ from .collaborators import Ui
 from .hints import quietly, show_text
 from .pictures import scaled
 
+LOADED_MS = 200  # after the last volume came, before the only one is chosen
 PICTURE_WIDTH = 420  # pixels, of the validation cases of the chosen model
 
 
@@ -25,6 +26,12 @@ class InputPanel:
         self._ui, self._workflow = ui, workflow
         self._suggested = ""  # a reference
         self._looked_at: Any = None  # which voxels the suggestion is for
+        self._entered = False  # nothing is chosen, and no worker begins to estimate, while another module is shown
+        self._left_empty = False  # by the user, who chose no volume
+        self._timer = qt.QTimer()  # an image is loaded node by node, and several may come
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(LOADED_MS)
+        self._timer.connect("timeout()", self._choose_only_volume)
         ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._choose_volume)
         ui.modelSearchEdit.connect("textChanged(QString)", self._search)
         ui.modelList.connect("currentRowChanged(int)", self._choose_model)
@@ -32,6 +39,7 @@ class InputPanel:
         workflow.state.changed.connect(self.refresh)
         workflow.versions.changed.connect(lambda _name: self.list_models())
         workflow.segmenting.segmented.connect(lambda *_: self._segmented())
+        workflow.watch.added.connect(self._node_added)
         workflow.watch.loaded.connect(self._hide_maps)
         self.list_models()
         self.refresh()
@@ -136,7 +144,36 @@ class InputPanel:
 
     def _choose_volume(self, node: Any) -> None:
         if not self._workflow.watch.is_closing:
+            self._left_empty = node is None and not self._workflow.state.leaving
             self._workflow.state.volume = node
+
+    def enter(self) -> None:
+        """The module was opened: models and volumes may have come or gone meanwhile."""
+        self._entered = True
+        self.list_models()
+        self._choose_only_volume()
+
+    def leave(self) -> None:
+        """Another module was opened."""
+        self._entered = False
+
+    def _choose_only_volume(self) -> None:
+        """Choose the one volume there is, unless the user just chose none."""
+        scene = self._workflow.scene
+        if self._workflow.watch.is_closing or self._left_empty or not self._entered:
+            return
+        if scene.IsBatchProcessing() or scene.IsImporting():
+            self._timer.start()
+        else:
+            self._workflow.choose_only_volume()
+
+    def _node_added(self, node: Any) -> None:
+        if node.IsA("vtkMRMLScalarVolumeNode") and not self._workflow.watch.is_closing:
+            self._left_empty = False
+            self._timer.start()
+
+    def close(self) -> None:
+        self._timer.stop()
 
     def _choose_model(self, row: int) -> None:
         item = self._ui.modelList.item(row)

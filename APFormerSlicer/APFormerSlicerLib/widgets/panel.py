@@ -77,17 +77,19 @@ class Panel:
         )
 
     def enter(self) -> None:
-        """The module was opened: models may have come or gone meanwhile."""
+        """The module was opened."""
         self._editor.enter()
-        self.input.list_models()
+        self.input.enter()
         self._install.prove()
 
     def exit(self) -> None:
         """Another module was opened."""
+        self.input.leave()
         self._editor.leave()
 
     def close(self) -> None:
         """The window is being closed: end what runs, and the workers."""
+        self.input.close()
         self.segment.close()
         self.review.close()
         self.site.close()
