@@ -123,6 +123,10 @@ class Collecting:
         """Whether `add` can be tried; voxels are not looked at."""
         return checked(lambda: self._parcel(volume_node, segmentation_node, patient))
 
+    def require(self, volume_node: Any, segmentation_node: Any, patient: str | None = None) -> None:
+        """Raises what `add` would raise, of what can be told without looking at voxels."""
+        self._ready_parcel(volume_node, segmentation_node, patient)
+
     def add(
         self,
         volume_node: Any,
@@ -150,11 +154,7 @@ class Collecting:
                 another case is being stored. Why a run fails may be these, too, as for segments that overlap.
             OutputError: there is nowhere to hand the image over.
         """
-        parcel = self._parcel(volume_node, segmentation_node, patient)
-        if self.storing is not None:
-            raise InputError(
-                "Another case is being stored.", "One is stored after the other.", "Wait a moment, or cancel it."
-            )
+        parcel = self._ready_parcel(volume_node, segmentation_node, patient)
         notes = parcel.notes
         run = Run(self._worker, "store", f"storing of {parcel.name}", lambda data: self._stored(data, notes))
         try:
@@ -227,6 +227,14 @@ class Collecting:
         self._open, self._state.site = dataset, str(dataset.root)
         self.changed.emit()
         return dataset
+
+    def _ready_parcel(self, volume_node: Any, segmentation_node: Any, patient: str | None) -> Parcel:
+        parcel = self._parcel(volume_node, segmentation_node, patient)
+        if self.storing is not None:
+            raise InputError(
+                "Another case is being stored.", "One is stored after the other.", "Wait a moment, or cancel it."
+            )
+        return parcel
 
     def _parcel(self, volume_node: Any, segmentation_node: Any, patient: str | None) -> Parcel:
         dataset = self.dataset

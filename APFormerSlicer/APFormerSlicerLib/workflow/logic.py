@@ -20,15 +20,18 @@ from .hosts import Worker
 from .inputs import Choice, segmentable
 from .kept import KeptResults
 from .models import Models
+from .placing import Segmented
 from .region import RegionWatch
 from .reviewing import Reviewing
 from .runs import Run
 from .scene_watch import SceneWatch
-from .segmenting import Segmented, Segmenting
+from .segmenting import Segmenting
 from .state import State, region_of
 from .suggestion import Suggestion, suggest
 from .tuning import Tuning
 from .versions import Versions
+from .windows import Windows
+from .worklist import WorkList
 
 
 class Workflow:
@@ -69,6 +72,10 @@ class Workflow:
         self._worker = worker
         self.tuning = Tuning(trainer or worker, self.state, self.collecting, self.models, self.versions)
         self.segmenting.segmented.connect(self._choose_result)
+        self.windows = Windows(self.watch, self.state, self.models)
+        self.worklist = WorkList(
+            self.watch, worker, self.state, self.models, self.segmenting, self.reviewing, self.collecting
+        )
 
     def volumes(self) -> list[Any]:
         """The volume nodes that can be chosen."""
@@ -148,6 +155,8 @@ class Workflow:
 
     def close(self) -> None:
         """Give up what is running and listen to the scene no more. The workers are the host's to end."""
+        self.worklist.stop()
+        self.windows.stop()
         self.segmenting.stop()
         self.collecting.stop()
         self.tuning.stop()
