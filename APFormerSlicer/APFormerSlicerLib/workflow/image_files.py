@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from apformer.volume import Volume
 
 Stamp = tuple[int, int] | None
@@ -37,7 +38,8 @@ class ImagesFound:
 
 @dataclass(frozen=True)
 class ImageRead:
-    """An image, and whose it is: the DICOM patient ID or, where there is none, what the name tells."""
+    """An image, and whose it is: the DICOM patient ID or, where there is none, what the name tells. The voxels are
+    contiguous and belong to nobody else, so a node can have them without a copy."""
 
     volume: Volume
     patient: str
@@ -70,4 +72,5 @@ def read_image_file(image: ImageFile) -> ImageRead:
 
     stamp = image.stamp()
     volume = read_volume(image.path)
-    return ImageRead(volume, dicom_patient(volume, image.path) or image.patient, stamp)
+    own = volume.with_array(np.require(volume.array, requirements=("C", "O", "W")))
+    return ImageRead(own, dicom_patient(volume, image.path) or image.patient, stamp)

@@ -13,9 +13,9 @@ from ..scene.provenance import of_segment
 from ..scene.tables import write_table
 from .reviewing import Reviewing, SegmentRow
 
-# A spreadsheet takes a text that begins so for a formula, and may run it; the last four are the full-width forms.
+# What a spreadsheet takes for a formula, and may run, begins so, blanks apart; the last four are full-width forms.
 # https://owasp.org/www-community/attacks/CSV_Injection
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _STATUSES = {
     Status.NOT_STARTED: "not started",
     Status.IN_PROGRESS: "to review",
@@ -52,8 +52,8 @@ COLUMNS = tuple(entry.name for entry in fields(VolumeRow))
 def collect_rows(
     reviewing: Reviewing, segmentation_nodes: Iterable[Any], then: Callable[[dict[Any, list[VolumeRow]]], object]
 ) -> None:
-    """Call `then` with the rows of each segmentation that is still in the scene: at once, or as soon as their voxels are
-    counted, which for large ones is not done on the main thread."""
+    """Call `then` with the rows of each segmentation that is still in the scene: at once, or as soon as their voxels
+    are counted, which for large ones is not done on the main thread."""
     nodes = list(segmentation_nodes)
 
     def look(*_: Any) -> None:
@@ -100,4 +100,4 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
     text = str(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
