@@ -1,4 +1,4 @@
-"""Step 3: volumes that follow edits, maps, places to check, verdicts."""
+"""The page Review: volumes that follow edits, maps, places to check, verdicts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHAPE = (5, 40, 40)
 @pytest.fixture
 def shown(a_slicer: Any, tmp_path: Path) -> Iterator[Shown]:
     with shown_panel(a_slicer, tmp_path) as panel:
-        panel.unfold("reviewSection")
+        panel.open("reviewPage")
         yield panel
 
 
@@ -79,7 +79,7 @@ def test_a_map_lies_over_the_image_while_its_box_is_checked(shown: Shown, a_resu
     assert view.GetForegroundVolumeID() is not None
     shown.ui.uncertaintyCheckBox.setChecked(False)
     assert view.GetForegroundVolumeID() is None
-    assert not shown.ui.keptMapCheckBox.enabled and "Ask for it in step 2" in shown.ui.keptMapCheckBox.toolTip
+    assert not shown.ui.keptMapCheckBox.enabled and "Ask for it on the page Segment" in shown.ui.keptMapCheckBox.toolTip
 
 
 def test_accept_marks_what_is_selected_else_all(shown: Shown, a_result: Any) -> None:

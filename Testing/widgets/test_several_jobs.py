@@ -30,18 +30,76 @@ def test_segment_on_another_volume_queues_it_and_each_button_is_about_its_volume
     assert ui.segmentButton.text == "Segment" and ui.segmentButton.enabled
     ui.segmentButton.click()
     assert ui.segmentButton.text == "Cancel" and len(shown.worker.asked) == 1
-    assert "A with slices" in ui.statusLabel.text  # the one at work
+    assert "B with slices" in ui.statusLabel.text and "waiting for 1 job before it" in ui.statusLabel.text
     shown.worker.last.finish(a_block(SHAPE))
-    assert len(shown.worker.asked) == 2 and ui.statusLabel.text.startswith("Done")
+    assert len(shown.worker.asked) == 2
     shown.worker.last.progress(0.5)
     assert "B with slices" in ui.statusLabel.text and ui.progressBar.value == 50
     shown.workflow.state.volume = first
-    assert ui.segmentButton.text == "Segment"
+    assert ui.segmentButton.text == "Segment" and ui.statusLabel.text.startswith("Done") and ui.progressBar.isHidden()
     shown.workflow.state.volume = second
     ui.segmentButton.click()
     assert shown.worker.cancelled == ["2"]
     shown.worker.last.tell("cancelled")
     assert ui.statusLabel.text == "Cancelled." and ui.progressBar.isHidden()
+
+
+def rows(shown: Shown) -> list[tuple[str, str]]:
+    """Title and state of the jobs in the table, which can be seen."""
+    table = shown.ui.jobsTable
+    if table.isHidden():
+        return []
+    return [(table.item(row, 0).text(), table.item(row, 1).text()) for row in range(table.rowCount)]
+
+
+def cancel_in_table(shown: Shown, row: int) -> None:
+    shown.ui.jobsTable.cellWidget(row, 2).click()
+
+
+def test_the_table_of_jobs_is_seen_while_the_button_is_not_about_all_of_them(shown: Shown) -> None:
+    scene, ui = shown.host.scene, shown.ui
+    first = shown.choose(add_volume(scene, noise(), "A"))
+    assert rows(shown) == []
+    ui.segmentButton.click()
+    assert rows(shown) == []
+    shown.choose(add_volume(scene, noise(), "B"))
+    assert rows(shown) == [("A with slices 1.0.0", "waiting")]  # the worker has not told of it yet
+    shown.worker.last.progress(0.4)
+    ui.segmentButton.click()
+    assert rows(shown) == [("A with slices 1.0.0", "40 %"), ("B with slices 1.0.0", "waiting")]
+    shown.workflow.state.volume = first
+    assert len(rows(shown)) == 2 and ui.progressBar.value == 40
+    shown.worker.last.finish(a_block(SHAPE))
+    assert rows(shown) == [("B with slices 1.0.0", "waiting")] and ui.segmentButton.text == "Segment"
+    shown.worker.last.finish(a_block(SHAPE))
+    assert rows(shown) == []
+
+
+def test_each_job_is_cancelled_in_the_table_and_the_others_go_on(shown: Shown) -> None:
+    for name in "ABC":
+        shown.choose(add_volume(shown.host.scene, noise(), name))
+        shown.ui.segmentButton.click()
+    cancel_in_table(shown, 1)  # B, which waits
+    assert [title[0] for title, _ in rows(shown)] == ["A", "C"] and shown.worker.cancelled == []
+    cancel_in_table(shown, 0)  # A, which is at work
+    assert rows(shown)[0] == ("A with slices 1.0.0", "cancelling")
+    shown.worker.last.tell("cancelled")
+    assert len(shown.worker.asked) == 2 and rows(shown) == []
+    shown.worker.last.finish(a_block(SHAPE))
+    assert shown.ui.statusLabel.text.startswith("Done") and shown.asks.errors == []
+
+
+def test_what_came_of_a_volume_stands_where_it_is_chosen(shown: Shown) -> None:
+    first = shown.choose(add_volume(shown.host.scene, noise(), "A"))
+    shown.segment(a_block(SHAPE))
+    second = shown.choose(add_volume(shown.host.scene, noise(), "B"))
+    assert shown.ui.statusLabel.text == ""
+    shown.workflow.state.volume = first
+    assert shown.ui.statusLabel.text.startswith("Done")
+    shown.ui.segmentButton.click()
+    shown.workflow.state.volume = second
+    shown.worker.last.finish(a_block(SHAPE))
+    assert shown.ui.statusLabel.text.startswith("A with slices 1.0.0: Done")
 
 
 def test_an_error_of_a_job_is_told_while_another_is_chosen(shown: Shown) -> None:
@@ -64,8 +122,23 @@ def test_a_second_panel_shows_what_the_first_runs(shown: Shown, tmp_path: Path) 
         assert second.ui.segmentButton.text == "Segment"
         shown.ui.segmentButton.click()
         assert second.ui.segmentButton.text == "Cancel"
+        shown.worker.last.progress(0.5)
+        assert second.ui.progressBar.value == 50 and "A with slices" in second.ui.statusLabel.text
+        assert rows(second) == []
         shown.worker.last.finish(a_block(SHAPE))
-        assert second.ui.segmentButton.text == "Segment"
+        assert second.ui.segmentButton.text == "Segment" and second.ui.statusLabel.text.startswith("Done")
+
+
+def test_a_second_panel_tells_of_anothers_failure_without_a_window(shown: Shown, tmp_path: Path) -> None:
+    from apformer.jobs import JobError
+
+    (tmp_path / "second").mkdir()
+    with shown_panel(shown.host, tmp_path / "second", models=shown.workflow.library) as second:
+        shown.choose(add_volume(shown.host.scene, noise(), "A"))
+        shown.ui.segmentButton.click()
+        shown.worker.last.fail(JobError("A died.", "Memory ran out.", "Close programs."))
+        assert second.ui.statusLabel.text == "A died." == shown.ui.statusLabel.text
+        assert len(shown.asks.errors) == 1 and second.asks.errors == []
 
 
 @pytest.mark.parametrize("agrees", [True, False])

@@ -8,6 +8,10 @@ import slicer
 
 _TAG = "APFormer"  # its own settings, so that the Segment Editor module keeps the user's
 UNDO_STEPS = 10
+# What corrects a segmentation, without "Hollow", "Logical operators", "Mask volume" and what extensions add: with them
+# Undo is below the fold of a screen of 768 pixels. The Segment Editor module has all of them.
+EFFECTS = ("Paint", "Draw", "Erase", "Level tracing", "Grow from seeds", "Fill between slices", "Margin", "Smoothing",
+           "Scissors", "Islands", "Threshold")  # fmt: skip
 
 
 class Editor:
@@ -25,6 +29,9 @@ class Editor:
         widget.setSegmentationNodeSelectorVisible(False)
         widget.setSourceVolumeNodeSelectorVisible(False)
         widget.setSwitchToSegmentationsButtonVisible(False)
+        widget.setShow3DButtonVisible(False)  # the page has one that also centers the view
+        widget.setEffectNameOrder(EFFECTS)
+        widget.setUnorderedEffectsVisible(False)
         self._take_settings()
         widget.setMRMLScene(scene)
 

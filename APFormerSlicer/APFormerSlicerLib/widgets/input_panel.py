@@ -1,4 +1,4 @@
-"""Step 1: the volume, and the model."""
+"""The header's volume and model, and on the page Segment the list of models."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from ..scene.provenance import of_node
 from ..workflow import Card, Workflow, best
 from .collaborators import Ui
 from .hints import quietly, show_text
+from .pages import fold
 from .pictures import scaled
 
 LOADED_MS = 200  # after the last volume came, before the only one is chosen
-PICTURE_WIDTH = 420  # pixels, of the validation cases of the chosen model
+PICTURE_WIDTH = 300  # pixels, of the validation cases of the chosen model
 
 
 class InputPanel:
@@ -34,13 +35,15 @@ class InputPanel:
         self._timer.connect("timeout()", self._choose_only_volume)
         ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._choose_volume)
         ui.modelSearchEdit.connect("textChanged(QString)", self._search)
-        ui.modelList.connect("currentRowChanged(int)", self._choose_model)
+        ui.modelList.connect("currentRowChanged(int)", self._choose_row)
+        ui.modelComboBox.connect("activated(int)", self._choose_title)
         ui.useSuggestionButton.connect("clicked(bool)", self._use_suggestion)
         workflow.state.changed.connect(self.refresh)
         workflow.versions.changed.connect(lambda _name: self.list_models())
         workflow.segmenting.segmented.connect(lambda *_: self._segmented())
         workflow.watch.added.connect(self._node_added)
         workflow.watch.loaded.connect(self._hide_maps)
+        fold(ui.aboutButton, ui.aboutContents)
         self.list_models()
         self.refresh()
 
@@ -60,6 +63,7 @@ class InputPanel:
     def list_models(self) -> None:
         """Read the models from the disk, as far as the search words allow."""
         self._fill_list()
+        self._fill_titles()
         self._looked_at = None
         self._suggest(self._workflow.state.volume)
 
@@ -71,11 +75,21 @@ class InputPanel:
                 listed.addItem(_entry(card))
         self._mark_model(self._workflow.state.model)
 
+    def _fill_titles(self) -> None:
+        """All models, in the header."""
+        titles = self._ui.modelComboBox
+        with quietly(titles):
+            titles.clear()
+            for card in self._workflow.models.cards():
+                titles.addItem(card.title, card.reference)
+        self._mark_model(self._workflow.state.model)
+
     def _mark_model(self, reference: str) -> None:
-        listed = self._ui.modelList
+        listed, titles = self._ui.modelList, self._ui.modelComboBox
         row = next((row for row in range(listed.count) if _reference(listed.item(row)) == reference), -1)
-        with quietly(listed):
+        with quietly(listed, titles):
             listed.setCurrentRow(row)
+            titles.setCurrentIndex(titles.findData(reference))
         self._describe(reference)
 
     def _describe(self, reference: str) -> None:
@@ -117,7 +131,7 @@ class InputPanel:
     def _find_suggestion(self) -> str:
         try:
             suggestions = self._workflow.suggestions()
-        except APFormerError as error:  # an image that cannot be segmented; step 2 says so too
+        except APFormerError as error:  # an image that cannot be segmented; the header says so too
             return f"{error.what} {error.remedy}"
         found = best(suggestions)
         if found is None:
@@ -175,10 +189,13 @@ class InputPanel:
     def close(self) -> None:
         self._timer.stop()
 
-    def _choose_model(self, row: int) -> None:
+    def _choose_row(self, row: int) -> None:
         item = self._ui.modelList.item(row)
         if item is not None:
             self._workflow.state.model = _reference(item)
+
+    def _choose_title(self, row: int) -> None:
+        self._workflow.state.model = str(self._ui.modelComboBox.itemData(row))
 
     def _use_suggestion(self, *_: Any) -> None:
         self._workflow.state.model = self._suggested
@@ -188,11 +205,9 @@ class InputPanel:
 
 
 def _entry(card: Card) -> Any:
-    item = qt.QListWidgetItem(f"{card.title}\n{card.line}")
+    item = qt.QListWidgetItem(f"{card.title}\n{card.summary}")
     item.setData(qt.Qt.UserRole, card.reference)
-    item.setToolTip(card.description or card.line)
-    if card.picture is not None:
-        item.setIcon(qt.QIcon(str(card.picture)))
+    item.setToolTip("\n".join(filter(None, (card.line, card.description))))
     return item
 
 

@@ -1,4 +1,4 @@
-"""Step 3: look where the network was unsure, correct, and accept or flag."""
+"""The page Review: look where the network was unsure, correct, and accept or flag."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ..workflow.scene_watch import Observation
 from .collaborators import Asks, Ui
 from .editor import Editor
 from .hints import Hints, quietly, show_text
+from .pages import fold, when_turned
 from .tables import fill, selected, stretch
 from .views_3d import Views3D
 
@@ -39,7 +40,8 @@ class ReviewPanel:
         self._timer.setInterval(PAUSE_MS)
         self._timer.connect("timeout()", self._show_all)
         stretch(ui.segmentsTable, 0)
-        ui.reviewSection.connect("contentsCollapsed(bool)", self.refresh)
+        fold(ui.segmentsButton, ui.segmentsTable)
+        when_turned(ui, self.refresh)
         for name, box in MAPS.items():
             getattr(ui, box).connect("toggled(bool)", lambda on, name=name: self._toggle_map(name, on))
         ui.show3DButton.connect("clicked(bool)", self._toggle_3d)
@@ -102,7 +104,7 @@ class ReviewPanel:
     def _show_maps(self, maps: list[str]) -> None:
         ui = self._ui
         for name, box in MAPS.items():
-            missing = _("There is no such map of this result. Ask for it in step 2, then segment again.")
+            missing = _("There is no such map of this result. Ask for it on the page Segment, then segment again.")
             self._hints.allow(getattr(ui, box), (name in maps, missing))
             with quietly(getattr(ui, box)):
                 getattr(ui, box).setChecked(name in maps and self._shown == name)

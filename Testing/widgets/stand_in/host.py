@@ -77,6 +77,11 @@ class Host:
                 raise TimeoutError(f"not the case after {seconds} s")
             self.settle(_MS / 1000)
 
+    def darken(self, dark: bool) -> None:
+        """Slicer's dark style, or its light one."""
+        self.app.setPalette(_dark() if dark else self.app.style().standardPalette())
+        self.settle()
+
     def picture(self, path: Path, widget: Any = None, size: tuple[int, int] | None = None) -> Path:
         """Write what a widget, else the window, looks like as PNG."""
         shown = widget or self.window
@@ -105,6 +110,22 @@ class Host:
 
             shiboken6.delete(self.window)
         self.settle()
+
+
+def _dark() -> Any:
+    """Light text on dark, much as qSlicerDarkStyle has it."""
+    from PySide6 import QtGui
+
+    palette, role = QtGui.QPalette(), QtGui.QPalette.ColorRole
+    colors = {role.Window: "#353535", role.Base: "#232323", role.AlternateBase: "#2b2b2b", role.Button: "#353535",
+              role.WindowText: "#ffffff", role.Text: "#ffffff", role.ButtonText: "#ffffff", role.ToolTipText: "#ffffff",
+              role.ToolTipBase: "#353535", role.Link: "#56b4e9", role.Highlight: "#2a82da",
+              role.HighlightedText: "#ffffff", role.PlaceholderText: "#909090"}  # fmt: skip
+    for which, color in colors.items():
+        palette.setColor(which, QtGui.QColor(color))
+    for which in (role.WindowText, role.Text, role.ButtonText):
+        palette.setColor(QtGui.QPalette.ColorGroup.Disabled, which, QtGui.QColor("#808080"))
+    return palette
 
 
 @contextmanager
