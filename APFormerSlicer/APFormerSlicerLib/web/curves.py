@@ -35,7 +35,7 @@ def charts(curves: Mapping[str, Curve], segments: Mapping[str, str] | None = Non
     own = {name: (segments or {}).get(name, _NEUTRAL) for name in shares}
     found = (
         _chart("Loss", losses, _top(losses), palette),
-        _chart("Dice and share of tokens kept", shares, 1.0, own),
+        _chart("Dice and share looked at closely", shares, 1.0, own),
     )
     return [chart for chart in found if chart["lines"]]
 

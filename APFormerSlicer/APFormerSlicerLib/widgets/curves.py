@@ -1,4 +1,4 @@
-"""Curves of a training, drawn as two small plots side by side: Dice and tokens kept, and losses."""
+"""Curves of a training, drawn as two small plots side by side: Dice and how much is looked at closely, and losses."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Points = Sequence[tuple[int, float]]
 # For losses: Okabe and Ito's colours, which people with colour blindness can tell apart, less the yellow: too faint.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GRID = "#9aa0a8"
-WIDTH, HEIGHT = 420, 190  # pixels, of both plots together
+WIDTH, HEIGHT = 304, 180  # pixels, of both plots together
 LEFT, RIGHT, TOP, BOTTOM = 34, 6, 18, 16  # margins of each
 LINE_HEIGHT = 13  # of the legend
-LONGEST_NAME = 24  # characters
+LONGEST_NAME = 18  # characters
 MARK = 12  # pixels, of the piece of line before a name
 LOSS = "loss: "
 

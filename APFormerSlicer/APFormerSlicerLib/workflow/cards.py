@@ -92,6 +92,14 @@ class Card:
         return " ".join(filter(None, (self.name, self.version))) + (f" ({', '.join(marks)})" if marks else "")
 
     @property
+    def summary(self) -> str:
+        """ "CT: Liver. Dice 0.89" """
+        if self.problem is not None:
+            return self.problem
+        dice = "" if self.mean_dice is None else f". Dice {self.mean_dice:.2f}"
+        return f"{self.modality}: {', '.join(self.label_names)}{dice}"
+
+    @property
     def line(self) -> str:
         """ "CT, slices: Liver. Dice 0.89 in 138 cases; 4.4 MB; 2.3 s for the last image here. CC-BY-SA 4.0." """
         if self.problem is not None:

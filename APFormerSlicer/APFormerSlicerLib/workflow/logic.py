@@ -21,6 +21,7 @@ from .inputs import Choice, segmentable
 from .kept import KeptResults
 from .models import Models
 from .placing import Segmented
+from .region import RegionWatch
 from .reviewing import Reviewing
 from .runs import Run
 from .scene_watch import SceneWatch
@@ -60,6 +61,7 @@ class Workflow:
         self.library = library or ModelLibrary()
         self.watch = SceneWatch(scene)
         self.state = State(self.watch)
+        self.region = RegionWatch(self.watch, self.state)
         self.models = Models(self.library)
         kept = KeptResults(self.watch, worker)
         self.segmenting = Segmenting(self.watch, worker, self.models, kept, editor)
@@ -78,6 +80,12 @@ class Workflow:
     def volumes(self) -> list[Any]:
         """The volume nodes that can be chosen."""
         return segmentable(self.scene)
+
+    def choose_only_volume(self) -> None:
+        """Choose the one volume there is, where none is chosen; among several it is the user who chooses."""
+        volumes = self.volumes()
+        if self.state.volume is None and len(volumes) == 1:
+            self.state.volume = volumes[0]
 
     def suggestions(self) -> list[Suggestion]:
         """The models that can segment the chosen volume, best first; none where nothing can.
@@ -153,6 +161,7 @@ class Workflow:
         self.collecting.stop()
         self.tuning.stop()
         self.changes.stop()
+        self.region.stop()
         self.state.stop()
         self.watch.stop()
 

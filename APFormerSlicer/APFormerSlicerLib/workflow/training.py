@@ -81,12 +81,12 @@ class Training:
         return f"{fold}{row.get('phase', '')}, epoch {row.get('epoch')} of {row.get('of')}"
 
     def curves(self) -> dict[str, list[tuple[int, float]]]:
-        """Name -> (number of the row, value): the losses, "Dice of LABEL", "share of tokens kept"."""
+        """Name -> (number of the row, value): the losses, "Dice of LABEL", "looked at closely"."""
         curves: dict[str, list[tuple[int, float]]] = {}
         for number, row in enumerate(self.rows, 1):
             values = {f"loss: {name}": value for name, value in (row.get("losses") or {}).items()}
             values |= {dice_curve(name): value for name, value in (row.get("dice") or {}).items()}
-            values["share of tokens kept"] = row.get("kept")
+            values["looked at closely"] = row.get("kept")
             for name, value in values.items():
                 if isinstance(value, int | float):  # a value that is not finite comes as None
                     curves.setdefault(name, []).append((number, float(value)))

@@ -250,7 +250,7 @@ def check_choices(choices: Choices) -> None:
     )
     _refuse_unless(
         choices.keep is None or 0.0 < choices.keep <= 1.0,
-        f"The share of tokens to keep is {choices.keep}.",
+        f"The share of the image to look at closely is {choices.keep}.",
         "Choose a share above 0 and up to 1, such as 0.3.",
     )
     _refuse_unless(
