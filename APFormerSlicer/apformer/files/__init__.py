@@ -1,6 +1,6 @@
 """Images and label maps on disk: one file per format family, one function to read and two to write.
 
-What reads and writes images is loaded when it is first asked for: hosts write their small files (`atomic_path`) and look
+What reads and writes images is loaded when it is first asked for: hosts write their small files (`atomic_path`) and see
 whose a folder is (`lock`) while their window opens, long before there is an image.
 """
 
