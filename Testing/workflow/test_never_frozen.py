@@ -5,15 +5,21 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
+from apformer import files
 from apformer.datasets import SiteDataset, identity
+from apformer.errors import ConfigError, InputError
 from apformer.jobs.messages import LONGEST_LINE, Request
 from apformer.part import Part
+from apformer.volume import Volume
+from APFormerSlicerLib.scene import to_label_map
 from APFormerSlicerLib.workflow import Choice, Workflow
 from APFormerSlicerLib.workflow.aside import start_aside
 from APFormerSlicerLib.workflow.tally import AT_ONCE
@@ -203,3 +209,64 @@ def test_adding_a_case_looks_at_no_voxels_and_packs_none_on_the_main_thread(
         1: int(np.count_nonzero(labels == 1)),
         2: int(np.count_nonzero(labels == 2)),
     }
+
+
+def test_opening_a_stored_case_reads_and_unpacks_nothing_on_the_main_thread(
+    a_workflow: Workflow, a_worker: Threaded, a_ct: Any, passes: Passes, tmp_path: Path
+) -> None:
+    node = segmented(a_workflow, a_worker, a_ct)
+    a_workflow.collecting.create(tmp_path / "site", a_workflow.models.find("slices"))
+    a_workflow.collecting.add(a_ct, node, patient="P 1")
+    asked = len(a_worker.asked)
+    a_worker.deliver(lambda: len(a_worker.asked) > asked)
+    a_worker.answer()
+    a_workflow.scene.Clear(False)
+    passes.least = 1000
+    passes.seen.clear()
+    told: list[Any] = []
+    with reading(passes):
+        a_workflow.collecting.open_aside("case-0001", lambda *what: told.append(what))
+        assert told == [] and passes.on_main == []
+        a_worker.deliver(lambda: bool(told))
+    labels, _ = a_result()
+    assert passes.on_main == [f"copied into a node of {Part.of(labels).array.size}"]
+    assert passes.aside.count("read as a file") == 2
+    ((nodes, error),) = told
+    assert error is None and nodes == (a_workflow.state.volume, a_workflow.state.segmentation)
+    assert np.array_equal(to_label_map(nodes[1], nodes[0], a_workflow.collecting.dataset.labels).array, labels)
+
+
+def test_of_two_cases_that_are_asked_for_the_last_one_is_opened(
+    a_workflow: Workflow, a_worker: Threaded, a_ct: Any, tmp_path: Path
+) -> None:
+    dataset = a_workflow.collecting.create(tmp_path / "site", a_workflow.models.find("slices"))
+    for value in (1, 2):
+        image = Volume(np.random.default_rng(value).integers(0, 900, (4, 30, 30)).astype(np.int16), np.eye(4), "MR")
+        dataset.add(image, image.with_array(np.full((4, 30, 30), value, np.uint8)), patient=f"P {value}")
+    told: list[Any] = []
+    for name in ("case-0001", "case-0002"):
+        a_workflow.collecting.open_aside(name, lambda *what: told.append(what))
+    a_worker.deliver(lambda: len(told) == 2)
+    assert sorted(nodes is None for nodes, _ in told) == [False, True] and [error for _, error in told] == [None] * 2
+    assert a_workflow.state.volume.GetName() == "case-0002"
+    assert a_workflow.scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 1
+    with pytest.raises(ConfigError):
+        a_workflow.collecting.open_aside("case-0003", lambda *what: told.append(what))
+    dataset.case("case-0001").image_path.write_bytes(b"damaged")
+    a_workflow.collecting.open_aside("case-0001", lambda *what: told.append(what))
+    a_worker.deliver(lambda: len(told) == 3)
+    assert isinstance(told[-1][1], InputError)
+
+
+@contextmanager
+def reading(passes: Passes) -> Iterator[None]:
+    """Files that the engine reads are noted."""
+    real = files.read_volume
+
+    def read(path: Any, *args: Any, **settings: Any) -> Any:
+        volume = real(path, *args, **settings)
+        passes.note("read as a file", volume.array.size)
+        return volume
+
+    with mock.patch.object(files, "read_volume", read):
+        yield

@@ -13,15 +13,18 @@ from vtk.util.numpy_support import numpy_to_vtk
 from .geometry import vtk_matrix
 
 
-def new_volume_node(scene: Any, volume: Volume, name: str) -> Any:
-    """A vtkMRMLScalarVolumeNode, or vtkMRMLVectorVolumeNode for colours, with a copy of the voxels and their place.
+def new_volume_node(scene: Any, volume: Volume, name: str, image: Any = None) -> Any:
+    """A vtkMRMLScalarVolumeNode, or vtkMRMLVectorVolumeNode for colours, with the voxels and their place.
 
     The modality, where it is known, is told to the subject hierarchy, where `to_volume` finds it.
+
+    Args:
+        image: of the voxels, where `image_data` made it already, as in another thread; then no voxel is touched here.
     """
     colour = volume.channels == 3
     kind = "vtkMRMLVectorVolumeNode" if colour else "vtkMRMLScalarVolumeNode"
     node = scene.AddNewNodeByClass(kind, scene.GenerateUniqueName(name))
-    node.SetAndObserveImageData(_image(volume))
+    node.SetAndObserveImageData(image_data(volume) if image is None else image)
     node.SetIJKToRASMatrix(vtk_matrix(volume.ijk_to_ras))
     if colour:
         node.SetVoxelVectorType(node.VoxelVectorTypeColorRGB)
@@ -31,14 +34,15 @@ def new_volume_node(scene: Any, volume: Volume, name: str) -> Any:
     return node
 
 
-def _image(volume: Volume) -> Any:
-    """A vtkImageData with a copy of the voxels; colours as components."""
+def image_data(volume: Volume) -> Any:
+    """A vtkImageData that shares the voxels' memory where they are contiguous; colours as components, which are copied.
+    It may be made in any thread."""
     k, j, i = volume.spatial_shape
     image = vtk.vtkImageData()
     image.SetDimensions(i, j, k)
     array = volume.array if volume.array.ndim == 4 else volume.array[None]
     scalars = np.ascontiguousarray(np.moveaxis(array, 0, -1).reshape(-1, array.shape[0]))
-    image.GetPointData().SetScalars(numpy_to_vtk(scalars, deep=True))
+    image.GetPointData().SetScalars(numpy_to_vtk(scalars))
     return image
 
 

@@ -219,8 +219,23 @@ class SitePanel:
 
     def _edit(self) -> None:
         for name in selected(self._ui.casesTable)[:1]:
-            volume_node, _segmentation = self._workflow.collecting.open(name)
-            slicer.util.setSliceViewerLayers(background=volume_node, fit=True)
+            show_text(self._ui.siteReportLabel, _("Opening {case}...").format(case=name))
+            try:
+                self._workflow.collecting.open_aside(name, self._opened)
+            except APFormerError:
+                show_text(self._ui.siteReportLabel, "")
+                raise
+
+    def _opened(self, nodes: tuple[Any, Any] | None, error: BaseException | None) -> None:
+        if self._workflow.watch.is_closing or (nodes is None and error is None):
+            return
+        show_text(self._ui.siteReportLabel, "")
+        if isinstance(error, APFormerError):
+            self._asks.error(error)
+        elif error is not None:
+            raise error
+        elif nodes is not None:
+            slicer.util.setSliceViewerLayers(background=nodes[0], fit=True)
 
     def _mark(self, row: int) -> None:
         status = str(self._ui.caseStatusComboBox.itemData(row))

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apformer.bundles import Label
-from apformer.errors import ConfigError, InputError
+from apformer.errors import APFormerError, ConfigError, InputError
 
 from ..scene import to_volume
 from .cards import Card
 from .hosts import Worker
 from .kept import KeptResults
-from .opening import open_case
+from .opening import ReadCase
 from .parcel import Parcel, not_handed_over
 from .runs import DONE, Run
 from .signals import Signal
@@ -72,6 +72,7 @@ class Collecting:
         self.storing: Run | None = None
         self._scene, self._state, self._worker, self._kept = scene, state, worker, kept
         self._open: SiteDataset | None = None
+        self._wanted: object = None  # the case that was asked for last
 
     # ---------------------------------------------------------------- the folder
 
@@ -189,8 +190,36 @@ class Collecting:
         Raises:
             ConfigError: there is no such case. InputError: a file of it cannot be read.
         """
+        return self._place(self._read(name)())
+
+    def open_aside(self, name: str, done: Callable[[tuple[Any, Any] | None, BaseException | None], object]) -> None:
+        """The same, read in a thread of its own: unpacking a CT takes seconds. `done` is told the nodes, or what was
+        raised as by `open`; neither, where another case was asked for meanwhile.
+
+        Raises:
+            ConfigError: there is no such case.
+        """
+        read = self._read(name)
+        self._wanted = wanted = object()
+
+        def placed(case: ReadCase | None, error: BaseException | None) -> None:
+            if wanted is not self._wanted:
+                done(None, None)
+                return
+            try:
+                done(None if case is None else self._place(case), error)
+            except APFormerError as raised:
+                done(None, raised)
+
+        self._worker.aside(read, placed)
+
+    def _read(self, name: str) -> Callable[[], ReadCase]:
         dataset = self.dataset
-        volume_node, segmentation_node = open_case(self._scene, dataset.case(name), dataset.labels)
+        case, table = dataset.case(name), dataset.labels
+        return lambda: ReadCase.of(case, table)
+
+    def _place(self, case: ReadCase) -> tuple[Any, Any]:
+        volume_node, segmentation_node = case.place(self._scene)
         self._state.volume, self._state.segmentation = volume_node, segmentation_node
         return volume_node, segmentation_node
 
