@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -256,6 +258,36 @@ def test_of_two_cases_that_are_asked_for_the_last_one_is_opened(
     a_workflow.collecting.open_aside("case-0001", lambda *what: told.append(what))
     a_worker.deliver(lambda: len(told) == 3)
     assert isinstance(told[-1][1], InputError)
+
+
+def test_a_data_set_is_made_and_changed_without_a_flush_on_the_main_thread(
+    a_workflow: Workflow, a_worker: Threaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flush takes seconds on a network drive; so may the turn of another program that writes."""
+    flushed: list[bool] = []
+    real = os.fsync
+
+    def fsync(file: Any) -> None:
+        flushed.append(threading.current_thread() is threading.main_thread())
+        real(file)
+
+    image = Volume(np.random.default_rng(1).integers(0, 900, (4, 30, 30)).astype(np.int16), np.eye(4), "MR")
+    collecting, told = a_workflow.collecting, []
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fsync)
+        collecting.create_aside(tmp_path / "site", a_workflow.models.find("slices"), told.append)
+        a_worker.deliver(lambda: len(told) == 1)
+        SiteDataset.open(tmp_path / "site").add(image, image.with_array(np.ones((4, 30, 30), np.uint8)), patient="P")
+        flushed.clear()
+        collecting.set_status_aside("case-0001", "completed", told.append, comment="looked at")
+        collecting.change_aside(lambda dataset: dataset.add_label("Cyst"), told.append)
+        a_worker.deliver(lambda: len(told) == 3)
+    assert told == [None] * 3 and flushed and not any(flushed)
+    assert [(row.status, row.comment) for row in collecting.rows()] == [("completed", "looked at")]
+    assert [label.name for label in collecting.dataset.labels] == ["anterior", "posterior", "Cyst"]
+    collecting.set_status_aside("case-0002", "completed", told.append)
+    a_worker.deliver(lambda: len(told) == 4)
+    assert isinstance(told[-1], ConfigError)
 
 
 @contextmanager

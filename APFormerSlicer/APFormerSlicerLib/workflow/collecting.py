@@ -25,6 +25,10 @@ if TYPE_CHECKING:  # the rooms of data sets are loaded when one is used
     from apformer.datasets import Problem, SiteCase, SiteDataset
 
 
+Ended = Callable[[BaseException | None], object]
+"""Told on the main thread what was raised, None for nothing."""
+
+
 @dataclass(frozen=True)
 class CaseRow:
     """A case as a table shows it: nothing in it names the patient.
@@ -95,6 +99,19 @@ class Collecting:
         from apformer.datasets import SiteDataset
 
         return self._take(SiteDataset.create(folder, labels.labels if isinstance(labels, Card) else labels))
+
+    def create_aside(self, folder: Path | str, labels: Sequence[Label] | Card, done: Ended) -> None:
+        """The same in a thread of its own, see `change_aside`."""
+        from apformer.datasets import SiteDataset
+
+        table = labels.labels if isinstance(labels, Card) else labels
+
+        def over(dataset: SiteDataset | None, error: BaseException | None) -> None:
+            if dataset is not None:
+                self._take(dataset)
+            done(error)
+
+        self._worker.aside(lambda: SiteDataset.create(folder, table), over)
 
     @property
     def dataset(self) -> SiteDataset:
@@ -231,6 +248,31 @@ class Collecting:
         """
         self.dataset.correct(name, status=status, who=self._state.who or None, comment=comment)
         self.changed.emit()
+
+    def change_aside(self, change: Callable[[SiteDataset], object], done: Ended) -> None:
+        """Change the data set in a thread of its own: its files are flushed to the disk, which takes seconds where that
+        is a network drive, and another program's turn is waited for. `done` is told None, or what was raised.
+
+            collecting.change_aside(lambda dataset: dataset.correct("case-0001", status="completed"), done)
+
+        Raises:
+            ConfigError: as `dataset`.
+        """
+        from apformer.datasets import SiteDataset
+
+        root = self.dataset.root
+
+        def over(_changed: object, error: BaseException | None) -> None:
+            if error is None:
+                self.changed.emit()
+            done(error)
+
+        self._worker.aside(lambda: change(SiteDataset.open(root)), over)
+
+    def set_status_aside(self, name: str, status: str, done: Ended, comment: str | None = None) -> None:
+        """As `set_status`, see `change_aside`."""
+        who = self._state.who or None
+        self.change_aside(lambda dataset: dataset.correct(name, status=status, who=who, comment=comment), done)
 
     def add_label(self, name: str) -> Label:
         """Add a name to the label table.
