@@ -87,7 +87,7 @@ def test_the_patient_of_one_image_does_not_go_with_the_next(shown: Shown, a_resu
 
 def test_a_case_has_a_date_its_volumes_and_a_picture(shown: Shown, a_result: Any) -> None:
     add(shown)
-    assert len(cells(shown, 1)[0].partition("\n")[2]) == len("2026-01-02") and "anterior 0.0 mL" in cells(shown, 3)[0]
+    assert len(cells(shown, 1)[0].partition("\n")[2]) == len("2026-01-02") and "0.0 mL anterior" in cells(shown, 3)[0]
     shown.host.wait(lambda: not shown.ui.casesTable.item(0, 0).icon().isNull())
 
 

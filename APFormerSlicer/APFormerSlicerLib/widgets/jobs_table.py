@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 
 from ..workflow import Run
 from ..workflow.jobs import Jobs
-from .tables import fill, stretch
+from .tables import fill, fit, stretch
 
 MOST_ROWS = 3  # that are seen at once; the table scrolls
 TITLE, STATE, CANCEL = range(3)
@@ -43,8 +43,7 @@ class JobsTable:
             self._runs = runs
             for row in range(len(rows)):
                 self._table.setCellWidget(row, CANCEL, self._button(runs[row]))
-        heights = [self._table.rowHeight(row) for row in range(min(len(rows), MOST_ROWS))]
-        self._table.setFixedHeight(sum(heights) + 2 * self._table.frameWidth)
+        fit(self._table, MOST_ROWS)
 
     def _button(self, run: Run) -> Any:
         button = qt.QToolButton()

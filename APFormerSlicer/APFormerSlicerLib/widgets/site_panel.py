@@ -10,7 +10,7 @@ import slicer
 from apformer.errors import APFormerError
 from slicer.i18n import tr as _
 
-from ..workflow import Added, Run, Workflow, sentence
+from ..workflow import Added, CaseRow, Run, Workflow, sentence
 from ..workflow.runs import DONE, FAILED
 from ..workflow.thumbnails import SIDE, thumbnail
 from .collaborators import Asks, Install, Ui
@@ -21,6 +21,7 @@ from .tables import fill, selected, stretch
 
 STATUSES = ("in progress", "completed", "flagged")  # as in apformer.datasets, which is loaded when it is used
 MOST_PROBLEMS = 8  # that are shown
+MOST_LABELS = 3  # that stand beside a case's picture
 
 
 class SitePanel:
@@ -87,9 +88,11 @@ class SitePanel:
             return
         texts = []
         for row in rows:
-            labels = "\n".join(f"{label} {ml:.1f} mL" for label, ml in row.volumes_ml.items())
-            texts.append(("", f"{row.name}\n{row.date[:10]}", row.status, labels))
-        tips = [" ".join(filter(None, (row.comment, row.proposed_by and f"({row.proposed_by})"))) for row in rows]
+            texts.append(("", f"{row.name}\n{row.date[:10]}", row.status, "\n".join(_volumes(row)[:MOST_LABELS])))
+        tips = [
+            "\n".join(filter(None, (row.comment, row.proposed_by and f"({row.proposed_by})", *_volumes(row))))
+            for row in rows
+        ]
         fill(ui.casesTable, [row.name for row in rows], texts, tips)
         self._show_pictures()
         ui.casesTable.resizeRowsToContents()
@@ -292,6 +295,11 @@ class SitePanel:
 
 def _picture_key(case: Any) -> tuple[Path, str, int]:
     return case.root, case.name, case.current
+
+
+def _volumes(row: CaseRow) -> list[str]:
+    """A line for each label."""
+    return [f"{ml:.1f} mL {label}" for label, ml in row.volumes_ml.items()]
 
 
 def _added(added: Added) -> str:
