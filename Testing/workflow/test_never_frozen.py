@@ -22,7 +22,7 @@ from apformer.files import write_scalar
 from apformer.jobs.messages import LONGEST_LINE, Request
 from apformer.part import Part
 from apformer.volume import Volume
-from APFormerSlicerLib.scene import to_label_map, to_volume
+from APFormerSlicerLib.scene import label_maps, new_segmentation, to_label_map, to_volume
 from APFormerSlicerLib.workflow import Choice, Workflow
 from APFormerSlicerLib.workflow.aside import start_aside
 from APFormerSlicerLib.workflow.tally import AT_ONCE
@@ -234,6 +234,37 @@ def test_an_image_of_a_work_list_is_read_aside_and_not_copied(
     a_worker.deliver(lambda: bool(opened))
     assert passes.on_main == []
     assert np.array_equal(to_volume(a_workflow.state.volume).array.view(np.ndarray), voxels)
+
+
+def test_segments_on_another_grid_are_resampled_aside_when_a_case_is_added(
+    a_workflow: Workflow, a_worker: Threaded, a_ct: Any, passes: Passes, tmp_path: Path
+) -> None:
+    from headless import draw, matrix_of
+
+    node = new_segmentation(a_ct)
+    twice = matrix_of(a_ct)
+    for axis in range(3):
+        twice.SetElement(axis, axis, 2 * twice.GetElement(axis, axis))
+    draw(node, "anterior", np.ones((70, 90, 80), np.uint8), twice)
+    a_workflow.collecting.create(tmp_path / "site", a_workflow.models.find("slices"))
+    passes.least = 30_000
+    passes.seen.clear()
+    where: list[bool] = []
+
+    def nearest(*what: Any) -> Any:
+        where.append(threading.current_thread() is threading.main_thread())
+        return real(*what)
+
+    real = label_maps.nearest
+    with mock.patch.object(label_maps, "nearest", nearest):
+        run = a_workflow.collecting.add(a_ct, node, patient="P 1")
+        asked = len(a_worker.asked)
+        a_worker.deliver(lambda: len(a_worker.asked) > asked)
+    assert where == [False] and passes.on_main == []
+    a_worker.answer()
+    assert run.status == "done", run.error
+    (case,) = SiteDataset.open(tmp_path / "site").cases()
+    assert case.revision is not None and case.revision.counts[1] == pytest.approx(8 * 70 * 90 * 80, rel=0.1)
 
 
 def test_opening_a_stored_case_reads_and_unpacks_nothing_on_the_main_thread(
