@@ -12,6 +12,7 @@ from ..workflow import Run
 from ..workflow.jobs import Jobs
 from .tables import fill, fit, stretch
 
+MARGIN = 4  # pixels, beside a button
 MOST_ROWS = 3  # that are seen at once; the table scrolls
 TITLE, STATE, CANCEL = range(3)
 
@@ -28,6 +29,7 @@ class JobsTable:
         self._table, self._jobs, self._own = table, jobs, own
         self._runs: list[Run] = []  # row by row
         stretch(table, TITLE)
+        table.horizontalHeader().setSectionResizeMode(CANCEL, qt.QHeaderView.Fixed)
         table.horizontalHeader().setVisible(False)
         table.setVisible(False)
 
@@ -42,7 +44,9 @@ class JobsTable:
         if runs != self._runs:
             self._runs = runs
             for row in range(len(rows)):
-                self._table.setCellWidget(row, CANCEL, self._button(runs[row]))
+                button = self._button(runs[row])
+                self._table.setCellWidget(row, CANCEL, button)
+                self._table.setColumnWidth(CANCEL, button.sizeHint.width() + MARGIN)
         fit(self._table, MOST_ROWS)
 
     def _button(self, run: Run) -> Any:

@@ -137,7 +137,7 @@ class Parcel:
 def not_handed_over(error: OSError) -> OutputError:
     """Why voxels could not be written for the worker."""
     return OutputError(
-        f"The image could not be handed to the worker ({error.strerror}).",
+        f"The image could not be handed over ({error.strerror}).",
         "The folder for temporary files is full or cannot be written.",
         "Free some disk space, then try again.",
     )
