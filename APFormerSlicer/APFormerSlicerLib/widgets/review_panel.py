@@ -41,7 +41,7 @@ class ReviewPanel:
         self._timer.setInterval(PAUSE_MS)
         self._timer.connect("timeout()", self._show_all)
         stretch(ui.segmentsTable, 0)
-        fold(ui.segmentsButton, ui.segmentsTable)
+        fold(ui.segmentsButton, ui.segmentsContents)
         when_turned(ui, self.refresh)
         for name, box in MAPS.items():
             getattr(ui, box).connect("toggled(bool)", lambda on, name=name: self._toggle_map(name, on))
@@ -124,6 +124,7 @@ class ReviewPanel:
     def _allow_all(self, checked: tuple[bool, str]) -> None:
         ui = self._ui
         widgets = [ui.acceptButton, ui.flagButton, ui.commentEdit, ui.show3DButton]
+        widgets += [ui.volumesTableButton, ui.volumesCsvButton]
         if not checked[0]:
             widgets += [ui.nextPlaceButton, ui.visitAgainButton, ui.uncertaintyCheckBox, ui.keptMapCheckBox]
         for widget in widgets:
