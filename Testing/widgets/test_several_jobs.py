@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -195,25 +196,30 @@ def test_adopting_without_a_result_is_told_in_words(shown: Shown) -> None:
     assert len(shown.asks.errors) == 2 and all("no new version" in error.what for error in shown.asks.errors)
 
 
-def test_all_volumes_of_a_scene_may_be_passed_by_a_script(
-    a_slicer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Delivering(PlayedWorker):
+    """Gives the result when it is waited for, as the worker of scripts does."""
+
+    def deliver(self, _seconds: float) -> None:
+        self.last.finish(a_block(SHAPE), {"uncertainty": np.full(SHAPE, 0.5)})
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def a_script(a_slicer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module `scripting`, whose worker plays."""
     from APFormerSlicerLib.widgets import scripting
     from panel_samples import saved_models
 
-    class Played(PlayedWorker):
-        """Gives the result when it is waited for."""
-
-        def deliver(self, _seconds: float) -> None:
-            self.last.finish(a_block(SHAPE), {"uncertainty": np.full(SHAPE, 0.5)})
-
-        def close(self) -> None: ...
-
     (tmp_path / "jobs").mkdir()
     monkeypatch.setenv("APFORMER_MODELS", str(saved_models()))
-    monkeypatch.setattr(scripting, "HeadlessWorker", lambda *_, **__: Played(tmp_path / "jobs"))
+    monkeypatch.setattr(scripting, "HeadlessWorker", lambda *_, **__: Delivering(tmp_path / "jobs"))
     monkeypatch.setattr(scripting.Install, "missing", lambda *_: False)
-    script = scripting.Scripting(a_slicer.scene, tmp_path, tmp_path)
+    return scripting
+
+
+def test_all_volumes_of_a_scene_may_be_passed_by_a_script(a_slicer: Any, tmp_path: Path, a_script: Any) -> None:
+    script = a_script.Scripting(a_slicer.scene, tmp_path, tmp_path)
     ct = add_volume(a_slicer.scene, noise(), "CT")
     done = script.segment_all([ct], "slices")
     node = done.items[0].run.outcome.written.segmentation_node
@@ -226,3 +232,35 @@ def test_all_volumes_of_a_scene_may_be_passed_by_a_script(
         "mask",
     }
     script.close()
+
+
+def test_the_script_in_the_readme_runs_as_it_stands_there(
+    a_slicer: Any, a_script: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its data set is not there, so that fine-tuning is the one call that is not made."""
+    import slicer
+    from panel_samples import ROOT
+
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(a_script.Scripting, "install", lambda *_: None)
+    monkeypatch.setattr(
+        a_script.Scripting, "fine_tune", lambda *_, **choices: Trained("adopt it", asked.update(choices))
+    )
+    a_slicer.load()
+    ct = add_volume(a_slicer.scene, noise() - 1000, "CTLiver")
+    add_volume(a_slicer.scene, a_block(SHAPE), "mask", "vtkMRMLLabelMapVolumeNode")
+    add_volume(a_slicer.scene, np.full(SHAPE, np.nan, np.float32), "spoiled").SetHideFromEditors(True)
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {"slicer": slicer}
+    exec(compile(text, "README.md", "exec"), names)
+    assert names["segmentation"].GetNodeReference("referenceImageGeometryRef") is ct
+    assert "[('CTLiver', 'done', '')]" in capsys.readouterr().out
+    assert set(names["batch"].left_out) == {"mask", "spoiled"} and asked["keep"] == 0.3
+
+
+@dataclass
+class Trained:
+    """What the script prints of a fine-tuning."""
+
+    verdict: str
+    report: Any

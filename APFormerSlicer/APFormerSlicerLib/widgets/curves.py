@@ -11,18 +11,24 @@ import qt
 from slicer.i18n import tr as _
 
 Points = Sequence[tuple[int, float]]
-# Okabe and Ito's colours, which people with colour blindness can tell apart; the yellow is too faint for lines.
+# For losses: Okabe and Ito's colours, which people with colour blindness can tell apart, less the yellow: too faint.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GRID = "#9aa0a8"
 WIDTH, HEIGHT = 304, 180  # pixels, of both plots together
 LEFT, RIGHT, TOP, BOTTOM = 34, 6, 18, 16  # margins of each
 LINE_HEIGHT = 13  # of the legend
-LONGEST_NAME = 22  # characters
+LONGEST_NAME = 19  # characters
+MARK = 12  # pixels, of the piece of line before a name
 LOSS, TOTAL, DICE = "loss: ", "total", "Dice of "
 
 
-def draw(curves: Mapping[str, Points], color: Any) -> Any:
-    """A QPixmap with the curves of `workflow.Training.curves`; `color` is that of the text."""
+def draw(curves: Mapping[str, Points], color: Any, colors: Mapping[str, str] | None = None) -> Any:
+    """A QPixmap with the curves of `workflow.Training.curves`.
+
+    Args:
+        color: that of the text, and of shares that are no label's.
+        colors: those of labels, by the names of their curves; losses have a palette of their own.
+    """
     losses = {name[len(LOSS) :]: points for name, points in curves.items() if name.startswith(LOSS)}
     losses = {TOTAL: losses[TOTAL]} if TOTAL in losses else losses  # its parts have names that only engineers know
     shares = {name.removeprefix(DICE): points for name, points in curves.items() if not name.startswith(LOSS)}
@@ -36,8 +42,11 @@ def draw(curves: Mapping[str, Points], color: Any) -> Any:
     painter.setFont(font)
     half = WIDTH // 2
     longest = max((points[-1][0] for points in curves.values() if points), default=1)
-    _plot(painter, 0, half, _("Dice"), shares, (0.0, 1.0), longest, color)
-    _plot(painter, half, half, _("Loss"), losses, nice_range(losses.values()), longest, color)
+    known = {name.removeprefix(DICE): qt.QColor(found) for name, found in (colors or {}).items()}
+    own = {name: known.get(name, color) for name in shares}
+    palette = {name: qt.QColor(COLORS[number % len(COLORS)]) for number, name in enumerate(losses)}
+    _plot(painter, 0, half, _("Dice"), shares, (0.0, 1.0), longest, color, own)
+    _plot(painter, half, half, _("Loss"), losses, nice_range(losses.values()), longest, color, palette)
     painter.end()
     return pixmap
 
@@ -60,6 +69,7 @@ def _plot(
     bounds: tuple[float, float],
     longest: int,
     color: Any,
+    colors: Mapping[str, Any],
 ) -> None:
     x0, x1, y0, y1 = left + LEFT, left + width - RIGHT, HEIGHT - BOTTOM - LINE_HEIGHT * _legend_rows(curves), TOP
     low, high = bounds
@@ -73,7 +83,7 @@ def _plot(
         painter.drawText(left + 2, round(y0 + (y1 - y0) * share) + 4, f"{low + (high - low) * share:.3g}")
     painter.drawText(x1 - 8 * len(str(longest)), y0 + 12, str(longest))
     for number, (name, points) in enumerate(curves.items()):
-        pen = qt.QPen(qt.QColor(COLORS[number % len(COLORS)]))
+        pen = qt.QPen(colors[name])
         pen.setWidth(2)
         painter.setPen(pen)
         places = [
@@ -87,7 +97,10 @@ def _plot(
             painter.drawLine(xa, ya, xb, yb)
         for x, y in places if len(places) == 1 else []:
             painter.drawEllipse(x - 2, y - 2, 4, 4)
-        painter.drawText(x0, y0 + BOTTOM + 10 + LINE_HEIGHT * number, _short(name))
+        y = y0 + BOTTOM + 10 + LINE_HEIGHT * number
+        painter.drawLine(x0, y - 4, x0 + MARK, y - 4)
+        painter.setPen(qt.QPen(color))  # a name is read on any background
+        painter.drawText(x0 + MARK + 4, y, _short(name))
 
 
 def _legend_rows(curves: Mapping[str, Points]) -> int:

@@ -1,4 +1,4 @@
-"""The header's volume and model, and on the page Segment the list of models and a region."""
+"""The header's volume and model, and on the page Segment the list of models."""
 
 from __future__ import annotations
 
@@ -16,18 +16,24 @@ from .hints import quietly, show_text
 from .pages import fold
 from .pictures import scaled
 
+LOADED_MS = 200  # after the last volume came, before the only one is chosen
 PICTURE_WIDTH = 300  # pixels, of the validation cases of the chosen model
 
 
 class InputPanel:
-    """Shows and changes what the state says of volume, region and model."""
+    """Shows and changes what the state says of volume and model."""
 
     def __init__(self, ui: Ui, workflow: Workflow) -> None:
         self._ui, self._workflow = ui, workflow
         self._suggested = ""  # a reference
         self._looked_at: Any = None  # which voxels the suggestion is for
+        self._entered = False  # nothing is chosen, and no worker begins to estimate, while another module is shown
+        self._left_empty = False  # by the user, who chose no volume
+        self._timer = qt.QTimer()  # an image is loaded node by node, and several may come
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(LOADED_MS)
+        self._timer.connect("timeout()", self._choose_only_volume)
         ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._choose_volume)
-        ui.roiSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._choose_roi)
         ui.modelSearchEdit.connect("textChanged(QString)", self._search)
         ui.modelList.connect("currentRowChanged(int)", self._choose_row)
         ui.modelComboBox.connect("activated(int)", self._choose_title)
@@ -35,6 +41,7 @@ class InputPanel:
         workflow.state.changed.connect(self.refresh)
         workflow.versions.changed.connect(lambda _name: self.list_models())
         workflow.segmenting.segmented.connect(lambda *_: self._segmented())
+        workflow.watch.added.connect(self._node_added)
         workflow.watch.loaded.connect(self._hide_maps)
         fold(ui.aboutButton, ui.aboutContents)
         self.list_models()
@@ -47,9 +54,8 @@ class InputPanel:
         if self._workflow.watch.is_closing:
             return
         state, ui = self._workflow.state, self._ui
-        with quietly(ui.volumeSelector, ui.roiSelector):
+        with quietly(ui.volumeSelector):
             ui.volumeSelector.setCurrentNode(state.volume)
-            ui.roiSelector.setCurrentNode(state.roi)
         self._show_frames(state.volume)
         self._suggest(state.volume)
         self._mark_model(state.model)
@@ -152,11 +158,36 @@ class InputPanel:
 
     def _choose_volume(self, node: Any) -> None:
         if not self._workflow.watch.is_closing:
+            self._left_empty = node is None and not self._workflow.state.leaving
             self._workflow.state.volume = node
 
-    def _choose_roi(self, node: Any) -> None:
-        if not self._workflow.watch.is_closing:
-            self._workflow.state.roi = node
+    def enter(self) -> None:
+        """The module was opened: models and volumes may have come or gone meanwhile."""
+        self._entered = True
+        self.list_models()
+        self._choose_only_volume()
+
+    def leave(self) -> None:
+        """Another module was opened."""
+        self._entered = False
+
+    def _choose_only_volume(self) -> None:
+        """Choose the one volume there is, unless the user just chose none."""
+        scene = self._workflow.scene
+        if self._workflow.watch.is_closing or self._left_empty or not self._entered:
+            return
+        if scene.IsBatchProcessing() or scene.IsImporting():
+            self._timer.start()
+        else:
+            self._workflow.choose_only_volume()
+
+    def _node_added(self, node: Any) -> None:
+        if node.IsA("vtkMRMLScalarVolumeNode") and not self._workflow.watch.is_closing:
+            self._left_empty = False
+            self._timer.start()
+
+    def close(self) -> None:
+        self._timer.stop()
 
     def _choose_row(self, row: int) -> None:
         item = self._ui.modelList.item(row)

@@ -11,19 +11,22 @@ import slicer
 from apformer.bundles import ModelLibrary
 
 from ..workflow import Workflow
-from .batch_panel import BatchPanel
 from .changing import Changing
 from .collaborators import Asks, HostedWorker, Install
 from .dialogs import Dialogs
 from .editor import Editor
 from .input_panel import InputPanel
 from .pages import keep_height
+from .region_chooser import RegionChooser
 from .review_panel import ReviewPanel
 from .segment_panel import SegmentPanel
 from .site_panel import SitePanel
 from .training_panel import TrainingPanel
 from .tuning_panel import TuningPanel
 from .versions_panel import VersionsPanel
+from .volumes_export import VolumesExport
+from .window_chooser import WindowChooser
+from .work_panel import WorkPanel
 
 HELP = "Help/five-minutes.html"  # within the module's resources
 
@@ -64,9 +67,12 @@ class Panel:
         self._editor = Editor(ui.segmentEditor, scene)
         self.workflow = workflow = Workflow(scene, self._workers[0], library, self._workers[1], self._editor)
         self.input = InputPanel(ui, workflow)
+        self.region = RegionChooser(ui, workflow, asks)
         self.segment = SegmentPanel(ui, workflow, asks, install)
-        self.batch = BatchPanel(ui, workflow, asks, install, self.segment)
+        self.window = WindowChooser(ui, workflow, asks)
+        self.work = WorkPanel(ui, workflow, asks, install, self.segment)
         self.review = ReviewPanel(ui, workflow, asks, self._editor)
+        self.volumes = VolumesExport(ui, workflow, asks)
         self.site = SitePanel(ui, workflow, asks, install)
         changing = Changing(asks, install)
         self.training = TrainingPanel(ui, workflow, asks, changing)
@@ -80,17 +86,21 @@ class Panel:
         )
 
     def enter(self) -> None:
-        """The module was opened: models may have come or gone meanwhile."""
+        """The module was opened."""
         self._editor.enter()
-        self.input.list_models()
+        self.input.enter()
         self._install.prove()
 
     def exit(self) -> None:
         """Another module was opened."""
+        self.input.leave()
         self._editor.leave()
 
     def close(self) -> None:
         """The window is being closed: end what runs, and the workers."""
+        self.input.close()
+        self.work.close()
+        self.window.close()
         self.segment.close()
         self.review.close()
         self.site.close()

@@ -21,6 +21,7 @@ from .jobs_table import JobsTable
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PATIENCE_MS = 600  # after the last change, before the worker is asked what it would take
+DRAGGED_MS = 200  # after a region moved last, before it is looked at: it is told of many times a second
 KEPT = "kept_tokens"
 Job = Run | Batch
 
@@ -37,12 +38,16 @@ class SegmentPanel:
         self._own: list[Run] = []  # whose errors are told in a window
         self._watched: dict[Run, Any] = {}  # every job of the scene that is not over -> the ID of its volume node
         self._said: dict[Any, str] = {}  # the ID of a volume node, None for none -> what came of its last job
-        self._estimate = Estimate(self._heard_estimate)
+        self._estimate = Estimate(self._show_button_again)
         self._estimated: Any = None  # the choice that the line is about
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(PATIENCE_MS)
         self._timer.connect("timeout()", self._ask_estimate)
+        self._dragged = qt.QTimer()
+        self._dragged.setSingleShot(True)
+        self._dragged.setInterval(DRAGGED_MS)
+        self._dragged.connect("timeout()", self._show_button_again)
         fill_devices(ui.deviceComboBox)
         ui.segmentButton.connect("clicked(bool)", self._toggle)
         ui.segmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._choose_segmentation)
@@ -53,6 +58,7 @@ class SegmentPanel:
         workflow.versions.changed.connect(lambda _name: self._forget_estimate())
         workflow.segmenting.jobs.changed.connect(self._jobs_changed)
         workflow.watch.closed.connect(self._forget_volumes)
+        workflow.region.moved.connect(self._region_moved)
         self._table = JobsTable(ui.jobsTable, workflow.segmenting.jobs, self._own_run)
         self._jobs_changed()
         self.refresh()
@@ -125,6 +131,13 @@ class SegmentPanel:
             show_text(self._ui.preflightLabel, _("Estimating..."))
             self._timer.start()
 
+    def _show_button_again(self) -> None:
+        if not self._workflow.watch.is_closing:
+            self._show_button()
+
+    def _region_moved(self) -> None:
+        self._dragged.start()  # anew
+
     def _jobs_changed(self) -> None:
         """Watch what came; what ended tells of itself."""
         for job in self._workflow.segmenting.jobs.listed:
@@ -152,15 +165,15 @@ class SegmentPanel:
 
     def _tell(self, run: Run, volume_id: Any) -> None:
         """What came of it stands where its volume is chosen, and here and now unless a job is shown here."""
-        if run.status == DONE:
-            text = _result_line(run.outcome)
+        if run.status == DONE:  # of a file, the work list tells
+            text = _result_line(run.outcome) if isinstance(run.outcome, Segmented) else ""
         elif run.status == FAILED and run.error is not None:
             text = run.error.what
         else:
             text = _("Cancelled.") if run.error is None else sentence(run.error)
         chosen = self._chosen_id()
         self._said[volume_id] = text
-        if chosen != volume_id:
+        if chosen != volume_id and not self._workflow.worklist.asked_for(run):
             self._said[chosen] = text if chosen is None else f"{run.title}: {text}"
         if run in self._own:
             self._own.remove(run)
@@ -207,10 +220,6 @@ class SegmentPanel:
             self._estimate.line = sentence(error)
         self._show_button()
 
-    def _heard_estimate(self) -> None:
-        if not self._workflow.watch.is_closing:
-            self._show_button()
-
     def _cancel_estimate(self) -> None:
         self._timer.stop()
         if self._estimate.cancel():
@@ -221,9 +230,10 @@ class SegmentPanel:
         self._show_button()
 
     def _key(self, choice: Any) -> Any:
-        image = None if choice.volume_node is None else choice.volume_node.GetImageData()
-        roi = None if choice.roi_node is None else (choice.roi_node.GetID(), choice.roi_node.GetMTime())
-        voxels = None if image is None else (choice.volume_node.GetID(), image.GetMTime())
+        volume, region = choice.volume_node, choice.roi_node  # their times are those of transforms above them, too
+        image = None if volume is None else volume.GetImageData()
+        voxels = None if image is None else (volume.GetID(), volume.GetMTime(), image.GetMTime())
+        roi = None if region is None else (region.GetID(), region.GetMTime(), region.GetDisplayVisibility())
         return voxels, choice.model, roi, choice.device, choice.maps
 
     # ---------------------------------------------------------------- acting
@@ -271,7 +281,9 @@ class SegmentPanel:
 
     def close(self) -> None:
         self._workflow.segmenting.jobs.changed.disconnect(self._jobs_changed)
+        self._workflow.region.moved.disconnect(self._region_moved)
         self._timer.stop()
+        self._dragged.stop()
         self._closed, self._batch = True, None
         self._watched.clear()
         self._estimate.forget()

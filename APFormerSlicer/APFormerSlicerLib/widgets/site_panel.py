@@ -180,7 +180,8 @@ class SitePanel:
     def _new_site(self) -> None:
         folder = self._asks.folder(_("Empty folder for the data set"), self._workflow.state.site)
         if folder is not None and self._install.ensure():
-            self._workflow.collecting.create(folder, self._workflow.models.find(self._workflow.state.model))
+            card = self._workflow.models.find(self._workflow.state.model)
+            self._workflow.collecting.create_aside(folder, card, self._written)
 
     def _name_person(self) -> None:
         self._workflow.state.who = self._ui.whoEdit.text.strip()
@@ -223,15 +224,35 @@ class SitePanel:
 
     def _edit(self) -> None:
         for name in selected(self._ui.casesTable)[:1]:
-            volume_node, _segmentation = self._workflow.collecting.open(name)
-            slicer.util.setSliceViewerLayers(background=volume_node, fit=True)
+            show_text(self._ui.siteReportLabel, _("Opening {case}...").format(case=name))
+            try:
+                self._workflow.collecting.open_aside(name, self._opened)
+            except APFormerError:
+                show_text(self._ui.siteReportLabel, "")
+                raise
+
+    def _opened(self, nodes: tuple[Any, Any] | None, error: BaseException | None) -> None:
+        if self._workflow.watch.is_closing or (nodes is None and error is None):
+            return
+        show_text(self._ui.siteReportLabel, "")
+        self._written(error)
+        if nodes is not None:
+            slicer.util.setSliceViewerLayers(background=nodes[0], fit=True)
+
+    def _written(self, error: BaseException | None) -> None:
+        """What was done aside is over."""
+        if isinstance(error, APFormerError):
+            self._asks.error(error)
+        elif error is not None:
+            raise error
 
     def _mark(self, row: int) -> None:
         status = str(self._ui.caseStatusComboBox.itemData(row))
         self._ui.caseStatusComboBox.setCurrentIndex(0)
         chosen = selected(self._ui.casesTable)
         if status and chosen:
-            self._asks.attempt(lambda: self._workflow.collecting.set_status(chosen[0], status))
+            collecting = self._workflow.collecting
+            self._asks.attempt(lambda: collecting.set_status_aside(chosen[0], status, self._written))
 
     def _check(self) -> None:
         if not self._install.ensure():

@@ -71,8 +71,10 @@ class TrainingPanel:
             show_text(ui.tuningStatusLabel, _progress(training))
         if len(training.rows) != self._drawn and training.rows:
             self._drawn = len(training.rows)
-            color = ui.curvesLabel.palette.windowText().color()
-            ui.curvesLabel.setPixmap(draw(training.curves(), color))
+            palette = ui.curvesLabel.palette
+            behind = palette.window().color()
+            colors = training.colors((behind.red(), behind.green(), behind.blue()))
+            ui.curvesLabel.setPixmap(draw(training.curves(), palette.windowText().color(), colors))
             ui.curvesLabel.setVisible(True)
         if training.overlays != self._pictured:
             self._pictured = list(training.overlays)

@@ -104,6 +104,7 @@ class State:
         model: a reference, "" for none. device: "auto", "cpu", ... maps: those wanted beside the labels.
         site: folder of the site's data set, "" for none. who: the name that goes with corrections, "" for none.
         tuning: see `tuning.Choices`.
+        order: of the work list, "given" or "unsure".
         changed: after every change, whoever made it.
         leaving: roles of nodes that are just being removed.
     """
@@ -117,9 +118,10 @@ class State:
     site: Parameter[str] = Parameter("site", "")
     who: Parameter[str] = Parameter("who", "")
     tuning: Parameter[dict[str, Any]] = Parameter("tuning", {})
+    order: Parameter[str] = Parameter("order", "given")
 
     # What a user chooses for a day of work, not for one patient: closing the scene keeps it.
-    _KEPT = ("model", "device", "maps", "site", "who", "tuning")
+    _KEPT = ("model", "device", "maps", "site", "who", "tuning", "order")
 
     def __init__(self, watch: SceneWatch) -> None:
         self.changed: Signal[()] = Signal()

@@ -30,13 +30,14 @@ class Host:
         shown: message boxes, each a dictionary with text, informativeText, detailedText and windowTitle.
         answers: what message boxes are answered, in their order; Ok when it is empty.
         pip: what slicer.packaging was asked to install.
+        log: the errors in Slicer's log.
     """
 
-    def __init__(self, logics: SceneHost, app: Any, window: Any, boxes: Any, pip: Any) -> None:
+    def __init__(self, logics: SceneHost, app: Any, window: Any, boxes: Any, pip: Any, log: list[str]) -> None:
         self.logics, self.scene, self.app, self.window = logics, logics.scene, app, window
         self.shown: list[dict[str, str]] = boxes.shown
         self.answers: list[Any] = boxes.answers
-        self.pip = pip
+        self.pip, self.log = pip, log
         self._modules: list[Any] = []
 
     def load(self, path: Path = MODULE_FILE) -> Any:
@@ -96,9 +97,10 @@ class Host:
         self.settle()
 
     def raise_slot_errors(self) -> None:
-        """Raise the first of what was raised in slots, where Qt prints and goes on."""
+        """Raise the first of what was raised in slots, where Qt prints and goes on, and what stands in Slicer's log."""
         if pythonqt.slot_errors:
             raise pythonqt.slot_errors[0]
+        assert self.log == [], f"in Slicer's log: {self.log[0]}"
 
     def end(self) -> None:
         for module in self._modules:
@@ -139,7 +141,7 @@ def start(folder: Path, *, window: bool = True, testing: bool = False) -> Iterat
 
     _keep_constants_alive()
     pythonqt.inject_properties()
-    from . import ctk_widgets, node_widgets, packaging, scripted, segment_widgets
+    from . import ctk_widgets, error_log, node_widgets, packaging, scripted, segment_widgets
     from .application import qSlicerMainWindow, the_application
     from .loader import QUiLoader
     from .qt_module import QtModule
@@ -157,6 +159,8 @@ def start(folder: Path, *, window: bool = True, testing: bool = False) -> Iterat
     QUiLoader.custom = own_widgets | {name: cls for name, cls in vars(ctk).items() if name.startswith("ctk")}
     pip = packaging.Pip()
     volumes = slicer.vtkSlicerVolumesLogic()
+    logics.application.SetModuleLogic("Colors", logics.colors)
+    volumes.SetMRMLApplicationLogic(logics.application)
     volumes.SetMRMLScene(logics.scene)
     modules = scripted.other_modules(terminologies=logics.terminologies, segmentations=logics.segmentations,
                                      sequences=logics.sequences, colors=logics.colors, volumes=volumes)  # fmt: skip
@@ -183,16 +187,17 @@ def start(folder: Path, *, window: bool = True, testing: bool = False) -> Iterat
     if main is not None:
         main.resize(520, 900)
         main.show()
-    host = Host(logics, app, main, ctk_widgets.ctkMessageBox, pip)
-    try:
-        yield host
-    finally:
-        host.end()
-        node_widgets.stop_all_observing()
-        stop_catching()
-        app.end()
-        undo()
-        logics.close()
+    with error_log.listening() as log:
+        host = Host(logics, app, main, ctk_widgets.ctkMessageBox, pip, log)
+        try:
+            yield host
+        finally:
+            host.end()
+            node_widgets.stop_all_observing()
+            stop_catching()
+            app.end()
+            undo()
+            logics.close()
 
 
 def _keep_constants_alive() -> None:

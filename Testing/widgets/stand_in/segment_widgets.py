@@ -11,6 +11,7 @@ import vtk
 from PySide6 import QtCore, QtGui, QtWidgets
 from PySide6.QtCore import Signal
 
+from .error_log import critical
 from .node_widgets import SceneWidget, qMRMLNodeComboBox
 from .pythonqt import own, plain, played
 
@@ -108,6 +109,7 @@ class qMRMLSegmentEditorWidget(SceneWidget):
         super().__init__(*arguments)
         own(self, _logic=slicer.vtkSlicerSegmentEditorLogic(), _node=None, _effect=None, _viewed=False, _keys=False,
             _order=list(_EFFECTS))  # fmt: skip
+        self.__dict__["_logic"].SetVerbose(True)
         table = qMRMLSegmentsTableView()
         selectors = [qMRMLNodeComboBox() for _ in range(2)]
         own(self, _selectors=selectors, _table=table)
@@ -121,7 +123,7 @@ class qMRMLSegmentEditorWidget(SceneWidget):
         """As qMRMLSegmentEditorWidget.ui lays it out: below the selectors a row of buttons, at the left the effects and
         below them Undo and Redo, at the right the table. The icons are as large as Slicer's."""
         whole, choose = QtWidgets.QGridLayout(self), QtWidgets.QGridLayout()
-        labels = {"vtkMRMLSegmentationNode": "Segmentation:", "vtkMRMLScalarVolumeNode": "Source volume:"}
+        labels = {"vtkMRMLSegmentationNode": "Segmentation:", "vtkMRMLVolumeNode": "Source volume:"}
         for row, (selector, (kind, text)) in enumerate(zip(selectors, labels.items(), strict=True)):
             selector.nodeTypes, selector.noneEnabled = [kind], True
             label = QtWidgets.QLabel(text)
@@ -233,14 +235,16 @@ class qMRMLSegmentEditorWidget(SceneWidget):
         return self.sourceVolumeNode().GetID() if self.sourceVolumeNode() else ""
 
     def setSegmentationNode(self, node: Any) -> None:
-        if self.mrmlSegmentEditorNode() is None:  # as qMRMLSegmentEditorWidget says on its error stream
-            raise RuntimeError("Invalid segment editor parameter set node!")
+        if self.mrmlSegmentEditorNode() is None:
+            if node is not None:
+                critical("qMRMLSegmentEditorWidget::setSegmentationNode failed: need to set segment editor node first")
+            return
         if node is self.segmentationNode():
             return
         self.__dict__["_logic"].SetSegmentationNode(node)
         ids = _ids(node)
         self.mrmlSegmentEditorNode().SetSelectedSegmentID(ids[0] if ids else "")
-        if node is not None and self.sourceVolumeNode() is None:
+        if node is not None:  # its own volume, whatever was chosen before
             self.setSourceVolumeNode(node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()))
         self.updateWidgetFromMRML()
         self.segmentationNodeChanged.emit(node)
@@ -249,11 +253,11 @@ class qMRMLSegmentEditorWidget(SceneWidget):
         self.setSegmentationNode(self.mrmlScene().GetNodeByID(node_id))
 
     def setSourceVolumeNode(self, node: Any) -> None:
-        if self.mrmlSegmentEditorNode() is None:
-            raise RuntimeError("Invalid segment editor parameter set node!")
         if node is self.sourceVolumeNode():
             return
-        self.__dict__["_logic"].SetSourceVolumeNode(node)
+        self.__dict__["_logic"].SetSourceVolumeNode(node)  # which tells Slicer's log of what is missing
+        if node is not self.sourceVolumeNode():
+            return
         self.updateWidgetFromMRML()
         self.sourceVolumeNodeChanged.emit(node)
 
