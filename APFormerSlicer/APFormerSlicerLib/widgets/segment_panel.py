@@ -58,7 +58,7 @@ class SegmentPanel:
         workflow.versions.changed.connect(lambda _name: self._forget_estimate())
         workflow.segmenting.jobs.changed.connect(self._jobs_changed)
         workflow.region.moved.connect(self._region_moved)
-        self._table = JobsTable(ui.jobsTable, workflow.segmenting.jobs, self._own_run)
+        self._table = JobsTable(ui.jobsTable, workflow.segmenting.jobs, self._own_run, workflow.worklist.asked_for)
         self._jobs_changed()
         self.refresh()
 

@@ -75,12 +75,11 @@ class WorkPanel:
             return
         ui, items = self._ui, self._list.items
         with quietly(ui.workOrderComboBox):
-            ui.workOrderComboBox.setCurrentIndex(max(0, _index(ORDERS, self._workflow.state.order)))
+            ui.workOrderComboBox.setCurrentIndex(int(self._workflow.state.order == ORDERS[1]))
         if not ui.workSection.collapsed:
             texts = [(item.title, self._status(item), _doubt(item)) for item in items]
-            fill(
-                ui.workTable, [str(item.place) for item in items], texts, [item.reason or item.title for item in items]
-            )
+            tips = [item.reason or item.title for item in items]
+            fill(ui.workTable, [str(item.place) for item in items], texts, tips)
         summary = f"{self._list.summary}." if items else _("Add loaded volumes, or a folder of images.")
         show_text(ui.workLabel, "\n".join(filter(None, [summary, self._note])))
         self._show_patient()
@@ -265,7 +264,3 @@ _STATUSES = {
 def _doubt(item: WorkItem) -> str:
     """ "23 %" of what was found or doubted; nothing where it is not known."""
     return "" if item.doubt is None else f"{round(100 * item.doubt)} %"
-
-
-def _index(values: tuple[str, ...], value: str) -> int:
-    return values.index(value) if value in values else 0
