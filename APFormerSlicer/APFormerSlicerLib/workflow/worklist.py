@@ -204,7 +204,7 @@ class WorkList:
                 "The result is that of another image, and was discarded.",
                 "Segment all once more.",
             )
-        node = new_volume_node(self._watch.scene, read.volume, item.title, copy=False)
+        node = new_volume_node(self._watch.scene, read.volume, item.title)
         item.volume_node, item.patient = node, read.patient
         if item.ahead is not None:
             try:
