@@ -32,6 +32,7 @@ class WorkPanel:
         self._note = ""  # what is to be known of what happened last
         self._told: set[WorkItem] = set()  # items that failed while they were opened, and the user knows it
         self._patient_of: WorkItem | None = None  # whose patient the field is about
+        self._due = False  # whether the list will be shown anew
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(SOON_MS)
@@ -71,6 +72,7 @@ class WorkPanel:
 
     def refresh(self, *_unused: Any) -> None:
         """Show the list as it is now."""
+        self._due = False
         if self._workflow.watch.is_closing:
             return
         ui, items = self._ui, self._list.items
@@ -134,7 +136,8 @@ class WorkPanel:
         self.refresh()
 
     def _soon(self, *_unused: Any) -> None:
-        if not self._workflow.watch.is_closing:
+        if not self._due and not self._workflow.watch.is_closing:  # not anew: it is told of again and again
+            self._due = True
             self._timer.start()
 
     # ---------------------------------------------------------------- the list
