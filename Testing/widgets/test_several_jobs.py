@@ -254,7 +254,7 @@ def test_the_script_in_the_readme_runs_as_it_stands_there(
     names: dict[str, Any] = {"slicer": slicer}
     exec(compile(text, "README.md", "exec"), names)
     assert names["segmentation"].GetNodeReference("referenceImageGeometryRef") is ct
-    assert "[('CTLiver', 'done', '')]" in capsys.readouterr().out
+    assert "[('CTLiver', 'done', None, '')]" in capsys.readouterr().out
     assert set(names["batch"].left_out) == {"mask", "spoiled"} and asked["keep"] == 0.3
 
 

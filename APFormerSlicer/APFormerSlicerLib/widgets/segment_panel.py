@@ -59,7 +59,7 @@ class SegmentPanel:
         workflow.segmenting.jobs.changed.connect(self._jobs_changed)
         workflow.watch.closed.connect(self._forget_volumes)
         workflow.region.moved.connect(self._region_moved)
-        self._table = JobsTable(ui.jobsTable, workflow.segmenting.jobs, self._own_run)
+        self._table = JobsTable(ui.jobsTable, workflow.segmenting.jobs, self._own_run, workflow.worklist.asked_for)
         self._jobs_changed()
         self.refresh()
 
