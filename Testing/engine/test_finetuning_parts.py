@@ -319,12 +319,11 @@ def test_a_model_can_be_given_up_between_any_two_files_that_are_read_for_it(
     assert happened == ["check", "read", "check", "read"]
 
 
-def test_thick_slices_get_a_network_of_slices_at_a_size_it_can_take(tmp_path: Path) -> None:
-    found = design(a_case(tmp_path / "site", (6, 400, 300), (1.0, 1.0, 8.0), "MR"), [1]).preprocessing
+def test_thick_slices_get_a_network_of_slices_with_rows_before_columns(tmp_path: Path) -> None:
+    found = design(a_case(tmp_path / "site", (6, 64, 32), (1.0, 1.0, 8.0), "MR"), [1]).preprocessing
     assert found.spatial_dims == 2
     assert found.orientation == "acquired"
-    assert found.patch_size == (256, 192)
-    assert found.spacing_mm == pytest.approx((1.5625, 1.5625))
+    assert found.patch_size == (64, 32)
 
 
 def test_a_ct_window_lies_around_what_is_learned(tmp_path: Path) -> None:
