@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from apformer.bundles.preprocessing import Preprocessing
+from apformer.datasets import SiteDataset
+from apformer.datasets.table import make_table
+from apformer.errors import ConfigError
+from apformer.finetuning.design import PERCENTILES, Design
 from apformer.finetuning.extents import Extent, Seen, extents
+from apformer.finetuning.labels import LabelPlan, plan_labels
 from apformer.finetuning.layout import MOST_VOXELS, is_flat, lay_out
+from apformer.finetuning.request import Request
+from apformer.finetuning.setup import refuse_lost
+from apformer.volume import Volume
 
 
 def a_case(
@@ -85,3 +96,39 @@ def test_axes_of_the_patient_are_found_in_a_sagittal_volume() -> None:
 
 def test_without_labels_the_whole_image_decides() -> None:
     assert lay_out([a_case((24, 24, 24), (1.0, 1.0, 1.0))]).patch == (24, 24, 24)
+
+
+# ------------------------------------------------------------------------------------------------ what would be lost
+
+
+def a_model(spacing_mm: tuple[float, ...] | None) -> Design:
+    dims = 3 if spacing_mm is None else len(spacing_mm)
+    settings = Preprocessing(dims, "RAS" if dims == 3 else "LPS", spacing_mm, (16,) * dims, dict(PERCENTILES))
+    return Design("MR", 1, settings, "apformer", {})
+
+
+def a_site_with_a_dot(folder: Path) -> tuple[SiteDataset, LabelPlan]:
+    """Two voxels of 1 mm are Nodule, a third of the image is Organ."""
+    dataset = SiteDataset.create(folder, make_table(["Nodule,Organ"]))
+    image = Volume(np.random.default_rng(0).normal(size=(12, 12, 12)).astype(np.float32), np.eye(4), "MR")
+    labels = np.zeros(image.spatial_shape, np.uint8)
+    labels[6, 6, 6:8], labels[:4] = 1, 2
+    dataset.add(image, image.with_array(labels), patient="a")
+    return dataset, plan_labels(dataset.labels, {1, 2}, None, Request(dataset.root, "new", None))
+
+
+@pytest.mark.parametrize(("spacing", "remedy"), [((3.0, 3.0, 3.0), "0.42 mm"), ((2.0, 2.0), "0.47 mm")])
+def test_a_structure_smaller_than_a_voxel_of_the_model_is_refused_with_the_spacing_that_would_do(
+    tmp_path: Path, spacing: tuple[float, ...], remedy: str
+) -> None:
+    dataset, plan = a_site_with_a_dot(tmp_path / "site")
+    with pytest.raises(ConfigError) as refused:
+        refuse_lost(a_model(spacing), dataset.cases(), plan)
+    assert "Nodule is smaller than a voxel" in refused.value.what
+    assert remedy in refused.value.remedy
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.0, 1.0), None])
+def test_a_structure_of_a_voxel_or_more_is_not(tmp_path: Path, spacing: tuple[float, ...] | None) -> None:
+    dataset, plan = a_site_with_a_dot(tmp_path / "site")
+    refuse_lost(a_model(spacing), dataset.cases(), plan)

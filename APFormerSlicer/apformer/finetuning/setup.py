@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..bundles import Bundle, ModelLibrary
@@ -20,6 +21,7 @@ from .design import Design, design
 from .folder import TRAININGS
 from .form import Form, choose_form
 from .labels import LabelPlan, plan_labels
+from .layout import FEWEST_ACROSS
 from .request import Request
 
 
@@ -105,6 +107,7 @@ def set_up(
     plan = plan_labels(dataset.labels, occurring, base, request)
     source: Bundle | Design = base or design(sites, list(plan.site_values), check)
     refuse_unfit(source, sites, "Choose a base for such images, or keep these cases in a data set of their own.")
+    refuse_lost(source, sites, plan)
     rival = _rival(request.name, base, library)
     if rival is not None and began is None:
         refuse_unfit(rival, sites, "Write the new model under another name.")
@@ -174,6 +177,27 @@ def refuse_unfit(model: Bundle | Design, sites: Sequence[SiteCase], remedy: str)
     else:
         return
     raise ConfigError(what, "It cannot be measured on these cases, nor learn from them.", remedy)
+
+
+def refuse_lost(model: Bundle | Design, sites: Sequence[SiteCase], plan: LabelPlan) -> None:
+    """Raises ConfigError when a structure would be lost on the model's grid: all there is of it, in the case that has
+    most, fills less than one of its voxels (of its pixels, in 2D)."""
+    spacing = model.preprocessing.spacing_mm
+    if spacing is None:
+        return
+    for value, channel in plan.site_values.items():
+        held = max(sites, key=lambda site: _counts(site).get(value, 0) * site.image.voxel_ml)
+        stored = sorted(held.image.spacing_ijk)[: len(spacing)]
+        amount = _counts(held).get(value, 0) * float(np.prod(stored))
+        if 0 < amount < float(np.prod(spacing)):
+            name, edge = plan.judged[channel], (amount / FEWEST_ACROSS ** len(spacing)) ** (1 / len(spacing))
+            unit = "mm³" if len(spacing) == 3 else "mm²"
+            raise ConfigError(
+                f"{name} is smaller than a voxel of {' x '.join(f'{mm:.3g}' for mm in spacing)} mm: in {held.name}, "
+                f"which has most of it, it is {amount:.3g} {unit}.",
+                "The network would never see it, so it cannot be learned.",
+                f"Choose a base with a spacing of {edge:.2g} mm or less, or none: its spacing follows from the cases.",
+            )
 
 
 def case_list(sites: Sequence[SiteCase]) -> dict[str, str]:

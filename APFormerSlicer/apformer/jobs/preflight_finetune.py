@@ -30,7 +30,7 @@ from ..finetuning.recipe import BATCH
 from ..finetuning.request import Request
 from ..finetuning.schedule import FEWEST_STEPS_IN_ALL, plan_effort
 from ..finetuning.session import CLOSING_SECONDS, CLOSING_SHARE, MEASURING_MARGIN
-from ..finetuning.setup import refuse_unfit
+from ..finetuning.setup import refuse_lost, refuse_unfit
 from ..inference.devices import describe, free_memory
 from ..inference.doubt import prunes
 from ..networks import build_network
@@ -73,6 +73,7 @@ def estimate_finetune(
     plan, sites = checked.plan(), dataset.cases(COMPLETED)
     source: Bundle | Design = checked.base or design(sites, list(plan.site_values), check)
     refuse_unfit(source, sites, "Choose a base for such images, or keep these cases in a data set of their own.")
+    refuse_lost(source, sites, plan)
     check()
     free_bytes = {**free_places(device, free), "disk": free_on_disk(dataset.root)}
     reader = SiteReader.of(sites, plan)
