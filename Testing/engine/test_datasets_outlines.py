@@ -1,4 +1,4 @@
-"""A case may outline only some of the structures, or leave voxels open: what it does not tell is unknown, not absent."""
+"""A case may outline only some of the structures, or leave voxels open: what it does not tell is unknown."""
 
 from __future__ import annotations
 

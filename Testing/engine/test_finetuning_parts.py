@@ -24,7 +24,7 @@ pytest.importorskip("monai", reason="training needs MONAI (the extra 'train')")
 from apformer.finetuning.cases import SiteReader, as_case
 from apformer.finetuning.labels import plan_labels
 from apformer.finetuning.request import Request
-from apformer.training.cases import PreparedCases
+from apformer.training.cases import CORRECTED, PreparedCases
 from apformer.training.config import LossWeights, Stage
 from apformer.training.losses import CORRECTED_WEIGHT, APFormerLoss
 from apformer.training.pace import Timed, validates
@@ -101,7 +101,7 @@ def test_corrected_voxels_weigh_more_in_the_cross_entropy() -> None:
     labels = torch.tensor([[[[1, 0]]]])
     left, right = torch.tensor([[[[1, 0]]]]), torch.tensor([[[[0, 1]]]])
     entropy = torch.nn.functional.cross_entropy(logits, labels[:, 0], reduction="none").flatten()
-    difference = loss._segmentation(logits, labels, right) - loss._segmentation(logits, labels, left)
+    difference = loss._segmentation(logits, labels, right, None) - loss._segmentation(logits, labels, left, None)
     total = CORRECTED_WEIGHT + 1
     expected = (CORRECTED_WEIGHT - 1) * (entropy[1] - entropy[0]) / total
     assert float(difference) == pytest.approx(float(expected), rel=1e-5)
@@ -121,10 +121,10 @@ def test_corrections_are_what_differs_from_the_proposal_of_a_model(tmp_path: Pat
     case = dataset.correct(case.name, image.with_array(corrected), status="completed")
     plan = plan_labels(dataset.labels, {1}, None, Request(dataset.root, "new", None))
     reader = SiteReader.of([case], plan)
-    read = reader(as_case(case))
-    assert np.argwhere(read.corrected).tolist() == [[1, 1, 3]]
+    read = reader(as_case(case, plan))
+    assert read.marks is not None and np.argwhere(read.marks == CORRECTED).tolist() == [[1, 1, 3]]
     flat = design([case], [1]).preprocessing
-    prepared = PreparedCases([as_case(case)], tmp_path / "prepared", flat, reader)
+    prepared = PreparedCases([as_case(case, plan)], tmp_path / "prepared", flat, reader)
     prepared.build()
     labels = prepared.item(1)[1]
     assert labels.shape == (2, 4, 4)

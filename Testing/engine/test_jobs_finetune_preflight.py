@@ -189,8 +189,9 @@ def test_the_disk_space_is_that_of_the_prepared_cases(home: Path, tmp_path: Path
     checked = check_request(Request(dataset=home / "site", name="new", base="ball"))
     base, sites = checked.base, checked.dataset.cases()
     assert base is not None
+    plan = checked.plan()
     prepared = PreparedCases(
-        [as_case(site) for site in sites], tmp_path, base.preprocessing, SiteReader.of(sites, checked.plan())
+        [as_case(site, plan) for site in sites], tmp_path, base.preprocessing, SiteReader.of(sites, plan)
     )
     prepared.build()
     written = sum(path.stat().st_size for path in tmp_path.rglob("*.npy"))

@@ -80,14 +80,16 @@ def outline_problems(
     lost = [name for name in never if name not in kept]
     if lost:
         yield Problem(
-            "never outlined", BLOCKS, (), f"{_words(lost)} {'is' if len(lost) == 1 else 'are'} outlined in no completed "
-            "case.", "There is nothing to learn it from.",
+            "never outlined", BLOCKS, (),
+            f"{_words(lost)} {'is' if len(lost) == 1 else 'are'} outlined in no completed case.",
+            "There is nothing to learn it from.",
             "Outline it in some cases; or leave it out of the training, naming the labels to learn (--labels).",
         )  # fmt: skip
     if kept and base is not None:
         yield Problem(
-            "never outlined", LOOK, (), f"{_words(kept)} {'is' if len(kept) == 1 else 'are'} outlined in no completed "
-            "case.", f"What {base.name} {base.version} knows of it is kept, and judged by nobody.",
+            "never outlined", LOOK, (),
+            f"{_words(kept)} {'is' if len(kept) == 1 else 'are'} outlined in no completed case.",
+            f"What {base.name} {base.version} knows of it is kept, and judged by nobody.",
             "Outline it in some cases if it is to become better.",
         )  # fmt: skip
 

@@ -206,7 +206,8 @@ def _unknown_value(labels: Volume, value: int, table: Sequence[Label]) -> int:
     raise InputError(
         f"{labels.source.path or 'The label map'} has voxels marked as {IGNORE!r} (label {value}).",
         f"They would be kept as {UNKNOWN}, which in this data set is {taken.name}.",
-        f"Import into a new data set; or --map {IGNORE}= takes them as background, which teaches that nothing is there.",
+        f"Import into a new data set; or --map {IGNORE}= takes them as background, which teaches that nothing is "
+        "there.",
     )
 
 

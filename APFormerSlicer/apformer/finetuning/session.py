@@ -199,7 +199,7 @@ class _Session:
             return self._measure(bundle, setup, cases, values, what, share)
 
     def _validation_cases(self, setup: Setup) -> list[Case]:
-        return [as_case(site) for fold in range(setup.split.rounds) for site in setup.divided(fold)[1]]
+        return [as_case(site, setup.plan) for fold in range(setup.split.rounds) for site in setup.divided(fold)[1]]
 
     def _round(
         self, setup: Setup, folder: TrainingFolder, place: Place, version: str, rounds_left: int
@@ -223,7 +223,7 @@ class _Session:
         if place.judged and "scores" not in settled:
             draft = self._draft(trained, home)
             same = {label.value: label.value for label in setup.plan.labels}
-            cases = [as_case(site) for site in setup.divided(place.fold - 1)[1]]
+            cases = [as_case(site, setup.plan) for site in setup.divided(place.fold - 1)[1]]
             done = place.fold / place.folds
             settled["scores"] = self._measure(draft, setup, cases, same, "measuring the new model", done)
             self._settle_round(folder, place, settled)
@@ -267,7 +267,7 @@ class _Session:
             training = training + validation
         home = folder / f"prepared-{_digest(setup)}"
         parts = [
-            prepare_cases(setup, [as_case(site) for site in part], home, self.skipped, self.check)
+            prepare_cases(setup, [as_case(site, setup.plan) for site in part], home, self.skipped, self.check)
             for part in (training, validation)
         ]
         return parts[0], parts[1]

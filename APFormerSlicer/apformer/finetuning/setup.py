@@ -91,7 +91,7 @@ def set_up(
         )
     dataset = SiteDataset.open(request.dataset)
     base = _find_base(request, library, began)
-    problems = check_dataset(dataset, base, progress=lambda done, total: check())
+    problems = check_dataset(dataset, base, learned=request.labels, progress=lambda done, total: check())
     blocking = [problem for problem in problems if problem.severity == BLOCKS]
     if blocking:
         more = f" (and {len(blocking) - 1} more)" if len(blocking) > 1 else ""
@@ -202,7 +202,15 @@ def refuse_lost(model: Bundle | Design, sites: Sequence[SiteCase], plan: LabelPl
 
 def case_list(sites: Sequence[SiteCase]) -> dict[str, str]:
     """The cases and the versions of their labels: a training that is continued goes on with the very same."""
-    return {site.name: site.revision.sha256 for site in sites if site.revision is not None}
+    return {site.name: _version(site) for site in sites}
+
+
+def _version(site: SiteCase) -> str:
+    """Of the labels of a case: their hash, and what was outlined where that was not everything."""
+    if site.revision is None:
+        return ""
+    labelled = site.revision.labelled
+    return site.revision.sha256 + ("" if labelled is None else f" {','.join(map(str, labelled))}")
 
 
 def _listed(dataset: SiteDataset, listed: Mapping[str, str], request: Request) -> list[SiteCase]:
@@ -214,7 +222,7 @@ def _listed(dataset: SiteDataset, listed: Mapping[str, str], request: Request) -
     kept = [
         site
         for site in dataset.cases(COMPLETED)
-        if site.revision is not None and listed.get(site.name) == site.revision.sha256
+        if site.revision is not None and listed.get(site.name) == _version(site)
     ]
     changed = sorted(listed.keys() - {site.name for site in kept})
     if changed:

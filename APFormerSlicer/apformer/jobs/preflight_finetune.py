@@ -128,7 +128,7 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 def _extent(site: SiteCase, source: Bundle | Design, plan: LabelPlan, reader: SiteReader) -> Extent:
-    maps = 2 if reader.weighted else 1
+    maps = 2 if reader.marked else 1
     return Extent.of(site, source.preprocessing, source.channels, len(plan.labels) + 1, maps)
 
 
@@ -137,8 +137,8 @@ def _preparing_seconds(work: Work, reader: SiteReader, source: Bundle | Design) 
     ordered = sorted(work.cases, key=lambda site: work.extents[site.name].stored)
     middle = ordered[len(ordered) // 2]
     started = time.perf_counter()
-    image, label, corrected = reader(as_case(middle))
-    prepare(image, label, source.preprocessing, corrected)
+    image, label, marks = reader(as_case(middle, reader.plan))
+    prepare(image, label, source.preprocessing, marks)
     seconds = time.perf_counter() - started
     return seconds * work.total("stored", ordered) / work.extents[middle.name].stored
 

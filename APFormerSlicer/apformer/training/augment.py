@@ -187,12 +187,13 @@ class AugmentedCases(torch.utils.data.Dataset[dict[str, Tensor]]):
         return len(self.cases)
 
     def __getitem__(self, item: int | Item) -> dict[str, Tensor]:
-        """ "image" (C, *size) float32, "label" (1, *size) uint8; "corrected" (1, *size) uint8 where that is known."""
+        """ "image" (C, *size) float32, "label" (1, *size) uint8; "marks" (1, *size) uint8 where there are any, and
+        "missing" (256,) bool where any case of the set leaves structures out; see `PreparedCases`."""
         index, drawn = item if isinstance(item, tuple) else (item, 0)
         seed = (self.seed * 1_000_003 + self.epoch * 100_003 + drawn * 15_485_863 + index) % 2**32
         generator = torch.Generator().manual_seed(seed)
         self.transform.set_random_state(seed=seed)
-        image, label = self._read(index)
+        index, image, label = self._read(index)
         draw = torch.rand(1 + self.spatial_dims, generator=generator).tolist()
         if self.spatial_dims == 2 and draw[0] < self.config.empty_p:
             image, label = erase_organ(image, label)
@@ -209,14 +210,16 @@ class AugmentedCases(torch.utils.data.Dataset[dict[str, Tensor]]):
         if self.windowed:
             changed = changed.clamp(0.0, 1.0)  # real input is clipped by the window too
         maps = out["label"].round().to(torch.uint8)
-        return {"image": changed, "label": maps[:1], **({"corrected": maps[1:]} if len(maps) > 1 else {})}
+        told = {"marks": maps[1:] if len(maps) > 1 else None, "missing": self.cases.missing(index)}
+        known = {name: tensor for name, tensor in told.items() if tensor is not None}
+        return {"image": changed, "label": maps[:1], **known}
 
-    def _read(self, index: int) -> tuple[Tensor, Tensor]:
-        """The item, or the next one that can be read."""
+    def _read(self, index: int) -> tuple[int, Tensor, Tensor]:
+        """The item, or the next one that can be read, and which it is."""
         for step in range(len(self.cases)):
             place = (index + step) % len(self.cases)
             try:
-                return self.cases.item(place)
+                return place, *self.cases.item(place)
             except InputError as error:
                 self.unreadable[self.cases.case(place).name] = error.what
         raise InputError(

@@ -17,7 +17,9 @@ from torch.nn import functional as F
 from .. import files
 from ..bundles.labels import HIGHEST_LABEL, Label
 from ..bundles.preprocessing import Preprocessing
+from ..datasets.case import UNKNOWN as UNKNOWN_LABEL
 from ..datasets.listing import read_listing, stem_of
+from ..datasets.table import IGNORE
 from ..errors import ConfigError, InputError
 from ..grid import put_on_grid
 from ..inference.preprocess import IntensityScaling, model_axes, model_size, resize
@@ -32,7 +34,8 @@ class Case:
     """One labelled image: its name, its patient, and where the two files are.
 
     `revision` tells apart versions of its labels; prepared forms of another revision are not used. `values`: value in
-    the label map -> the model's, by name; empty where names are not known, and values are the model's.
+    the label map -> the model's, by name; empty where names are not known, and values are the model's. `labelled`:
+    values in the label map that were outlined; None: all.
     """
 
     name: str
@@ -42,14 +45,29 @@ class Case:
     label: Path
     revision: str = ""
     values: tuple[tuple[int, int], ...] = ()
+    labelled: tuple[int, ...] | None = None
+
+    @property
+    def missing(self) -> frozenset[int]:
+        """The model's values of the structures that were not outlined: unknown in this case, not absent."""
+        if self.labelled is None:
+            return frozenset()
+        return frozenset(ours for theirs, ours in self.values if theirs not in self.labelled) - {0}
+
+
+# Marks of voxels: a person has corrected what a model proposed; what it is, nobody knows.
+CORRECTED, UNKNOWN = 1, 2
 
 
 class Labelled(NamedTuple):
-    """A case as read: image, labels, and where a person has corrected what a model proposed (k, j, i), if known."""
+    """A case as read: image, labels, and its marks, uint8 (k, j, i), where any case of the set may have some.
+
+    Voxels that are marked as UNKNOWN are 0 in the labels, and are neither learned nor judged.
+    """
 
     image: Volume
     label: Volume
-    corrected: np.ndarray | None = None
+    marks: np.ndarray | None = None
 
 
 def read_case(case: Case) -> Labelled:
@@ -61,8 +79,13 @@ def read_case(case: Case) -> Labelled:
     """
     image = files.read_volume(case.image)
     label = put_on_grid(read_label_map(case.label), image)
+    marks = None
     if case.values:
-        label = _named(label, dict(case.values), case)
+        values = dict(case.values)
+        label = _named(label, values, case)
+        marks = _unknown(label) if UNKNOWN_LABEL in values.values() else None
+    if marks is not None:
+        label = label.with_array(np.where(marks, 0, label.array))
     highest = int(label.array.max(initial=0))
     if highest > HIGHEST_LABEL:
         raise InputError(
@@ -70,7 +93,11 @@ def read_case(case: Case) -> Labelled:
             f"Labels of a model are numbers from 1 to {HIGHEST_LABEL}.",
             "Write the labels with smaller numbers, or name them in dataset.json: then names decide.",
         )
-    return Labelled(image, label.with_array(label.array.astype(np.uint8)))
+    return Labelled(image, label.with_array(label.array.astype(np.uint8)), marks)
+
+
+def _unknown(label: Volume) -> np.ndarray:
+    return np.where(label.array == UNKNOWN_LABEL, np.uint8(UNKNOWN), np.uint8(0))
 
 
 def _named(label: Volume, values: dict[int, int], case: Case) -> Volume:
@@ -116,7 +143,8 @@ def read_dataset(folder: Path, split: Split) -> list[Case]:
         if missing:
             raise _refuse(f"{missing[0]} is listed in dataset.json but missing.", "Restore the file or the list.")
         patient = match.groupdict().get("patient") or match.group(0)
-        cases.append(Case(stem_of(image), patient, int(match["number"]), image, label))
+        number = int(match["number"])
+        cases.append(Case(stem_of(image), patient, number, image, label, labelled=pair.labelled))
     return cases
 
 
@@ -141,13 +169,21 @@ def by_name(cases: Sequence[Case], folder: Path, labels: Sequence[Label]) -> tup
                 "dataset.json.",
             )
         values[theirs] = label.value
-    others = [name for value, name in names.items() if value not in values]
+    ignored = next((value for value, name in names.items() if value not in values and same(name, IGNORE)), None)
+    if ignored is not None and UNKNOWN_LABEL in values.values():
+        raise _refuse(
+            f"The data set has voxels to ignore, and the configuration has a label {UNKNOWN_LABEL}.",
+            f"Give the label a value below {UNKNOWN_LABEL}: that one stands for what nobody knows.",
+        )
+    others = [name for value, name in names.items() if value not in values and value != ignored]
     notes = [f"Not learned, so taken as background: {', '.join(others)}."] if others else []
     if any(theirs != ours for theirs, ours in values.items()):
         changed = ", ".join(f"{names[theirs]} {theirs} -> {ours}" for theirs, ours in values.items())
         notes.append(
             f"Labels have other numbers in the data set than in the model, and were matched by name: {changed}."
         )
+    if ignored is not None:
+        values[ignored] = UNKNOWN_LABEL
     pairs = tuple((value, values.get(value, 0)) for value in names)
     kept = all(value == new for value, new in pairs)
     revision = "" if kept else hashlib.sha256(repr(pairs).encode()).hexdigest()[:12]  # of the prepared form
@@ -171,12 +207,12 @@ def split_cases(cases: Sequence[Case], split: Split) -> tuple[list[Case], list[C
 
 
 def prepare(
-    image: Volume, label: Volume, preprocessing: Preprocessing, corrected: np.ndarray | None = None
+    image: Volume, label: Volume, preprocessing: Preprocessing, marks: np.ndarray | None = None
 ) -> tuple[Tensor, Tensor]:
     """Image and labels as the network meets them, before the patch is cut.
 
-    Returns: float32 (C, k, j, i) scaled and resampled; uint8 (1 or 2, k, j, i) by nearest neighbour: labels, and where
-        they were `corrected` (bool (k, j, i) on the image's grid) if that is given.
+    Returns: float32 (C, k, j, i) scaled and resampled; uint8 (1 or 2, k, j, i) by nearest neighbour: labels, and their
+        `marks` (uint8 (k, j, i) on the image's grid) if these are given.
 
     Raises:
         InputError: image and labels have different grids, or the image covers what no patient does.
@@ -193,7 +229,7 @@ def prepare(
     scaling = IntensityScaling.for_array(image.array, preprocessing.intensity)
     pixels = scaling.apply(change.apply(image.array))
     pixels = pixels if pixels.ndim == 4 else pixels[None]
-    maps = [label.array, *([] if corrected is None else [corrected])]
+    maps = [label.array, *([] if marks is None else [marks])]
     target = torch.from_numpy(np.stack([np.ascontiguousarray(change.apply(each)) for each in maps]).astype(np.uint8))
     if preprocessing.spatial_dims == 2:
         pixels = resize(pixels.transpose(0, 1), size).transpose(0, 1)
@@ -256,9 +292,9 @@ class PreparedCases:
             progress(index + 1, len(self.cases))
 
     def _store(self, case: Case) -> None:
-        image, label, corrected = self._read(case)
+        image, label, marks = self._read(case)
         self.notes += [f"{case.name}: {note}" for note in dict.fromkeys([*image.notes, *label.notes])]
-        pixels, target = prepare(image, label, self.preprocessing, corrected)
+        pixels, target = prepare(image, label, self.preprocessing, marks)
         # The labels last: a run that is killed in between leaves no case that looks prepared.
         for path, array in zip(self._paths(case), (pixels.numpy().astype(np.float16), target.numpy()), strict=True):
             with files.atomic_path(path) as temporary, temporary.open("wb") as stream:
@@ -291,6 +327,15 @@ class PreparedCases:
                 "It was removed or damaged while it was in use.",
                 "Start the training again: cases are prepared anew when their prepared form is missing.",
             ) from error
+
+    def missing(self, index: int) -> Tensor | None:
+        """bool (256,): by label value, what was not outlined in the case of an item. None where every case outlines
+        everything."""
+        if not any(case.missing for case in self.cases):
+            return None
+        flags = torch.zeros(HIGHEST_LABEL + 1, dtype=torch.bool)
+        flags[list(self.case(index).missing)] = True
+        return flags
 
     def case(self, index: int) -> Case:
         """The case that an item belongs to."""

@@ -285,15 +285,15 @@ class Trainer:
             said = None if self.rehearsal is None else self.rehearsal.ask(batch["image"])
         label = batch["label"].long()
         if self.rehearsal is not None and said is not None:
-            label = self.rehearsal.complete(label, said)
+            label = self.rehearsal.complete(label, said, batch.get("missing"))
         ssa_layer = None
         if stage.ssa_every and self.step % stage.ssa_every == 0:
             ssa_layer = self.step // stage.ssa_every
-        losses = self.loss(logits, auxiliaries, label, ssa_layer, batch.get("corrected"))
+        losses = self.loss(logits, auxiliaries, label, ssa_layer, batch.get("marks"), batch.get("missing"))
         if stage.gates != "closed":
             losses = self.gates.add_budget(losses, auxiliaries, stage, self._progress(stage))
         if self.rehearsal is not None and said is not None:
-            losses["rehearsal"] = self.rehearsal.loss(logits, said, label)
+            losses["rehearsal"] = self.rehearsal.loss(logits, said, label, batch.get("marks"))
             losses["total"] = losses["total"] + self.rehearsal.weight * losses["rehearsal"]
         self.optimiser.zero_grad(set_to_none=True)
         losses["total"].backward()

@@ -9,7 +9,7 @@ from torch import nn
 
 from ..metrics import Overlap, over_cases
 from .augment import fit
-from .cases import PreparedCases
+from .cases import UNKNOWN, PreparedCases
 from .config import TrainingConfig
 
 
@@ -21,8 +21,8 @@ def validate(
     device: torch.device,
     check: Callable[[], None] = lambda: None,
 ) -> dict[str, float | None]:
-    """Pooled Dice per label name: intersections and sizes are summed over all cases before dividing. None for a label
-    that no case has: nothing judges it (see `metrics`).
+    """Pooled Dice per label name: intersections and sizes are summed over all cases that outline it before dividing,
+    and over voxels that are known. None for a label that no case has: nothing judges it (see `metrics`).
 
     Each item is fitted to the patch size if smaller, run whole, and compared on its own grid. The bundle's card reports
     the same cases through the Segmenter, on the files' own grids. `check` may stop it by raising, between two items.
@@ -37,8 +37,12 @@ def validate(
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
             logits = network(fit(image, patch)[None].to(device))
         predicted = fit(logits[0].float().argmax(0)[None].float().cpu(), shape)[0].to(torch.uint8)
+        known = label[-1] != UNKNOWN if len(label) > 1 else torch.ones_like(predicted, dtype=torch.bool)
+        missing = cases.case(index).missing
         for entry in config.labels:
-            a, b = predicted == entry.value, label[0] == entry.value
+            if entry.value in missing:
+                continue
+            a, b = (predicted == entry.value) & known, (label[0] == entry.value) & known
             found = (int(mask.sum()) for mask in (a & b, a, b))
             counts[entry.name] = [sum(pair) for pair in zip(counts[entry.name], found, strict=True)]
     pooled = {name: over_cases([Overlap(*count)]).pooled_dice for name, count in counts.items()}
