@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from apformer.files import write_labels, write_scalar
+from apformer.networks import build_network
 from apformer.pruning.auxiliaries import Auxiliaries
 from apformer.training.assess import CaseScore, assess, summarise
 from apformer.training.cases import CORRECTED, UNKNOWN, PreparedCases, by_name, read_case, read_dataset
@@ -120,7 +121,7 @@ def test_voxels_that_nobody_knows_change_nothing() -> None:
 def test_a_batch_of_which_nothing_is_known_teaches_nothing_and_breaks_nothing() -> None:
     logits, labels = some_logits()
     loss = LOSS._segmentation(logits, 0 * labels, torch.full_like(labels, UNKNOWN), leaving_out((1, 2), (1, 2)))
-    assert float(loss) == 0 and not torch.autograd.grad(loss, logits)[0].any()
+    assert loss.item() == 0 and not torch.autograd.grad(loss, logits)[0].any()
 
 
 # ---------------------------------------------------------------- tokens that are not empty
@@ -142,7 +143,7 @@ def test_a_cell_with_what_nobody_outlined_is_not_taught_to_be_empty() -> None:
 
     def slope(missing: Tensor | None) -> Tensor:
         heads = torch.zeros(1, 2, 2, 2, requires_grad=True)
-        auxiliaries = replace(Auxiliaries.unpruned(logits), prune_logits=heads, token_stride=(2, 2))
+        auxiliaries = Auxiliaries.unpruned(logits)._replace(prune_logits=heads, token_stride=(2, 2))
         LOSS(logits, auxiliaries, labels, None, None, missing)["prune_head"].backward()
         assert heads.grad is not None
         return heads.grad[0, 1]
@@ -178,7 +179,7 @@ def test_what_the_base_fills_in_is_learned() -> None:
     labels = torch.ones(1, 1, 1, 1, dtype=torch.long)  # filled in, although 1 was not outlined
     found, lost = torch.tensor([0.0, 9.0, 0.0]), torch.tensor([9.0, 0.0, 0.0])
     loss = [float(LOSS._segmentation(x.reshape(1, 3, 1, 1), labels, None, leaving_out((1,)))) for x in (found, lost)]
-    assert loss[0] < 0.01 < 5 < loss[1] < 20
+    assert 8 < loss[1] - loss[0] < 10
 
 
 def test_the_base_is_believed_where_nobody_knows() -> None:
@@ -269,19 +270,18 @@ def test_a_network_that_learns_from_halves_finds_both_and_the_usual_loss_does_no
 
 
 class Finds(nn.Module):
-    """A network that finds the first structure on the left half of a picture, and nothing else."""
+    """A network that finds the first structure everywhere."""
 
     def forward(self, image: Tensor) -> Tensor:
         logits = torch.zeros(len(image), CLASSES, *image.shape[2:])
-        logits[:, FIRST, :, : SIDE // 2] = 5.0
+        logits[:, FIRST] = 5.0
         return logits
 
 
 def test_a_case_judges_what_it_outlines_where_it_is_known(tmp_path: Path) -> None:
     config = a_config()
-    cases = prepared(
-        a_folder(tmp_path / "data", 2, lambda number: [(FIRST,), (SECOND,)][number]), config, tmp_path / "p"
-    )
+    folder = a_folder(tmp_path / "data", 2, lambda number: [(FIRST,), (SECOND,)][number])
+    cases = prepared(folder, config, tmp_path / "p")
     only = PreparedCases(cases.cases[:1], cases.folder, cases.preprocessing)
     only.build()
     both, alone = (validate(Finds(), each, config, torch.device("cpu")) for each in (cases, only))
@@ -310,8 +310,6 @@ def test_a_card_counts_each_structure_over_the_cases_that_outline_it(tmp_path: P
     folder = a_folder(tmp_path / "data", 3, lambda number: [(FIRST,), (FIRST, SECOND), ()][number])
     cases, _ = by_name(read_dataset(folder, config.split), folder, config.labels)
     torch.manual_seed(0)
-    from apformer.networks import build_network
-
     weights = build_network(config.network, config.network_arguments).state_dict()
     scores: list[CaseScore] = assess(write_bundle(config, weights, tmp_path / "ball"), cases, "cpu")
     assert [sorted(score.evaluation.labels) for score in scores] == [[FIRST], [FIRST, SECOND], []]
