@@ -21,7 +21,8 @@ _CASE, _SITE = "APFormer.Case", "APFormer.Site"  # attributes of the image's nod
 
 
 def open_case(scene: Any, case: SiteCase, table: Sequence[Label]) -> tuple[Any, Any]:
-    """A volume node with the image, and a segmentation with the labels that count, all of the table.
+    """A volume node with the image, and a segmentation with the labels that count: a segment for each structure of the
+    table that was outlined, whether it occurs or not, and one for voxels that nobody knows, where there are any.
 
     Raises:
         InputError: a file cannot be read.
@@ -42,8 +43,18 @@ def open_case(scene: Any, case: SiteCase, table: Sequence[Label]) -> tuple[Any, 
         set_status(segment, status)
 
     array = np.zeros(image.spatial_shape, np.uint8) if labels is None else labels.array
-    write_segments(segmentation_node, volume_node, array, table, describe)
+    write_segments(segmentation_node, volume_node, array, _outlined(case, table), describe)
     return volume_node, segmentation_node
+
+
+def _outlined(case: SiteCase, table: Sequence[Label]) -> list[Label]:
+    from apformer.datasets.table import with_unknown
+
+    revision = case.revision
+    if revision is None:
+        return list(table)
+    outlined = [label for label in table if revision.outlines(label.value)]
+    return outlined + [label for label in with_unknown(table)[len(table) :] if label.value in revision.counts]
 
 
 def opened_case(volume_node: Any, root: Path) -> str | None:

@@ -103,7 +103,8 @@ class State:
             nothing is in its place.
         model: a reference, "" for none. device: "auto", "cpu", ... maps: those wanted beside the labels.
         site: folder of the site's data set, "" for none. who: the name that goes with corrections, "" for none.
-        tuning: see `tuning.Choices`.
+        tuning: see `tuning.Choices`. others: what structures without a segment are, see `Collecting.add`; "" until
+            somebody has said it.
         changed: after every change, whoever made it.
         leaving: roles of nodes that are just being removed.
     """
@@ -116,10 +117,11 @@ class State:
     maps: Parameter[list[str]] = Parameter("maps", ["uncertainty"])
     site: Parameter[str] = Parameter("site", "")
     who: Parameter[str] = Parameter("who", "")
+    others: Parameter[str] = Parameter("others", "")
     tuning: Parameter[dict[str, Any]] = Parameter("tuning", {})
 
     # What a user chooses for a day of work, not for one patient: closing the scene keeps it.
-    _KEPT = ("model", "device", "maps", "site", "who", "tuning")
+    _KEPT = ("model", "device", "maps", "site", "who", "others", "tuning")
 
     def __init__(self, watch: SceneWatch) -> None:
         self.changed: Signal[()] = Signal()

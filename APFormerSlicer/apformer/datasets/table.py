@@ -92,6 +92,13 @@ def find(table: Sequence[Label], name: str) -> Label | None:
     return next((label for label in table if same(label.name, name)), None)
 
 
+def with_unknown(table: Sequence[Label]) -> tuple[Label, ...]:
+    """The table, and what stands for voxels that nobody knows, where a label does not have its value or name."""
+    if find(table, IGNORE) is not None or UNKNOWN in {label.value for label in table}:
+        return tuple(table)
+    return (*table, Label(UNKNOWN, IGNORE, (128, 128, 128), _TISSUE, _TISSUE))
+
+
 def values_of(table: Sequence[Label], names: Iterable[str]) -> frozenset[int]:
     """The values of the labels of these names.
 
