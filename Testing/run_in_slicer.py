@@ -118,7 +118,7 @@ def the_segment_has_a_surface(volume: Any, folder: Path, asked: argparse.Namespa
 
 
 def a_correction_can_be_undone_and_the_result_is_accepted(volume: Any, folder: Path, asked: argparse.Namespace) -> None:
-    unfold("reviewSection")
+    turn_to("reviewPage")
     ui, segmentation = panel().ui, panel().workflow.state.segmentation
     segment_id = segmentation.GetSegmentation().GetSegmentIdBySegmentName(LABEL)
     before = liver_ml(segmentation, volume)
@@ -138,7 +138,7 @@ def a_correction_can_be_undone_and_the_result_is_accepted(volume: Any, folder: P
 
 
 def the_case_is_collected(volume: Any, folder: Path, asked: argparse.Namespace) -> None:
-    unfold("siteSection")
+    turn_to("casesPage")
     ui, workflow = panel().ui, panel().workflow
     dataset = workflow.collecting.create(folder / "site", workflow.models.find(MODEL))
     ui.patientEdit.setText("patient 0")
@@ -156,7 +156,7 @@ def the_case_is_collected(volume: Any, folder: Path, asked: argparse.Namespace) 
 def it_is_fine_tuned_adopted_and_rolled_back(volume: Any, folder: Path, asked: argparse.Namespace) -> None:
     from APFormerSlicerLib.workflow import Choices
 
-    unfold("tuningSection", "versionsSection")
+    turn_to("tuningPage")
     ui, workflow = panel().ui, panel().workflow
     workflow.state.model = asked.base  # whose versions are listed
     before = workflow.models.find(asked.base).version
@@ -177,6 +177,7 @@ def it_is_fine_tuned_adopted_and_rolled_back(volume: Any, folder: Path, asked: a
     print(f"  {trained.reference}: {trained.verdict}", flush=True)
     ui.adoptButton.click()
     patiently(lambda: workflow.models.find(asked.base).version != before, "adopting", 120)
+    turn_to("modelsPage")
     patiently(lambda: ui.rollBackButton.enabled, "the versions", 60)
     ui.rollBackButton.click()
     patiently(lambda: workflow.models.find(asked.base).version == before, "rolling back", 120)
@@ -215,9 +216,8 @@ def slabs(volume: Any, workflow: Any) -> list[tuple[Any, Any]]:
     return cut
 
 
-def unfold(*sections: str) -> None:
-    for section in sections:
-        getattr(panel().ui, section).collapsed = False
+def turn_to(page: str) -> None:
+    panel().ui.pages.setCurrentWidget(getattr(panel().ui, page))
     slicer.app.processEvents()
 
 

@@ -227,7 +227,7 @@ def _steps(watch: Watch, panel: Any, array: Any, matrix: Any, asked: argparse.Na
         rest(2.0)
     assert workflow.state.segmentation is not None, ui.statusLabel.text
     with watch.step("review"):
-        ui.reviewSection.collapsed = False
+        ui.pages.setCurrentWidget(ui.reviewPage)
         rest(1.0)
         for box in (ui.uncertaintyCheckBox, ui.keptMapCheckBox):
             box.setChecked(True)
@@ -240,7 +240,7 @@ def _steps(watch: Watch, panel: Any, array: Any, matrix: Any, asked: argparse.Na
         workflow.collecting.create(folder / "site", workflow.models.find(asked.model))
         rest()
     with watch.step("add the case"):
-        ui.siteSection.collapsed = False
+        ui.pages.setCurrentWidget(ui.casesPage)
         ui.patientEdit.setText("patient 1")
         rest()
         assert ui.addCaseButton.enabled, ui.siteLabel.text

@@ -9,9 +9,10 @@ import pytest
 import vtk
 from apformer.errors import InputError
 from apformer.volume import Roi, Volume
-from APFormerSlicerLib.scene import as_text, to_roi, to_volume
+from APFormerSlicerLib.scene import as_text, fit_roi, to_roi, to_volume
 from APFormerSlicerLib.scene.geometry import vtk_matrix
-from headless import VolumeMaker
+from APFormerSlicerLib.scene.roi import is_empty, show_handles
+from headless import VolumeMaker, draw, matrix_of
 
 
 @pytest.fixture
@@ -107,3 +108,103 @@ def test_a_box_under_a_warp_is_refused(a_box: Any, a_cube: Any, a_warp: Any) -> 
     a_box.SetAndObserveTransformNodeID(a_warp.GetID())
     with pytest.raises(InputError, match="Box is under Warp"):
         to_roi(a_box, to_volume(a_cube))
+
+
+# ------------------------------------------------------------------ fitting
+
+
+@pytest.fixture
+def a_new_box(a_scene: Any) -> Any:
+    return a_scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "New")
+
+
+def whole(volume: Volume) -> Roi:
+    k, j, i = volume.spatial_shape
+    return Roi((0, 0, 0), (i, j, k))
+
+
+def test_a_new_box_is_fitted_to_all_voxels_of_an_oblique_volume(a_new_box: Any, a_volume_node: Any) -> None:
+    volume = to_volume(a_volume_node)
+    fit_roi(a_new_box, a_volume_node)
+    assert to_roi(a_new_box, volume) == (whole(volume), ())  # not turned against it
+    k, j, i = volume.spatial_shape
+    assert sorted(a_new_box.GetSize()) == pytest.approx(sorted(np.array([i, j, k]) * volume.spacing_ijk))
+
+
+@pytest.mark.parametrize("above", ["volume", "box", "both"])
+def test_a_box_is_fitted_below_transforms(a_new_box: Any, a_volume_node: Any, a_transform: Any, above: str) -> None:
+    if above in ("volume", "both"):
+        a_volume_node.SetAndObserveTransformNodeID(a_transform.GetID())
+    if above in ("box", "both"):
+        a_new_box.SetAndObserveTransformNodeID(a_transform.GetID())
+    fit_roi(a_new_box, a_volume_node)
+    volume = to_volume(a_volume_node)
+    assert to_roi(a_new_box, volume) == (whole(volume), ())
+
+
+def test_a_mirrored_volume_is_enclosed_too(a_new_box: Any, make_volume_node: VolumeMaker) -> None:
+    node = make_volume_node(np.zeros((3, 4, 5), np.int16))
+    node.SetIJKToRASMatrix(vtk_matrix(np.diag([-1.0, 1.0, 2.0, 1.0])))
+    fit_roi(a_new_box, node)
+    assert np.linalg.det(np.array([[a_new_box.GetObjectToNodeMatrix().GetElement(r, c) for c in range(3)]
+                                   for r in range(3)])) == pytest.approx(1)  # fmt: skip
+    assert to_roi(a_new_box, to_volume(node))[0] == Roi((0, 0, 0), (5, 4, 3))
+
+
+def test_a_sheared_volume_which_cannot_be_segmented_is_refused(a_new_box: Any, make_volume_node: VolumeMaker) -> None:
+    node = make_volume_node(np.zeros((10, 4, 5), np.int16))  # as of a tilted gantry
+    node.SetIJKToRASMatrix(vtk_matrix(np.array([[1, 0, 0, 0], [0, 1, 0.4, 0], [0, 0, 2, 0], [0, 0, 0, 1.0]])))
+    with pytest.raises(InputError, match="sheared"):
+        fit_roi(a_new_box, node)
+    assert is_empty(a_new_box)
+
+
+def test_one_slice_gives_a_box_that_is_not_empty(a_new_box: Any, make_volume_node: VolumeMaker) -> None:
+    fit_roi(a_new_box, make_volume_node(np.zeros((1, 20, 30), np.int16)))
+    assert not is_empty(a_new_box) and sorted(a_new_box.GetSize()) == [1, 20, 30]
+    assert not a_new_box.GetDisplayNode().GetFillVisibility()
+
+
+def test_segments_are_enclosed_with_a_margin_within_the_volume(a_new_box: Any, a_scene: Any, a_cube: Any) -> None:
+    segmentation = a_scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Organs")
+    mask = np.zeros((20, 20, 20), np.uint8)
+    mask[5:7, 8:10, 1:3] = 1
+    draw(segmentation, "organ", mask, matrix_of(a_cube))
+    fit_roi(a_new_box, a_cube, segmentation, margin_mm=2.0)
+    roi, _ = to_roi(a_new_box, to_volume(a_cube))
+    assert roi == Roi((0, 6, 3), (5, 12, 9))
+
+
+def test_without_voxels_in_segments_or_beside_the_volume_the_volume_is_taken(
+    a_new_box: Any, a_scene: Any, a_cube: Any
+) -> None:
+    segmentation = a_scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Organs")
+    fit_roi(a_new_box, a_cube, segmentation)
+    assert to_roi(a_new_box, to_volume(a_cube))[0] == whole(to_volume(a_cube))
+    draw(segmentation, "elsewhere", np.ones((3, 3, 3), np.uint8), vtk_matrix(np.eye(4) + 500 * np.eye(4, k=3)))
+    fit_roi(a_new_box, a_cube, segmentation)
+    assert to_roi(a_new_box, to_volume(a_cube))[0] == whole(to_volume(a_cube))
+
+
+def test_an_earlier_place_of_the_box_is_forgotten(a_box: Any, a_cube: Any) -> None:
+    fit_roi(a_box, a_cube)
+    assert to_roi(a_box, to_volume(a_cube))[0] == whole(to_volume(a_cube))
+
+
+def test_handles_are_shown_and_taken_off_while_the_box_stays_visible(a_box: Any) -> None:
+    a_box.SetDisplayVisibility(False)
+    show_handles(a_box)
+    display = a_box.GetDisplayNode()
+    assert display.GetHandlesInteractive() and display.GetVisibility()
+    show_handles(a_box, False)
+    assert not display.GetHandlesInteractive() and display.GetVisibility()
+
+
+def test_a_hidden_box_limits_and_says_so(a_box: Any, a_cube: Any) -> None:
+    a_box.CreateDefaultDisplayNodes()
+    expected, _ = to_roi(a_box, to_volume(a_cube))
+    a_box.SetDisplayVisibility(False)
+    assert to_roi(a_box, to_volume(a_cube)) == (
+        expected,
+        ("Box is hidden, and limits what is segmented all the same.",),
+    )

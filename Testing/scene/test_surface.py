@@ -28,6 +28,22 @@ def test_a_result_can_be_shown_in_3d_when_a_label_was_not_found(a_volume_node: A
     assert show_in_3d(write_result(a_volume_node, liver).segmentation_node)
 
 
+def test_segments_that_are_kept_as_surfaces_are_hidden_and_not_lost(a_volume_node: Any, a_result: Result) -> None:
+    node = write_result(a_volume_node, a_result).segmentation_node
+    show_in_3d(node)
+    node.GetSegmentation().SetSourceRepresentationName("Closed surface")
+    hide_in_3d(node)
+    assert not is_in_3d(node) and node.GetSegmentation().ContainsRepresentation("Closed surface")
+    assert show_in_3d(node) and is_in_3d(node)
+
+
+def test_what_was_hidden_in_all_views_is_seen_again(a_volume_node: Any, a_result: Result) -> None:
+    node = write_result(a_volume_node, a_result).segmentation_node
+    node.CreateDefaultDisplayNodes()
+    node.GetDisplayNode().SetVisibility(False)
+    assert show_in_3d(node) and node.GetDisplayNode().GetVisibility()
+
+
 def test_without_the_conversion_nothing_is_shown() -> None:
     """In a process of its own: conversions are registered for good."""
     code = (

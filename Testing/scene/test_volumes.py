@@ -14,9 +14,10 @@ from apformer.errors import InputError
 from apformer.files import read_volume, write_scalar
 from apformer.jobs.arrays import array_fields
 from apformer.jobs.image import Image
-from apformer.volume import Volume
-from APFormerSlicerLib.scene import to_volume
+from apformer.volume import Source, Volume
+from APFormerSlicerLib.scene import new_segmentation, to_volume
 from APFormerSlicerLib.scene.geometry import matrix_array
+from APFormerSlicerLib.scene.loading import new_volume_node, unload
 from headless import VolumeMaker
 
 
@@ -202,3 +203,21 @@ def test_what_the_file_of_a_volume_leaves_open_is_told_in_the_words_of_the_comma
     shifted.SetElement(0, 3, 5.0)
     node.SetIJKToRASMatrix(shifted)  # no longer where its file says
     assert to_volume(node).notes == ()
+
+
+def test_an_image_that_the_engine_read_is_the_same_image_on_the_scene(a_scene: Any) -> None:
+    flat = np.arange(12, dtype=np.uint8).reshape(1, 3, 4)
+    read = Volume(flat, np.diag([-1.0, -1.0, 1.0, 1.0]), None, Source(None, kind="picture"), ("its place is nominal",))
+    back = to_volume(new_volume_node(a_scene, read, "slice"))
+    assert (back.source.kind, back.notes) == ("picture", read.notes) and np.array_equal(back.array, flat)
+
+
+def test_what_is_unloaded_leaves_nothing_behind(a_scene: Any, an_image: Volume) -> None:
+    before = a_scene.GetNumberOfNodes()
+    node = new_volume_node(a_scene, an_image, "CT")
+    node.AddDefaultStorageNode("ct.nrrd")
+    segmentation = new_segmentation(node)
+    assert a_scene.GetNumberOfNodes() > before + 4  # with what shows and stores them
+    unload([segmentation, node])
+    assert a_scene.GetNumberOfNodes() == before
+    unload([node])  # it is gone already

@@ -85,7 +85,7 @@ def test_a_running_job_is_cancelled_and_the_result_before_it_stays(a_page: WebPa
 
 def test_maps_are_laid_over_the_image_and_the_next_place_is_shown(a_page: WebPage) -> None:
     a_page.press("3")
-    for key, name in (("u", "Uncertainty"), ("k", "Kept tokens")):
+    for key, name in (("u", "Uncertainty"), ("k", "Where it looked")):
         button = a_page.page.get_by_role("button", name=name)
         a_page.press(key)
         a_page.page.locator(".maps .v-btn--active", has_text=name).wait_for()

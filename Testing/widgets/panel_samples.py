@@ -17,6 +17,8 @@ from apformer.errors import APFormerError
 from workflow_samples import PlayedWorker, save_models
 
 ROOT = Path(__file__).resolve().parents[2]
+MODULE_AREA = (380, 540)  # pixels that Slicer leaves to a module on a screen of 1366 x 768
+PAGES = ("segmentPage", "reviewPage", "casesPage", "tuningPage", "modelsPage")
 UI_FILE = ROOT / "APFormerSlicer" / "Resources" / "UI" / "APFormerSlicer.ui"
 
 
@@ -168,6 +170,11 @@ class Shown:
     def workflow(self) -> Any:
         return self.panel.workflow
 
+    def open(self, page: str) -> None:
+        """Turn to a page, as a click on its tab does."""
+        self.ui.pages.setCurrentWidget(getattr(self.ui, page))
+        self.host.settle(0.02)
+
     def unfold(self, *sections: str) -> None:
         for section in sections:
             getattr(self.ui, section).collapsed = False
@@ -216,7 +223,8 @@ def shown_panel(
     layout = qt.QVBoxLayout(window)
     install, asks = Packages(), Answers()
     panel = Panel(layout, host.scene, make, install, UI_FILE, models, asks)
-    window.setFixedWidth(480)
+    layout.setContentsMargins(0, 0, 0, 0)
+    window.resize(*MODULE_AREA)
     window.show()
     panel.enter()
     try:

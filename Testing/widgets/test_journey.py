@@ -1,6 +1,6 @@
-"""The five steps in one sitting, with the real worker processes on real data.
+"""All pages in one sitting, with the real worker processes on real data.
 
-With APFORMER_SCREENSHOTS=FOLDER a picture of each step is written there.
+With APFORMER_SCREENSHOTS=FOLDER pictures of the pages are written there.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ SMALL = "small-hippocampus"  # what is fine-tuned: the bundled model learns too 
 # Of fine-tuning, most of which a busy computer spends on starting and measuring; longer for curves that show something.
 MINUTES = 2.0 if PICTURES is None else 5.0
 SIDE = 320  # pixels of a slice beside the panel
+README_SIZE = (380, 640)
+LOOKS = [(f"{width}x{height}{'-dark' * dark}", (width, height), dark)
+         for width, height in ((340, 540), (380, 540), (480, 870)) for dark in (False, True)]  # fmt: skip
 LONG, VERY_LONG = 120.0, 2400.0  # seconds, on a computer that is busy with other things
-STEPS = ("inputSection", "segmentSection", "reviewSection", "siteSection", "tuningSection")
 
 pytestmark = [
     pytest.mark.skipif(not DATA.is_dir(), reason=f"no labelled data in {DATA}"),
@@ -90,16 +92,20 @@ def wait_for_status(shown: Shown, text: str) -> None:
     shown.host.wait(lambda: text in shown.ui.statusLabel.text or shown.asks.errors, LONG)
 
 
-def picture(shown: Shown, step: str, name: str, *, slice_beside: bool = False) -> None:
-    """The step unfolded, the others folded; with what the red slice view shows, on demand."""
+def picture(shown: Shown, page: str, name: str, *, slice_beside: bool = False) -> None:
+    """The page for the README; with what the red slice view shows, on demand. And, in folders of their own, as it is in
+    each of `LOOKS`, for whoever changes the panel."""
     if PICTURES is None:
         return
-    for section in STEPS:
-        getattr(shown.ui, section).collapsed = section != step
-    shown.host.settle(0.7)
-    shown.window.adjustSize()
-    shown.host.settle(0.1)
-    path = shown.host.picture(Path(PICTURES) / name, shown.window, (480, shown.window.sizeHint.height()))
+    shown.open(page)
+    for folder, size, dark in LOOKS:
+        (Path(PICTURES) / folder).mkdir(parents=True, exist_ok=True)
+        shown.host.darken(dark)
+        shown.window.resize(*size)
+        shown.host.settle(0.7)
+        shown.host.picture(Path(PICTURES) / folder / name, shown.window)
+    shown.host.darken(False)
+    path = shown.host.picture(Path(PICTURES) / name, shown.window, README_SIZE)
     if slice_beside:
         put_slice_beside(shown, path)
 
@@ -147,12 +153,13 @@ def test_segment_cancel_die_correct_collect_fine_tune_adopt_roll_back_save_and_r
     assert shown.asks.errors == []
     result = workflow.state.segmentation
     shown.host.wait(lambda: ui.preflightLabel.text.startswith("CPU"), LONG)
-    assert "for the last image here" in ui.modelList.currentItem().text()
-    picture(shown, "inputSection", "1-input.png")
-    picture(shown, "segmentSection", "2-segment.png")
+    assert "for the last image here" in ui.modelList.currentItem().toolTip()
+    ui.aboutButton.setChecked(True)
+    picture(shown, "segmentPage", "1-segment.png")
+    ui.aboutButton.setChecked(False)
 
     # A slice is corrected, the places are visited, the result accepted.
-    shown.unfold("reviewSection")
+    shown.open("reviewPage")
     shown.host.wait(lambda: ui.segmentsTable.rowCount == 2)
     before = ui.segmentsTable.item(0, 1).text()
     correct_a_slice(shown, result)
@@ -162,12 +169,13 @@ def test_segment_cancel_die_correct_collect_fine_tune_adopt_roll_back_save_and_r
     if ui.nextPlaceButton.enabled:  # where the network is unsure differs from version to version
         ui.nextPlaceButton.click()
         shown.host.wait(lambda: ui.placesLabel.text != places)
-    picture(shown, "reviewSection", "3-review.png", slice_beside=True)
+    ui.segmentsButton.setChecked(True)
+    picture(shown, "reviewPage", "2-review.png", slice_beside=True)
     ui.acceptButton.click()
     shown.host.wait(lambda: ui.segmentsTable.item(0, 2).text() == "completed")
 
     # The case joins those of colleagues.
-    shown.unfold("siteSection")
+    shown.open("casesPage")
     fill_site(shown, tmp_path / "hippocampus cases of our hospital")
     ui.patientEdit.setText("patient 0")
     ui.addCaseButton.click()
@@ -175,11 +183,11 @@ def test_segment_cancel_die_correct_collect_fine_tune_adopt_roll_back_save_and_r
     shown.host.wait(lambda: shown.workflow.collecting.storing is None, LONG)
     assert shown.asks.errors == [] and ui.casesTable.rowCount == PATIENTS
     shown.host.wait(lambda: not shown.panel.site._missing, LONG)
-    picture(shown, "siteSection", "4-site.png")
+    picture(shown, "casesPage", "3-cases.png")
     assert [row.status for row in workflow.collecting.rows()] == ["completed"] * PATIENTS
 
     # A short fine-tuning; the user decides.
-    shown.unfold("tuningSection")
+    shown.open("tuningPage")
     ui.baseComboBox.setCurrentIndex(ui.baseComboBox.findData(SMALL))
     shown.panel.tuning._choose_base()
     ui.adoptComboBox.setCurrentIndex(2)
@@ -194,12 +202,13 @@ def test_segment_cancel_die_correct_collect_fine_tune_adopt_roll_back_save_and_r
     assert shown.asks.errors == [] and ui.comparisonTable.rowCount > 2
     version = workflow.tuning.training.trained.reference
     before = workflow.models.find(SMALL).version
-    picture(shown, "tuningSection", "5-tune.png")
+    picture(shown, "tuningPage", "4-train.png")
     ui.adoptButton.click()
     shown.host.wait(lambda: workflow.models.find(SMALL).version == version.partition("@")[2] != before, LONG)
-    shown.unfold("versionsSection")
+    shown.open("modelsPage")
     shown.choose(workflow.state.volume, SMALL)
     shown.host.wait(lambda: ui.rollBackButton.enabled, LONG)
+    picture(shown, "modelsPage", "5-models.png")
     ui.rollBackButton.click()
     shown.host.wait(lambda: workflow.models.find(SMALL).version == before, LONG)
     assert shown.asks.errors == []

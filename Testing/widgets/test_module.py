@@ -175,8 +175,12 @@ def test_a_script_fine_tunes_with_what_it_was_asked(
     assert trained.adopted and trained.verdict == "Better by 0.1."
 
 
-def test_the_readmes_script_uses_what_there_is(a_slicer: Host) -> None:
-    """Every call in the README's Python block, by name and by its keywords."""
+README, HELP = (HERE.parents[1] / path for path in ("README.md", "APFormerSlicer/Resources/Help/five-minutes.html"))
+
+
+@pytest.mark.parametrize(("page", "begin", "end"), [(README, "```python\n", "```"), (HELP, "<pre>", "</pre>")])
+def test_the_scripts_of_the_pages_use_what_there_is(a_slicer: Host, page: Path, begin: str, end: str) -> None:
+    """Every call in the Python block, by name and by its keywords."""
     import ast
     import inspect
     from dataclasses import fields
@@ -184,8 +188,7 @@ def test_the_readmes_script_uses_what_there_is(a_slicer: Host) -> None:
     from APFormerSlicerLib.widgets.scripting import Scripting
     from APFormerSlicerLib.workflow import Choice, Choices
 
-    text = (HERE.parents[1] / "README.md").read_text(encoding="utf-8")
-    script = text.partition("```python\n")[2].partition("```")[0]
+    script = page.read_text(encoding="utf-8").partition(begin)[2].partition(end)[0]
     calls = [node for node in ast.walk(ast.parse(script)) if isinstance(node, ast.Call)]
     called = [call for call in calls if ast.unparse(call.func).startswith("logic.")]
     methods = {"segment": Scripting.segment, "segmentAll": Scripting.segment_all, "fineTune": Scripting.fine_tune,

@@ -45,3 +45,16 @@ def test_pictures_stand_in_a_row_and_a_missing_one_is_left_out(a_slicer: Any, tm
     row = in_a_row([tmp_path / "a.png", tmp_path / "none.png", tmp_path / "a.png"], 158)
     assert (row.width(), row.height()) == (104, 25)
     assert in_a_row([tmp_path / "none.png"], 100) is None and in_a_row([], 100) is None
+
+
+def test_a_curve_has_the_colour_of_its_segments_and_its_name_that_of_the_text(a_slicer: Any) -> None:
+    import qt
+    from APFormerSlicerLib.widgets.curves import draw
+
+    curves = {"Dice of Liver": [(1, 0.1), (2, 0.9)], "share of tokens kept": [(1, 0.5), (2, 0.5)],
+              "loss: total": [(1, 1.0), (2, 0.5)]}  # fmt: skip
+    image = draw(curves, qt.QColor("#102030"), {"Dice of Liver": "#ff0080"}).toImage()
+    seen = {image.pixelColor(x, y).name() for x in range(image.width()) for y in range(image.height())}
+    assert {"#ff0080", "#102030", "#0072b2"} <= seen
+    without = draw(curves, qt.QColor("#102030")).toImage()
+    assert "#ff0080" not in {without.pixelColor(x, y).name() for x in range(210) for y in range(190)}

@@ -1,4 +1,4 @@
-"""Step 3: volumes that follow edits, maps, places to check, verdicts."""
+"""The page Review: volumes that follow edits, maps, places to check, verdicts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHAPE = (5, 40, 40)
 @pytest.fixture
 def shown(a_slicer: Any, tmp_path: Path) -> Iterator[Shown]:
     with shown_panel(a_slicer, tmp_path) as panel:
-        panel.unfold("reviewSection")
+        panel.open("reviewPage")
         yield panel
 
 
@@ -79,7 +79,7 @@ def test_a_map_lies_over_the_image_while_its_box_is_checked(shown: Shown, a_resu
     assert view.GetForegroundVolumeID() is not None
     shown.ui.uncertaintyCheckBox.setChecked(False)
     assert view.GetForegroundVolumeID() is None
-    assert not shown.ui.keptMapCheckBox.enabled and "Ask for it in step 2" in shown.ui.keptMapCheckBox.toolTip
+    assert not shown.ui.keptMapCheckBox.enabled and "Ask for it on the page Segment" in shown.ui.keptMapCheckBox.toolTip
 
 
 def test_accept_marks_what_is_selected_else_all(shown: Shown, a_result: Any) -> None:
@@ -105,6 +105,60 @@ def test_show_3d_follows_its_button(shown: Shown, a_result: Any) -> None:
     assert shown.ui.show3DButton.checked and a_result.GetSegmentation().ContainsRepresentation("Closed surface")
     shown.ui.show3DButton.click()
     assert not a_result.GetSegmentation().ContainsRepresentation("Closed surface")
+    assert not shown.ui.show3DButton.checked
+
+
+LOOKED_AT = ["rotateToViewAxis 3", "resetFocalPoint", "resetCamera"]
+
+
+def test_the_3d_view_is_centred_on_the_segments_the_first_time_and_then_left_as_it_was_turned(
+    shown: Shown, a_result: Any
+) -> None:
+    asked = shown.host.app.layoutManager().asked
+    shown.ui.show3DButton.click()
+    assert asked == LOOKED_AT
+    shown.ui.show3DButton.click()
+    shown.ui.show3DButton.click()
+    assert asked == LOOKED_AT
+    shown.workflow.state.segmentation = None
+    shown.segment(a_block(SHAPE))
+    shown.ui.show3DButton.click()
+    assert asked == LOOKED_AT * 2
+
+
+def test_a_layout_without_a_3d_view_gives_way_to_four_views_and_that_is_said(shown: Shown, a_result: Any) -> None:
+    manager = shown.host.app.layoutManager()
+    manager.setLayout(6)
+    manager.asked.clear()
+    shown.ui.show3DButton.click()
+    assert manager.asked == ["setLayout 3", *LOOKED_AT]
+    shown.host.settle(0.7)  # longer than the table waits for edits
+    assert "no 3D view; four views" in shown.ui.reviewLabel.text
+
+
+def test_show_3d_follows_what_the_segment_editor_or_the_eye_does(shown: Shown, a_result: Any) -> None:
+    a_result.CreateClosedSurfaceRepresentation()
+    assert shown.ui.show3DButton.checked
+    a_result.GetDisplayNode().SetVisibility3D(False)
+    assert not shown.ui.show3DButton.checked
+    shown.ui.show3DButton.click()
+    assert shown.ui.show3DButton.checked and a_result.GetDisplayNode().GetVisibility3D()
+    a_result.RemoveClosedSurfaceRepresentation()
+    assert not shown.ui.show3DButton.checked
+
+
+@pytest.mark.parametrize("what", ["removed", "none chosen", "another chosen", "scene closed"])
+def test_show_3d_does_not_stay_pressed(shown: Shown, a_result: Any, what: str) -> None:
+    shown.ui.show3DButton.click()
+    if what == "removed":
+        shown.host.scene.RemoveNode(a_result)
+    elif what == "none chosen":
+        shown.workflow.state.segmentation = None
+    elif what == "another chosen":
+        shown.workflow.state.segmentation = shown.host.scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    else:
+        shown.host.close_scene()
+    assert not shown.ui.show3DButton.checked
 
 
 def test_a_segmentation_deleted_mid_review_leaves_a_usable_panel(shown: Shown, a_result: Any) -> None:

@@ -1,4 +1,4 @@
-"""Steps 1 and 2: what can be chosen, what is said before, one button, and what comes of it."""
+"""The header and the page Segment: what can be chosen, what is said before, one button, and what comes of it."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def test_without_a_volume_the_button_says_what_to_do(shown: Shown) -> None:
 def test_models_are_listed_with_what_a_user_needs_and_found_by_words(shown: Shown) -> None:
     listed = shown.ui.modelList
     texts = [listed.item(row).text() for row in range(listed.count)]
-    assert len(texts) == 4 and any(
-        "MR, slices: anterior, posterior. Dice 0.85 in 12 cases; 0." in text for text in texts
-    )
+    assert len(texts) == 4 and "slices 1.0.0\nMR: anterior, posterior. Dice 0.85" in texts
+    tips = [listed.item(row).toolTip() for row in range(listed.count)]
+    assert any("MR, slices: anterior, posterior. Dice 0.85 in 12 cases; 0." in tip for tip in tips)
     shown.ui.modelSearchEdit.setText("rgb")
     assert [listed.item(row).text().split()[0] for row in range(listed.count)] == ["photos"]
 

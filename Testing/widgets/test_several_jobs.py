@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +30,76 @@ def test_segment_on_another_volume_queues_it_and_each_button_is_about_its_volume
     assert ui.segmentButton.text == "Segment" and ui.segmentButton.enabled
     ui.segmentButton.click()
     assert ui.segmentButton.text == "Cancel" and len(shown.worker.asked) == 1
-    assert "A with slices" in ui.statusLabel.text  # the one at work
+    assert "B with slices" in ui.statusLabel.text and "waiting for 1 job before it" in ui.statusLabel.text
     shown.worker.last.finish(a_block(SHAPE))
-    assert len(shown.worker.asked) == 2 and ui.statusLabel.text.startswith("Done")
+    assert len(shown.worker.asked) == 2
     shown.worker.last.progress(0.5)
     assert "B with slices" in ui.statusLabel.text and ui.progressBar.value == 50
     shown.workflow.state.volume = first
-    assert ui.segmentButton.text == "Segment"
+    assert ui.segmentButton.text == "Segment" and ui.statusLabel.text.startswith("Done") and ui.progressBar.isHidden()
     shown.workflow.state.volume = second
     ui.segmentButton.click()
     assert shown.worker.cancelled == ["2"]
     shown.worker.last.tell("cancelled")
     assert ui.statusLabel.text == "Cancelled." and ui.progressBar.isHidden()
+
+
+def rows(shown: Shown) -> list[tuple[str, str]]:
+    """Title and state of the jobs in the table, which can be seen."""
+    table = shown.ui.jobsTable
+    if table.isHidden():
+        return []
+    return [(table.item(row, 0).text(), table.item(row, 1).text()) for row in range(table.rowCount)]
+
+
+def cancel_in_table(shown: Shown, row: int) -> None:
+    shown.ui.jobsTable.cellWidget(row, 2).click()
+
+
+def test_the_table_of_jobs_is_seen_while_the_button_is_not_about_all_of_them(shown: Shown) -> None:
+    scene, ui = shown.host.scene, shown.ui
+    first = shown.choose(add_volume(scene, noise(), "A"))
+    assert rows(shown) == []
+    ui.segmentButton.click()
+    assert rows(shown) == []
+    shown.choose(add_volume(scene, noise(), "B"))
+    assert rows(shown) == [("A with slices 1.0.0", "waiting")]  # the worker has not told of it yet
+    shown.worker.last.progress(0.4)
+    ui.segmentButton.click()
+    assert rows(shown) == [("A with slices 1.0.0", "40 %"), ("B with slices 1.0.0", "waiting")]
+    shown.workflow.state.volume = first
+    assert len(rows(shown)) == 2 and ui.progressBar.value == 40
+    shown.worker.last.finish(a_block(SHAPE))
+    assert rows(shown) == [("B with slices 1.0.0", "waiting")] and ui.segmentButton.text == "Segment"
+    shown.worker.last.finish(a_block(SHAPE))
+    assert rows(shown) == []
+
+
+def test_each_job_is_cancelled_in_the_table_and_the_others_go_on(shown: Shown) -> None:
+    for name in "ABC":
+        shown.choose(add_volume(shown.host.scene, noise(), name))
+        shown.ui.segmentButton.click()
+    cancel_in_table(shown, 1)  # B, which waits
+    assert [title[0] for title, _ in rows(shown)] == ["A", "C"] and shown.worker.cancelled == []
+    cancel_in_table(shown, 0)  # A, which is at work
+    assert rows(shown)[0] == ("A with slices 1.0.0", "cancelling")
+    shown.worker.last.tell("cancelled")
+    assert len(shown.worker.asked) == 2 and rows(shown) == []
+    shown.worker.last.finish(a_block(SHAPE))
+    assert shown.ui.statusLabel.text.startswith("Done") and shown.asks.errors == []
+
+
+def test_what_came_of_a_volume_stands_where_it_is_chosen(shown: Shown) -> None:
+    first = shown.choose(add_volume(shown.host.scene, noise(), "A"))
+    shown.segment(a_block(SHAPE))
+    second = shown.choose(add_volume(shown.host.scene, noise(), "B"))
+    assert shown.ui.statusLabel.text == ""
+    shown.workflow.state.volume = first
+    assert shown.ui.statusLabel.text.startswith("Done")
+    shown.ui.segmentButton.click()
+    shown.workflow.state.volume = second
+    shown.worker.last.finish(a_block(SHAPE))
+    assert shown.ui.statusLabel.text.startswith("A with slices 1.0.0: Done")
 
 
 def test_an_error_of_a_job_is_told_while_another_is_chosen(shown: Shown) -> None:
@@ -63,8 +122,23 @@ def test_a_second_panel_shows_what_the_first_runs(shown: Shown, tmp_path: Path) 
         assert second.ui.segmentButton.text == "Segment"
         shown.ui.segmentButton.click()
         assert second.ui.segmentButton.text == "Cancel"
+        shown.worker.last.progress(0.5)
+        assert second.ui.progressBar.value == 50 and "A with slices" in second.ui.statusLabel.text
+        assert rows(second) == []
         shown.worker.last.finish(a_block(SHAPE))
-        assert second.ui.segmentButton.text == "Segment"
+        assert second.ui.segmentButton.text == "Segment" and second.ui.statusLabel.text.startswith("Done")
+
+
+def test_a_second_panel_tells_of_anothers_failure_without_a_window(shown: Shown, tmp_path: Path) -> None:
+    from apformer.jobs import JobError
+
+    (tmp_path / "second").mkdir()
+    with shown_panel(shown.host, tmp_path / "second", models=shown.workflow.library) as second:
+        shown.choose(add_volume(shown.host.scene, noise(), "A"))
+        shown.ui.segmentButton.click()
+        shown.worker.last.fail(JobError("A died.", "Memory ran out.", "Close programs."))
+        assert second.ui.statusLabel.text == "A died." == shown.ui.statusLabel.text
+        assert len(shown.asks.errors) == 1 and second.asks.errors == []
 
 
 @pytest.mark.parametrize("agrees", [True, False])
@@ -113,25 +187,30 @@ def test_adopting_without_a_result_is_told_in_words(shown: Shown) -> None:
     assert len(shown.asks.errors) == 2 and all("no new version" in error.what for error in shown.asks.errors)
 
 
-def test_all_volumes_of_a_scene_may_be_passed_by_a_script(
-    a_slicer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Delivering(PlayedWorker):
+    """Gives the result when it is waited for, as the worker of scripts does."""
+
+    def deliver(self, _seconds: float) -> None:
+        self.last.finish(a_block(SHAPE), {"uncertainty": np.full(SHAPE, 0.5)})
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def a_script(a_slicer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module `scripting`, whose worker plays."""
     from APFormerSlicerLib.widgets import scripting
     from panel_samples import saved_models
 
-    class Played(PlayedWorker):
-        """Gives the result when it is waited for."""
-
-        def deliver(self, _seconds: float) -> None:
-            self.last.finish(a_block(SHAPE), {"uncertainty": np.full(SHAPE, 0.5)})
-
-        def close(self) -> None: ...
-
     (tmp_path / "jobs").mkdir()
     monkeypatch.setenv("APFORMER_MODELS", str(saved_models()))
-    monkeypatch.setattr(scripting, "HeadlessWorker", lambda *_, **__: Played(tmp_path / "jobs"))
+    monkeypatch.setattr(scripting, "HeadlessWorker", lambda *_, **__: Delivering(tmp_path / "jobs"))
     monkeypatch.setattr(scripting.Install, "missing", lambda *_: False)
-    script = scripting.Scripting(a_slicer.scene, tmp_path, tmp_path)
+    return scripting
+
+
+def test_all_volumes_of_a_scene_may_be_passed_by_a_script(a_slicer: Any, tmp_path: Path, a_script: Any) -> None:
+    script = a_script.Scripting(a_slicer.scene, tmp_path, tmp_path)
     ct = add_volume(a_slicer.scene, noise(), "CT")
     done = script.segment_all([ct], "slices")
     node = done.items[0].run.outcome.written.segmentation_node
@@ -144,3 +223,35 @@ def test_all_volumes_of_a_scene_may_be_passed_by_a_script(
         "mask",
     }
     script.close()
+
+
+def test_the_script_in_the_readme_runs_as_it_stands_there(
+    a_slicer: Any, a_script: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its data set is not there, so that fine-tuning is the one call that is not made."""
+    import slicer
+    from panel_samples import ROOT
+
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(a_script.Scripting, "install", lambda *_: None)
+    monkeypatch.setattr(
+        a_script.Scripting, "fine_tune", lambda *_, **choices: Trained("adopt it", asked.update(choices))
+    )
+    a_slicer.load()
+    ct = add_volume(a_slicer.scene, noise() - 1000, "CTLiver")
+    add_volume(a_slicer.scene, a_block(SHAPE), "mask", "vtkMRMLLabelMapVolumeNode")
+    add_volume(a_slicer.scene, np.full(SHAPE, np.nan, np.float32), "spoiled").SetHideFromEditors(True)
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {"slicer": slicer}
+    exec(compile(text, "README.md", "exec"), names)
+    assert names["segmentation"].GetNodeReference("referenceImageGeometryRef") is ct
+    assert "[('CTLiver', 'done', '')]" in capsys.readouterr().out
+    assert set(names["batch"].left_out) == {"mask", "spoiled"} and asked["keep"] == 0.3
+
+
+@dataclass
+class Trained:
+    """What the script prints of a fine-tuning."""
+
+    verdict: str
+    report: Any

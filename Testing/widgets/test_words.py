@@ -10,10 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from panel_samples import ROOT, UI_FILE, Shown, shown_panel
+from panel_samples import PAGES, ROOT, UI_FILE, Shown, shown_panel
 
 SOURCES = [*sorted((ROOT / "APFormerSlicer" / "APFormerSlicerLib" / "widgets").glob("*.py")),
            ROOT / "APFormerSlicer" / "APFormerSlicer.py"]  # fmt: skip
+WORDS_OF_THE_WORKFLOW = [ROOT / "APFormerSlicer" / "APFormerSlicerLib" / name for name in (
+    "scene/overlays.py", "workflow/wording.py", "workflow/line.py", "workflow/cards.py")]  # fmt: skip
+OF_THE_TRADE = re.compile(
+    r"\b(tokens?|preflight|bundles?|logits?|tensors?|worker|pruning|pruned|checkpoints?|inference|hyperparameters?|ROI)\b"
+    r"|\bstep \d",
+    re.IGNORECASE,
+)
 USED = ("QPushButton", "QToolButton", "QCheckBox", "QComboBox", "QLineEdit", "QSlider", "QDoubleSpinBox", "QListWidget",
         "QTableWidget", "qMRMLNodeComboBox")  # fmt: skip
 
@@ -21,7 +28,9 @@ USED = ("QPushButton", "QToolButton", "QCheckBox", "QComboBox", "QLineEdit", "QS
 @pytest.fixture
 def shown(a_slicer: Any, tmp_path: Path) -> Iterator[Shown]:
     with shown_panel(a_slicer, tmp_path) as panel:
-        panel.unfold("reviewSection", "siteSection", "tuningSection", "versionsSection", "batchSection")
+        panel.unfold("batchSection")
+        for page in PAGES:
+            panel.open(page)
         yield panel
 
 
@@ -78,6 +87,27 @@ def test_what_is_translated_is_plain_text_with_named_places() -> None:
         assert isinstance(text, ast.Constant) and isinstance(text.value, str), f"{path.name}:{call.lineno}"
         names = [name for _, name, _, _ in string.Formatter().parse(text.value) if name is not None]
         assert all(name.isidentifier() for name in names), f"{path.name}:{call.lineno}: {text.value}"
+
+
+def said() -> Iterator[tuple[str, str]]:
+    """Every text that the panel shows: where it stands, and what it says."""
+    for text in re.findall(r"<string>([^<]*)</string>", UI_FILE.read_text(encoding="utf-8")):
+        yield UI_FILE.name, text
+    for path, call in translated():
+        yield path.name, str(call.args[0].value)
+    for path in WORDS_OF_THE_WORKFLOW:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        explained = [node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)]  # docstrings
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in explained:
+                yield path.name, node.value
+
+
+def test_no_word_of_the_trade_is_shown() -> None:
+    """What a clinician has not learned is said otherwise; but a paper keeps its title."""
+    texts = [(where, text) for where, text in said() if "doi.org" not in text and text != "kept_tokens"]
+    assert len(texts) > 300
+    assert [(where, text) for where, text in texts if OF_THE_TRADE.search(text)] == []
 
 
 def test_slicer_decides_how_things_look() -> None:

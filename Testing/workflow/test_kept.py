@@ -39,7 +39,7 @@ def test_a_map_becomes_a_node_when_it_is_looked_at(
     node = result(a_workflow, a_worker, a_choice)
     assert maps_in(a_workflow) == [] and a_workflow.reviewing.maps(node) == ["uncertainty", "kept_tokens"]
     a_workflow.reviewing.show_map(node, "kept_tokens")
-    assert maps_in(a_workflow) == ["MR kept tokens"]
+    assert maps_in(a_workflow) == ["MR where it looked"]
     assert segmentable(a_workflow.scene) == [a_choice.volume_node]
     assert float(to_volume(a_workflow.reviewing.map_node(node, "uncertainty")).array.max()) == 0.5
     assert a_workflow.reviewing.map_node(node, "uncertainty") is a_workflow.reviewing.map_node(node, "uncertainty")
@@ -65,7 +65,7 @@ def test_all_maps_are_there_when_the_scene_is_saved(
 ) -> None:
     node = result(a_workflow, a_worker, a_choice)
     a_workflow.scene.StartState(a_workflow.scene.SaveState)
-    assert maps_in(a_workflow) == ["MR kept tokens", "MR uncertainty"]
+    assert maps_in(a_workflow) == ["MR where it looked", "MR uncertainty"]
     a_workflow.scene.EndState(a_workflow.scene.SaveState)
     assert a_workflow.reviewing.maps(node) == ["uncertainty", "kept_tokens"]
 

@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from apformer.datasets import SiteDataset, identity
+from apformer.files import write_scalar
 from apformer.jobs.messages import LONGEST_LINE, Request
 from apformer.part import Part
+from apformer.volume import Volume
+from APFormerSlicerLib.scene import to_volume
 from APFormerSlicerLib.workflow import Choice, Workflow
 from APFormerSlicerLib.workflow.aside import start_aside
 from APFormerSlicerLib.workflow.tally import AT_ONCE
@@ -203,3 +206,25 @@ def test_adding_a_case_looks_at_no_voxels_and_packs_none_on_the_main_thread(
         1: int(np.count_nonzero(labels == 1)),
         2: int(np.count_nonzero(labels == 2)),
     }
+
+
+def test_an_image_of_a_work_list_is_read_aside_and_not_copied(
+    a_workflow: Workflow, a_worker: Threaded, passes: Passes, tmp_path: Path
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    voxels = np.random.default_rng(0).integers(-1000, 1000, SHAPE, dtype=np.int16)
+    write_scalar(folder / "a.nii", Volume(voxels, np.diag([-1.0, -1.0, 2.0, 1.0]), "CT"))
+    a_workflow.state.model = "slices"
+    worklist, found = a_workflow.worklist, []
+    worklist.add_folder(folder, lambda *told: found.append(told))
+    a_worker.deliver(lambda: bool(found))
+    worklist.segment_all()
+    finish_quietly(a_worker.last, *a_result(), passes)
+    opened: list[Any] = []
+    worklist.opened.connect(opened.append)
+    worklist.next()
+    assert opened == []
+    a_worker.deliver(lambda: bool(opened))
+    assert passes.on_main == []
+    assert np.array_equal(to_volume(a_workflow.state.volume).array.view(np.ndarray), voxels)

@@ -116,7 +116,7 @@ def test_one_map_is_shown_at_a_time(a_workflow: Workflow, a_result: Any) -> None
     assert "uncertainty" in a_workflow.scene.GetNodeByID(view.GetForegroundVolumeID()).GetName()
     review.show_map(node, None)
     assert view.GetForegroundVolumeID() is None
-    with pytest.raises(InputError, match="kept tokens"):
+    with pytest.raises(InputError, match="where it looked"):
         review.show_map(node, "kept_tokens")
 
 

@@ -130,7 +130,7 @@ def test_events_become_curves_figures_and_pictures(a_workflow: Workflow, a_worke
     asked.tell("metrics", **epoch(3, losses={"total": None}))
     assert training.step == "adapt, epoch 3 of 20"
     assert training.curves() == {
-        "loss: total": [(1, 1.0), (2, 0.5)], "Dice of anterior": [(2, 0.7)], "share of tokens kept": [(2, 0.4)],
+        "loss: total": [(1, 1.0), (2, 0.5)], "Dice of anterior": [(2, 0.7)], "looked at closely": [(2, 0.4)],
     }  # fmt: skip
     assert training.measured == {"before": {"anterior": (0.8, 2.0, "px")}}
     assert training.overlays == [Path("/a.png")] and training.run.lines == ["two cases were left out"]
@@ -189,7 +189,7 @@ def test_before_and_after_stand_side_by_side(a_workflow: Workflow, a_worker: Pla
     anterior, lesion, posterior = table.rows
     assert (anterior.gain, anterior.distance_after) == (pytest.approx(0.1), 3.0)
     assert (lesion.dice_before, lesion.dice_after, lesion.gain, posterior.dice_before) == (None, 0.5, None, None)
-    assert table.costs["ms per case"] == (100.0, 60.0) and table.costs["share of tokens kept"] == (None, None)
+    assert table.costs["ms per case"] == (100.0, 60.0) and table.costs["looked at closely"] == (None, None)
     assert (table.before, table.after, table.adopted) == ("slices 1.0.0", "slices 1.1.0", True)
     assert training.trained.warnings == ("few cases",)
 

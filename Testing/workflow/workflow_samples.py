@@ -53,7 +53,7 @@ class Asked:
         for name, part in parts.items():
             np.save(paths[name], part.array)
         if "uncertainty" in parts:
-            matrix = np.array(self.fields["array"]["ijk_to_ras"])
+            matrix = np.array(self.fields["array"]["ijk_to_ras"] if "array" in self.fields else np.eye(4))
             data["places"] = [place.as_dict() for place in uncertain_places(parts["uncertainty"].whole(), matrix)]
         counts = {label.name: int(np.count_nonzero(array == label.value)) for label in LABELS}
         data["structures"] = {name: {"voxels": voxels, "box": None} for name, voxels in counts.items()}

@@ -7,7 +7,7 @@ from .files import read_segmentation, write_segmentation
 from .label_maps import Pieces, check_labels, take_pieces, to_label_map
 from .provenance import Provenance
 from .results import Result, Written, write_result
-from .roi import as_text, to_roi
+from .roi import as_text, fit_roi, to_roi
 from .segmentations import new_segmentation
 from .segments import segment_ids
 from .sequences import Frames, frames_of
@@ -23,6 +23,7 @@ __all__ = [
     "Written",
     "as_text",
     "check_labels",
+    "fit_roi",
     "frames_of",
     "new_segmentation",
     "read_segmentation",

@@ -29,7 +29,7 @@ class Look:
 # The names are those of the worker's outputs (apformer.commands.options.MAPS); values are from 0 to 1.
 LOOKS = {
     "uncertainty": Look("uncertainty", "vtkMRMLPETProceduralColorNodePET-Heat", 0.1),
-    "kept_tokens": Look("kept tokens", "vtkMRMLColorTableNodeCyan", 0.5),
+    "kept_tokens": Look("where it looked", "vtkMRMLColorTableNodeCyan", 0.5),
 }
 
 

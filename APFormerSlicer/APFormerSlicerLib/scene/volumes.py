@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import PurePath
 from typing import Any
 
@@ -14,6 +15,8 @@ from .geometry import ijk_to_local, local_to_world
 from .hierarchy import dicom_modality, dicom_series
 from .images import array_of
 
+# Attributes of nodes that the engine read instead of Slicer; see `loading`.
+NOTES, PICTURE = "APFormer.Notes", "APFormer.Picture"
 _PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg"}  # of the engine's IMAGE_SUFFIXES, those that have no voxel size
 _MOST_GRAYS = 100
 _grays: dict[int, bool] = {}  # time of the last change -> whether a colour image is gray
@@ -135,16 +138,27 @@ def _is_picture(node: Any, array: np.ndarray) -> bool:
         return False
     storage = node.GetStorageNode()
     name = (storage.GetFileName() if storage is not None else None) or ""
-    return array.ndim == 4 or PurePath(name).suffix.lower() in _PICTURE_SUFFIXES
+    return array.ndim == 4 or bool(node.GetAttribute(PICTURE)) or PurePath(name).suffix.lower() in _PICTURE_SUFFIXES
 
 
 def _file_notes(node: Any) -> tuple[str, ...]:
     """What the file of a volume that is as it was read leaves open about its place."""
+    kept = _kept_notes(node)
+    if kept:
+        return kept
     from apformer.files import header_notes
 
     storage = node.GetStorageNode()
     name = storage.GetFileName() if storage is not None else None
     return header_notes(name) if name and not node.GetModifiedSinceRead() else ()
+
+
+def _kept_notes(node: Any) -> tuple[str, ...]:
+    try:
+        notes = json.loads(node.GetAttribute(NOTES) or "[]")
+    except ValueError:  # edited by hand
+        return ()
+    return tuple(map(str, notes)) if isinstance(notes, list) else ()
 
 
 def _ijk_to_world(node: Any, placed_by: Any) -> np.ndarray:

@@ -8,14 +8,19 @@ from typing import Any
 
 _WIDTH, _HEIGHT = 300, 90  # of a chart, in the units of its viewBox
 _MARGIN = 4
-_COLORS = ("#4fa3c7", "#d9a552", "#6fb58a", "#c58fd0", "#e0736d", "#9aa7b5")
+BACKGROUND = (14, 18, 23)  # of a plot, as page.css has it
+_NEUTRAL = "#9aa7b5"  # of shares that are no label's
+_COLORS = ("#4fa3c7", "#d9a552", "#6fb58a", "#c58fd0", "#e0736d")
 _MOST_POINTS = 300
 
 Curve = Sequence[tuple[int, float]]
 
 
-def charts(curves: Mapping[str, Curve]) -> list[dict[str, Any]]:
+def charts(curves: Mapping[str, Curve], segments: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
     """One chart for losses, from 0 to the highest, and one for shares, such as Dice, from 0 to 1.
+
+    Args:
+        segments: the colours of labels, by the names of their curves; losses have a palette of their own.
 
     Returns:
         title, top (what the upper edge means), svg and lines (name, color, last value) of each chart that has any.
@@ -26,21 +31,22 @@ def charts(curves: Mapping[str, Curve]) -> list[dict[str, Any]]:
         if name.startswith("loss: ")
     }
     shares = {name: curve for name, curve in curves.items() if not name.startswith("loss: ")}
-    found = (_chart("Loss", losses, _top(losses)), _chart("Dice and share of tokens kept", shares, 1.0))
+    palette = {name: _COLORS[number % len(_COLORS)] for number, name in enumerate(losses)}
+    own = {name: (segments or {}).get(name, _NEUTRAL) for name in shares}
+    found = (
+        _chart("Loss", losses, _top(losses), palette),
+        _chart("Dice and share looked at closely", shares, 1.0, own),
+    )
     return [chart for chart in found if chart["lines"]]
 
 
-def _chart(title: str, curves: Mapping[str, Curve], top: float) -> dict[str, Any]:
+def _chart(title: str, curves: Mapping[str, Curve], top: float, colors: Mapping[str, str]) -> dict[str, Any]:
     last = max((curve[-1][0] for curve in curves.values()), default=1)
-    colors = [_COLORS[number % len(_COLORS)] for number in range(len(curves))]
-    lines = [
-        {"name": name, "color": color, "last": f"{curve[-1][1]:.3f}"}
-        for color, (name, curve) in zip(colors, curves.items(), strict=True)
-    ]
+    lines = [{"name": name, "color": colors[name], "last": f"{curve[-1][1]:.3f}"} for name, curve in curves.items()]
     drawn = "".join(
-        f'<polyline fill="none" stroke="{color}" stroke-width="1.5" vector-effect="non-scaling-stroke" '
+        f'<polyline fill="none" stroke="{colors[name]}" stroke-width="1.5" vector-effect="non-scaling-stroke" '
         f'points="{_points(curve, last, top)}"/>'
-        for color, curve in zip(colors, curves.values(), strict=True)
+        for name, curve in curves.items()
     )
     svg = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none">{drawn}</svg>'
     return {"title": title, "top": f"{top:.3g}", "svg": svg, "lines": lines}

@@ -18,7 +18,7 @@ _STATUSES = {
     Status.COMPLETED: "accepted",
     Status.FLAGGED: "flagged",
 }
-_MAPS = {"uncertainty": "Uncertainty", "kept_tokens": "Kept tokens"}
+_MAPS = {"uncertainty": "Uncertainty", "kept_tokens": "Where it looked"}
 _LONGEST_COMMENT = 2000  # characters
 
 

@@ -10,7 +10,7 @@ from apformer.errors import APFormerError
 from trame.widgets import html
 
 from ..workflow import Choices, LabelRow, Run, Training
-from .curves import charts
+from .curves import BACKGROUND, charts
 from .desk import Desk
 from .jobs_bar import JobsBar
 from .parts import button, heading, hint, select, text_field
@@ -161,7 +161,7 @@ class TuneSection:
 
     def _show(self, training: Training) -> None:
         state, trained = self._desk.state, training.trained
-        state.charts = charts(training.curves())
+        state.charts = charts(training.curves(), training.colors(BACKGROUND))
         state.tune_step = training.step
         if trained is None:
             state.comparison = _measured(training)

@@ -1,4 +1,4 @@
-"""Step 2, several volumes: those that are loaded, or the images of a folder."""
+"""The page Segment, several volumes: those that are loaded, or the images of a folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step 5: changes to the models, one at a time, for all buttons that ask for them."""
+"""The pages Fine-tune and Models: changes to the models, one at a time, for all buttons that ask for them."""
 
 from __future__ import annotations
 

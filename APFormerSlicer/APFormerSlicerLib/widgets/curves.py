@@ -1,4 +1,4 @@
-"""Curves of a training, drawn as two small plots side by side: Dice and tokens kept, and losses."""
+"""Curves of a training, drawn as two small plots side by side: Dice and how much is looked at closely, and losses."""
 
 from __future__ import annotations
 
@@ -10,18 +10,24 @@ from typing import Any
 import qt
 
 Points = Sequence[tuple[int, float]]
-# Okabe and Ito's colours, which people with colour blindness can tell apart; the yellow is too faint for lines.
+# For losses: Okabe and Ito's colours, which people with colour blindness can tell apart, less the yellow: too faint.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GRID = "#9aa0a8"
-WIDTH, HEIGHT = 420, 190  # pixels, of both plots together
+WIDTH, HEIGHT = 304, 180  # pixels, of both plots together
 LEFT, RIGHT, TOP, BOTTOM = 34, 6, 18, 16  # margins of each
 LINE_HEIGHT = 13  # of the legend
-LONGEST_NAME = 24  # characters
+LONGEST_NAME = 18  # characters
+MARK = 12  # pixels, of the piece of line before a name
 LOSS = "loss: "
 
 
-def draw(curves: Mapping[str, Points], color: Any) -> Any:
-    """A QPixmap with the curves of `workflow.Training.curves`; `color` is that of the text."""
+def draw(curves: Mapping[str, Points], color: Any, colors: Mapping[str, str] | None = None) -> Any:
+    """A QPixmap with the curves of `workflow.Training.curves`.
+
+    Args:
+        color: that of the text, and of shares that are no label's.
+        colors: those of labels, by the names of their curves; losses have a palette of their own.
+    """
     losses = {name[len(LOSS) :]: points for name, points in curves.items() if name.startswith(LOSS)}
     shares = {name: points for name, points in curves.items() if not name.startswith(LOSS)}
     pixmap = qt.QPixmap(WIDTH, HEIGHT)
@@ -34,8 +40,10 @@ def draw(curves: Mapping[str, Points], color: Any) -> Any:
     painter.setFont(font)
     half = WIDTH // 2
     longest = max((points[-1][0] for points in curves.values() if points), default=1)
-    _plot(painter, 0, half, shares, (0.0, 1.0), longest, color)
-    _plot(painter, half, half, losses, nice_range(losses.values()), longest, color)
+    own = {name: qt.QColor((colors or {})[name]) if name in (colors or {}) else color for name in shares}
+    palette = {name: qt.QColor(COLORS[number % len(COLORS)]) for number, name in enumerate(losses)}
+    _plot(painter, 0, half, shares, (0.0, 1.0), longest, color, own)
+    _plot(painter, half, half, losses, nice_range(losses.values()), longest, color, palette)
     painter.end()
     return pixmap
 
@@ -57,6 +65,7 @@ def _plot(
     bounds: tuple[float, float],
     longest: int,
     color: Any,
+    colors: Mapping[str, Any],
 ) -> None:
     x0, x1, y0, y1 = left + LEFT, left + width - RIGHT, HEIGHT - BOTTOM - LINE_HEIGHT * _legend_rows(curves), TOP
     low, high = bounds
@@ -69,7 +78,7 @@ def _plot(
         painter.drawText(left + 2, round(y0 + (y1 - y0) * share) + 4, f"{low + (high - low) * share:.3g}")
     painter.drawText(x1 - 8 * len(str(longest)), y0 + 12, str(longest))
     for number, (name, points) in enumerate(curves.items()):
-        pen = qt.QPen(qt.QColor(COLORS[number % len(COLORS)]))
+        pen = qt.QPen(colors[name])
         pen.setWidth(2)
         painter.setPen(pen)
         places = [
@@ -83,7 +92,10 @@ def _plot(
             painter.drawLine(xa, ya, xb, yb)
         for x, y in places if len(places) == 1 else []:
             painter.drawEllipse(x - 2, y - 2, 4, 4)
-        painter.drawText(x0, y0 + BOTTOM + 10 + LINE_HEIGHT * number, _short(name))
+        y = y0 + BOTTOM + 10 + LINE_HEIGHT * number
+        painter.drawLine(x0, y - 4, x0 + MARK, y - 4)
+        painter.setPen(qt.QPen(color))  # a name is read on any background
+        painter.drawText(x0 + MARK + 4, y, _short(name))
 
 
 def _legend_rows(curves: Mapping[str, Points]) -> int:

@@ -8,6 +8,10 @@ import slicer
 
 _TAG = "APFormer"  # its own settings, so that the Segment Editor module keeps the user's
 UNDO_STEPS = 10
+# What corrects a segmentation, without "Hollow", "Logical operators", "Mask volume" and what extensions add: with them
+# Undo is below the fold of a screen of 768 pixels. The Segment Editor module has all of them.
+EFFECTS = ("Paint", "Draw", "Erase", "Level tracing", "Grow from seeds", "Fill between slices", "Margin", "Smoothing",
+           "Scissors", "Islands", "Threshold")  # fmt: skip
 
 
 class Editor:
@@ -25,15 +29,24 @@ class Editor:
         widget.setSegmentationNodeSelectorVisible(False)
         widget.setSourceVolumeNodeSelectorVisible(False)
         widget.setSwitchToSegmentationsButtonVisible(False)
+        widget.setShow3DButtonVisible(False)  # the page has one that also centers the view
+        widget.setEffectNameOrder(EFFECTS)
+        widget.setUnorderedEffectsVisible(False)
         self._take_settings()
         widget.setMRMLScene(scene)
 
     def edit(self, segmentation_node: Any, volume_node: Any) -> None:
-        """Show these; None for none."""
+        """Show these; None for none.
+
+        Without a segmentation the widget takes no volume, and says so in Slicer's log; one that is new to it brings its
+        own volume along (vtkSlicerSegmentEditorLogic::SetSourceVolumeNode, qMRMLSegmentEditorWidget).
+        """
         self._take_settings()
+        if segmentation_node is None:
+            self._widget.setSourceVolumeNode(None)  # or its own chooser goes on to another volume when this is removed
         if self._widget.segmentationNode() is not segmentation_node:
             self._widget.setSegmentationNode(segmentation_node)
-        if self._widget.sourceVolumeNode() is not volume_node:
+        if segmentation_node is not None and self._widget.sourceVolumeNode() is not volume_node:
             self._widget.setSourceVolumeNode(volume_node)
         self._widget.setEnabled(segmentation_node is not None)
 
@@ -56,6 +69,7 @@ class Editor:
     def let_go(self) -> None:
         """The scene is being closed, and the settings with it."""
         self._widget.setActiveEffect(None)
+        self._widget.setSourceVolumeNode(None)
         self._widget.setSegmentationNode(None)
         self._widget.removeViewObservations()
         self._settings = None

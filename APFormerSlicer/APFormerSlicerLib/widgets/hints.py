@@ -1,12 +1,16 @@
-"""What a disabled button says, and changing a widget without being told of it."""
+"""What a disabled button says, what a label says, and changing a widget without being told of it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from ..workflow.wording import Checked
+
+LONGEST_WORD = 30  # characters, of a line of 300 pixels; paths, and names of series
+PLACE_TO_BREAK = "\u200b"  # a space without width
 
 
 class Hints:
@@ -35,6 +39,11 @@ def quietly(*widgets: Any) -> Iterator[None]:
 
 
 def show_text(label: Any, text: str) -> None:
-    """The text, or no empty line where there is none."""
-    label.setText(text)
+    """The text, or no empty line where there is none. A label wraps it; words too long for a line may be broken."""
+    label.setText(breakable(text))
     label.setVisible(bool(text))
+
+
+def breakable(text: str) -> str:
+    """The text with places, that are not seen, where words of more than `LONGEST_WORD` characters may be broken."""
+    return re.sub(rf"\S{{{LONGEST_WORD}}}(?=\S)", lambda found: found[0] + PLACE_TO_BREAK, text)

@@ -1,4 +1,4 @@
-"""Step 1: the volume, a region of it, and the model."""
+"""The header's volume and model, and on the page Segment the list of models."""
 
 from __future__ import annotations
 
@@ -13,27 +13,37 @@ from ..scene.provenance import of_node
 from ..workflow import Card, Workflow, best
 from .collaborators import Ui
 from .hints import quietly, show_text
+from .pages import fold
 from .pictures import scaled
 
-PICTURE_WIDTH = 420  # pixels, of the validation cases of the chosen model
+LOADED_MS = 200  # after the last volume came, before the only one is chosen
+PICTURE_WIDTH = 300  # pixels, of the validation cases of the chosen model
 
 
 class InputPanel:
-    """Shows and changes what the state says of volume, region and model."""
+    """Shows and changes what the state says of volume and model."""
 
     def __init__(self, ui: Ui, workflow: Workflow) -> None:
         self._ui, self._workflow = ui, workflow
         self._suggested = ""  # a reference
         self._looked_at: Any = None  # which voxels the suggestion is for
+        self._entered = False  # nothing is chosen, and no worker begins to estimate, while another module is shown
+        self._left_empty = False  # by the user, who chose no volume
+        self._timer = qt.QTimer()  # an image is loaded node by node, and several may come
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(LOADED_MS)
+        self._timer.connect("timeout()", self._choose_only_volume)
         ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._choose_volume)
-        ui.roiSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._choose_roi)
         ui.modelSearchEdit.connect("textChanged(QString)", self._search)
-        ui.modelList.connect("currentRowChanged(int)", self._choose_model)
+        ui.modelList.connect("currentRowChanged(int)", self._choose_row)
+        ui.modelComboBox.connect("activated(int)", self._choose_title)
         ui.useSuggestionButton.connect("clicked(bool)", self._use_suggestion)
         workflow.state.changed.connect(self.refresh)
         workflow.versions.changed.connect(lambda _name: self.list_models())
         workflow.segmenting.segmented.connect(lambda *_: self._segmented())
+        workflow.watch.added.connect(self._node_added)
         workflow.watch.loaded.connect(self._hide_maps)
+        fold(ui.aboutButton, ui.aboutContents)
         self.list_models()
         self.refresh()
 
@@ -44,9 +54,8 @@ class InputPanel:
         if self._workflow.watch.is_closing:
             return
         state, ui = self._workflow.state, self._ui
-        with quietly(ui.volumeSelector, ui.roiSelector):
+        with quietly(ui.volumeSelector):
             ui.volumeSelector.setCurrentNode(state.volume)
-            ui.roiSelector.setCurrentNode(state.roi)
         self._show_frames(state.volume)
         self._suggest(state.volume)
         self._mark_model(state.model)
@@ -54,6 +63,7 @@ class InputPanel:
     def list_models(self) -> None:
         """Read the models from the disk, as far as the search words allow."""
         self._fill_list()
+        self._fill_titles()
         self._looked_at = None
         self._suggest(self._workflow.state.volume)
 
@@ -65,11 +75,21 @@ class InputPanel:
                 listed.addItem(_entry(card))
         self._mark_model(self._workflow.state.model)
 
+    def _fill_titles(self) -> None:
+        """All models, in the header."""
+        titles = self._ui.modelComboBox
+        with quietly(titles):
+            titles.clear()
+            for card in self._workflow.models.cards():
+                titles.addItem(card.title, card.reference)
+        self._mark_model(self._workflow.state.model)
+
     def _mark_model(self, reference: str) -> None:
-        listed = self._ui.modelList
+        listed, titles = self._ui.modelList, self._ui.modelComboBox
         row = next((row for row in range(listed.count) if _reference(listed.item(row)) == reference), -1)
-        with quietly(listed):
+        with quietly(listed, titles):
             listed.setCurrentRow(row)
+            titles.setCurrentIndex(titles.findData(reference))
         self._describe(reference)
 
     def _describe(self, reference: str) -> None:
@@ -111,7 +131,7 @@ class InputPanel:
     def _find_suggestion(self) -> str:
         try:
             suggestions = self._workflow.suggestions()
-        except APFormerError as error:  # an image that cannot be segmented; step 2 says so too
+        except APFormerError as error:  # an image that cannot be segmented; the header says so too
             return f"{error.what} {error.remedy}"
         found = best(suggestions)
         if found is None:
@@ -138,16 +158,44 @@ class InputPanel:
 
     def _choose_volume(self, node: Any) -> None:
         if not self._workflow.watch.is_closing:
+            self._left_empty = node is None and not self._workflow.state.leaving
             self._workflow.state.volume = node
 
-    def _choose_roi(self, node: Any) -> None:
-        if not self._workflow.watch.is_closing:
-            self._workflow.state.roi = node
+    def enter(self) -> None:
+        """The module was opened: models and volumes may have come or gone meanwhile."""
+        self._entered = True
+        self.list_models()
+        self._choose_only_volume()
 
-    def _choose_model(self, row: int) -> None:
+    def leave(self) -> None:
+        """Another module was opened."""
+        self._entered = False
+
+    def _choose_only_volume(self) -> None:
+        """Choose the one volume there is, unless the user just chose none."""
+        scene = self._workflow.scene
+        if self._workflow.watch.is_closing or self._left_empty or not self._entered:
+            return
+        if scene.IsBatchProcessing() or scene.IsImporting():
+            self._timer.start()
+        else:
+            self._workflow.choose_only_volume()
+
+    def _node_added(self, node: Any) -> None:
+        if node.IsA("vtkMRMLScalarVolumeNode") and not self._workflow.watch.is_closing:
+            self._left_empty = False
+            self._timer.start()
+
+    def close(self) -> None:
+        self._timer.stop()
+
+    def _choose_row(self, row: int) -> None:
         item = self._ui.modelList.item(row)
         if item is not None:
             self._workflow.state.model = _reference(item)
+
+    def _choose_title(self, row: int) -> None:
+        self._workflow.state.model = str(self._ui.modelComboBox.itemData(row))
 
     def _use_suggestion(self, *_: Any) -> None:
         self._workflow.state.model = self._suggested
@@ -157,11 +205,9 @@ class InputPanel:
 
 
 def _entry(card: Card) -> Any:
-    item = qt.QListWidgetItem(f"{card.title}\n{card.line}")
+    item = qt.QListWidgetItem(f"{card.title}\n{card.summary}")
     item.setData(qt.Qt.UserRole, card.reference)
-    item.setToolTip(card.description or card.line)
-    if card.picture is not None:
-        item.setIcon(qt.QIcon(str(card.picture)))
+    item.setToolTip("\n".join(filter(None, (card.line, card.description))))
     return item
 
 

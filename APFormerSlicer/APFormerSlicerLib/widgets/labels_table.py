@@ -1,4 +1,4 @@
-"""Step 5: which labels are learned, and which label of the base each of them is."""
+"""The page Fine-tune: which labels are learned, and which label of the base each of them is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The panel: five steps on one scene, in Slicer's window."""
+"""The panel: five pages on one scene, in Slicer's window, and above them what is segmented and how far it is."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from .collaborators import Asks, HostedWorker, Install
 from .dialogs import Dialogs
 from .editor import Editor
 from .input_panel import InputPanel
+from .pages import keep_height
+from .region_chooser import RegionChooser
 from .review_panel import ReviewPanel
 from .segment_panel import SegmentPanel
 from .site_panel import SitePanel
@@ -24,11 +26,13 @@ from .training_panel import TrainingPanel
 from .tuning_panel import TuningPanel
 from .versions_panel import VersionsPanel
 
-SECTIONS = ("input", "segment", "batch", "review", "site", "tuning", "versions")
+HELP = "Help/five-minutes.html"  # within the module's resources
 
 
 class Panel:
-    """Loads the widgets and gives each step its part.
+    """Loads the widgets and gives each part its own.
+
+    It takes whatever height it is given, and its pages scroll within; its width depends on nothing that is shown.
 
     Args:
         layout: where the panel is put.
@@ -55,13 +59,13 @@ class Panel:
         layout.addWidget(root)
         root.setMRMLScene(scene)
         self.ui = ui = slicer.util.childWidgetVariables(root)
-        for section in SECTIONS:  # what is hidden within stays hidden when the section is unfolded
-            getattr(ui, f"{section}Contents").layout().setContentsMargins(0, 0, 0, 0)
+        keep_height(ui)
         asks = asks or Dialogs(root)
         self._workers, self._install = (makeWorker(), makeWorker()), install
         self._editor = Editor(ui.segmentEditor, scene)
         self.workflow = workflow = Workflow(scene, self._workers[0], library, self._workers[1], self._editor)
         self.input = InputPanel(ui, workflow)
+        self.region = RegionChooser(ui, workflow, asks)
         self.segment = SegmentPanel(ui, workflow, asks, install)
         self.batch = BatchPanel(ui, workflow, asks, install, self.segment)
         self.review = ReviewPanel(ui, workflow, asks, self._editor)
@@ -70,22 +74,27 @@ class Panel:
         self.training = TrainingPanel(ui, workflow, asks, changing)
         self.tuning = TuningPanel(ui, workflow, asks, install, self.training)
         self.versions = VersionsPanel(ui, workflow, asks, changing)
+        page = Path(uiFile).parents[1] / HELP
+        for button in (ui.helpButton, ui.modelsHelpButton):
+            button.connect("clicked(bool)", lambda *_: _open(page))
         ui.reportButton.connect(
             "clicked(bool)", lambda *_: asks.attempt(lambda: qt.QApplication.clipboard().setText(install.report()))
         )
 
     def enter(self) -> None:
-        """The module was opened: models may have come or gone meanwhile."""
+        """The module was opened."""
         self._editor.enter()
-        self.input.list_models()
+        self.input.enter()
         self._install.prove()
 
     def exit(self) -> None:
         """Another module was opened."""
+        self.input.leave()
         self._editor.leave()
 
     def close(self) -> None:
         """The window is being closed: end what runs, and the workers."""
+        self.input.close()
         self.segment.close()
         self.review.close()
         self.site.close()
@@ -93,3 +102,8 @@ class Panel:
         self._install.close()
         for worker in self._workers:
             worker.close()
+
+
+def _open(page: Path) -> None:
+    """In the user's browser; the file lies on this computer."""
+    qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(page)))

@@ -1,4 +1,4 @@
-"""Step 3: look where the network was unsure, correct, and accept or flag."""
+"""The page Review: look where the network was unsure, correct, and accept or flag."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from apformer.errors import APFormerError
 from slicer.i18n import tr as _
 
 from ..scene import Status
-from ..scene.surface import hide_in_3d, is_in_3d, show_in_3d
+from ..scene.surface import is_in_3d
 from ..workflow import Workflow, sentence
 from ..workflow.places import places_of
 from ..workflow.scene_watch import Observation
 from .collaborators import Asks, Ui
 from .editor import Editor
 from .hints import Hints, quietly, show_text
+from .pages import fold, when_turned
 from .tables import fill, selected, stretch
+from .views_3d import Views3D
 
 MAPS = {"uncertainty": "uncertaintyCheckBox", "kept_tokens": "keptMapCheckBox"}
 PAUSE_MS = 500  # volumes are counted when a stroke of the brush is over, not while it is drawn
@@ -28,16 +30,18 @@ class ReviewPanel:
 
     def __init__(self, ui: Ui, workflow: Workflow, asks: Asks, editor: Editor) -> None:
         self._ui, self._workflow, self._asks, self._editor = ui, workflow, asks, editor
-        self._hints = Hints()
+        self._hints, self._views = Hints(), Views3D()
         self._observed: Any = None
         self._observations: list[Observation] = []
         self._shown: str | None = None  # the map that lies over the image
+        self._note = ""  # what is told of the segments in 3D
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(PAUSE_MS)
         self._timer.connect("timeout()", self._show_all)
         stretch(ui.segmentsTable, 0)
-        ui.reviewSection.connect("contentsCollapsed(bool)", self.refresh)
+        fold(ui.segmentsButton, ui.segmentsTable)
+        when_turned(ui, self.refresh)
         for name, box in MAPS.items():
             getattr(ui, box).connect("toggled(bool)", lambda on, name=name: self._toggle_map(name, on))
         ui.show3DButton.connect("clicked(bool)", self._toggle_3d)
@@ -64,7 +68,7 @@ class ReviewPanel:
         state = self._workflow.state
         if state.segmentation is not self._observed:
             self._observe(state.segmentation)
-            self._shown = None
+            self._shown, self._note = None, ""
         self._editor.edit(state.segmentation, state.volume)
         self._show_all()
 
@@ -78,6 +82,7 @@ class ReviewPanel:
         except APFormerError as error:
             fill(ui.segmentsTable, [], [])
             self._allow_all((False, sentence(error)))
+            self._show_3d(None)
             show_text(ui.placesLabel, "")
             show_text(ui.reviewLabel, sentence(error))
             return
@@ -92,15 +97,14 @@ class ReviewPanel:
         ]
         fill(ui.segmentsTable, [row.segment_id for row in rows], texts, [row.comment for row in rows])
         self._allow_all((bool(rows), _("The segmentation is empty.")))
-        show_text(ui.reviewLabel, "" if rows else _("The segmentation is empty."))
+        show_text(ui.reviewLabel, self._note if rows else _("The segmentation is empty."))
         self._show_maps(maps)
-        with quietly(ui.show3DButton):
-            ui.show3DButton.setChecked(is_in_3d(node))
+        self._show_3d(node)
 
     def _show_maps(self, maps: list[str]) -> None:
         ui = self._ui
         for name, box in MAPS.items():
-            missing = _("There is no such map of this result. Ask for it in step 2, then segment again.")
+            missing = _("There is no such map of this result. Ask for it on the page Segment, then segment again.")
             self._hints.allow(getattr(ui, box), (name in maps, missing))
             with quietly(getattr(ui, box)):
                 getattr(ui, box).setChecked(name in maps and self._shown == name)
@@ -140,14 +144,15 @@ class ReviewPanel:
 
     def _toggle_3d(self, *_unused: Any) -> None:
         node = self._workflow.state.segmentation
-        if node is None:
-            return
-        if not self._ui.show3DButton.checked:
-            hide_in_3d(node)
-        elif not show_in_3d(node):
-            show_text(self._ui.reviewLabel, _("The segments could not be turned into surfaces."))
+        if node is not None:
+            self._note = self._views.toggle(node)
+            show_text(self._ui.reviewLabel, self._note)
+        self._show_3d(node)
+
+    def _show_3d(self, node: Any) -> None:
+        """The button is pressed while the segments are in the 3D views, whoever put them there."""
         with quietly(self._ui.show3DButton):
-            self._ui.show3DButton.setChecked(is_in_3d(node))
+            self._ui.show3DButton.setChecked(node is not None and is_in_3d(node))
 
     def _next_place(self) -> None:
         self._workflow.reviewing.next_place(self._workflow.state.segmentation)
@@ -171,17 +176,26 @@ class ReviewPanel:
         self._observed, self._observations = node, []
         if node is not None:
             kind = slicer.vtkSegmentation
-            events = (kind.SourceRepresentationModified, kind.SegmentAdded, kind.SegmentRemoved, kind.SegmentModified)
-            self._observations = [Observation(node, event, self._edited) for event in events]
+            edits = (kind.SourceRepresentationModified, kind.SegmentAdded, kind.SegmentRemoved, kind.SegmentModified)
+            looks = (kind.ContainedRepresentationNamesModified, node.DisplayModifiedEvent)
+            self._observations = [
+                *(Observation(node, event, self._edited) for event in edits),
+                *(Observation(node, event, self._looks_changed) for event in looks),
+            ]
 
     def _edited(self, *_: Any) -> None:
         self._soon()
+
+    def _looks_changed(self, *_: Any) -> None:
+        if not self._workflow.watch.is_closing:
+            self._show_3d(self._observed)
 
     def _soon(self) -> None:
         if not self._workflow.watch.is_closing:
             self._timer.start()
 
     def _forget(self, node: Any) -> None:
+        self._views.forget(node)
         if node is self._observed and not self._workflow.watch.is_closing:
             self._observe(None)
             self._editor.edit(None, self._workflow.state.volume)
@@ -189,6 +203,8 @@ class ReviewPanel:
 
     def _let_go(self) -> None:
         self._timer.stop()
+        self._views.forget(self._observed)
+        self._show_3d(None)
         self._observe(None)
         self._editor.let_go()
 

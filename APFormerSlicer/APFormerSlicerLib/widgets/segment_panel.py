@@ -1,4 +1,4 @@
-"""Step 2: one button that segments and cancels, what to expect before, and what came of it."""
+"""The header: one button that segments and cancels, what to expect before, and what came of it."""
 
 from __future__ import annotations
 
@@ -17,39 +17,49 @@ from ..workflow.wording import device_in_words
 from .collaborators import Asks, Install, Ui
 from .estimate import Estimate
 from .hints import Hints, quietly, show_text
+from .jobs_table import JobsTable
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PATIENCE_MS = 600  # after the last change, before the worker is asked what it would take
+DRAGGED_MS = 200  # after a region moved last, before it is looked at: it is told of many times a second
 KEPT = "kept_tokens"
 Job = Run | Batch
 
 
 class SegmentPanel:
-    """Follows jobs: volumes, the frames of a sequence, or a batch. One is at work, the others wait in their order; the
-    button is about the chosen volume."""
+    """The button, the bar and the line of state are about the chosen volume: its job may be this panel's or another's,
+    at work or waiting. A batch of this panel takes their place while it runs. All other jobs stand in a table."""
 
     def __init__(self, ui: Ui, workflow: Workflow, asks: Asks, install: Install) -> None:
         self._ui, self._workflow, self._asks, self._install = ui, workflow, asks, install
         self._hints = Hints()
-        self._followed: list[Job] = []  # in the order in which they were asked for
-        self._estimate = Estimate(self._heard_estimate)
+        self._closed = False
+        self._batch: Batch | None = None  # that is not over
+        self._own: list[Run] = []  # whose errors are told in a window
+        self._watched: dict[Run, Any] = {}  # every job of the scene that is not over -> the ID of its volume node
+        self._said: dict[Any, str] = {}  # the ID of a volume node, None for none -> what came of its last job
+        self._estimate = Estimate(self._show_button_again)
         self._estimated: Any = None  # the choice that the line is about
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(PATIENCE_MS)
         self._timer.connect("timeout()", self._ask_estimate)
+        self._dragged = qt.QTimer()
+        self._dragged.setSingleShot(True)
+        self._dragged.setInterval(DRAGGED_MS)
+        self._dragged.connect("timeout()", self._show_button_again)
         fill_devices(ui.deviceComboBox)
         ui.segmentButton.connect("clicked(bool)", self._toggle)
         ui.segmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._choose_segmentation)
         ui.deviceComboBox.connect("currentIndexChanged(int)", self._choose_device)
         ui.keptTokensCheckBox.connect("toggled(bool)", self._choose_maps)
-        root = ui.segmentSection.parentWidget()
-        self._shortcuts = [_shortcut(root, keys, self._toggle) for keys in ("Ctrl+Return", "Ctrl+Enter")]
+        self._shortcuts = [_shortcut(ui.header, keys, self._toggle) for keys in ("Ctrl+Return", "Ctrl+Enter")]
         workflow.state.changed.connect(self.refresh)
         workflow.versions.changed.connect(lambda _name: self._forget_estimate())
         workflow.segmenting.jobs.changed.connect(self._jobs_changed)
-        ui.progressBar.setVisible(False)
-        show_text(ui.statusLabel, "")
+        workflow.region.moved.connect(self._region_moved)
+        self._table = JobsTable(ui.jobsTable, workflow.segmenting.jobs, self._own_run)
+        self._jobs_changed()
         self.refresh()
 
     # ---------------------------------------------------------------- showing
@@ -63,30 +73,41 @@ class SegmentPanel:
             ui.segmentationSelector.setCurrentNode(state.segmentation)
             ui.deviceComboBox.setCurrentIndex(DEVICES.index(state.device) if state.device in DEVICES else 0)
             ui.keptTokensCheckBox.setChecked(KEPT in state.maps)
-        self._show_button()
+        self._show_job()
 
     @property
     def running(self) -> Job | None:
         """What the button cancels: a batch of this panel, or the job of the chosen volume, of whichever panel; None
         where it segments."""
-        batch = next((job for job in self._followed if isinstance(job, Batch) and not job.over), None)
-        volume = self._workflow.state.volume
-        return batch or (None if volume is None else self._workflow.segmenting.run_of(volume))
-
-    @property
-    def _at_work(self) -> Job | None:
-        """The job whose progress is shown."""
-        return next((job for job in self._followed if not job.over), None)
+        return self._batch or self._run_of_volume()
 
     def follow(self, job: Job) -> None:
-        """Show the progress of a job, once those before it are over, and how it ends."""
-        self._followed.append(job)
+        """Show the progress of a job of this panel, and how it ends."""
         self._cancel_estimate()
-        job.changed.connect(self._progressed)
-        job.ended.connect(self._ended)
+        if isinstance(job, Batch):
+            self._batch = job
+            job.changed.connect(lambda _job: self._show_job())
+            job.ended.connect(self._batch_ended)
+        else:
+            self._own.append(job)
         if job.over:  # it may have ended before it could be followed
-            self._ended(job)
-        self._progressed(job)
+            self._tell(job, self._chosen_id()) if isinstance(job, Run) else self._batch_ended(job)
+        self._show_job()
+
+    def _show_job(self) -> None:
+        """The bar and the line of state, the table of jobs, and the button."""
+        if self._closed or self._workflow.watch.is_closing:
+            return
+        ui, job = self._ui, self.running
+        ui.progressBar.setVisible(job is not None)
+        ui.progressBar.setValue(0 if job is None else round(100 * job.fraction))
+        if job is None:
+            text = self._said.get(self._chosen_id(), "")
+        else:
+            text = _progress_line(job) if isinstance(job, Run) else _batch_line(job)
+        show_text(ui.statusLabel, text)
+        self._table.refresh()
+        self._show_button()
 
     def _show_button(self) -> None:
         button, job = self._ui.segmentButton, self.running
@@ -109,38 +130,76 @@ class SegmentPanel:
             show_text(self._ui.preflightLabel, _("Estimating..."))
             self._timer.start()
 
+    def _show_button_again(self) -> None:
+        if not self._workflow.watch.is_closing:
+            self._show_button()
+
+    def _region_moved(self) -> None:
+        self._dragged.start()  # anew
+
     def _jobs_changed(self) -> None:
-        if not self._workflow.watch.is_closing:
-            self._show_button()
+        """Watch what came; what ended tells of itself."""
+        for job in self._workflow.segmenting.jobs.listed:
+            if job.run not in self._watched and not job.run.over:
+                self._watch(job.run, None if job.volume_node is None else job.volume_node.GetID())
+        self._show_job()
 
-    def _progressed(self, job: Job) -> None:
-        if job is not self._at_work:
-            return
-        bar = self._ui.progressBar
-        bar.setVisible(not job.over)
-        bar.setValue(round(100 * job.fraction))
-        if not job.over:
-            text = _progress_line(job) if isinstance(job, Run) else _batch_line(job)
-            show_text(self._ui.statusLabel, text)
-        self._show_button()
+    def _watch(self, run: Run, volume_id: Any) -> None:
+        self._watched[run] = volume_id
+        run.changed.connect(self._progressed)
+        run.ended.connect(lambda run: self._ended(run, volume_id))
 
-    def _ended(self, job: Job) -> None:
-        if job not in self._followed:
+    def _progressed(self, run: Run) -> None:
+        if run in self._watched:
+            self._show_job()
+
+    def _ended(self, run: Run, volume_id: Any) -> None:
+        if run not in self._watched:  # the panel was closed
             return
-        self._followed.remove(job)
-        self._ui.progressBar.setVisible(self._at_work is not None)
+        del self._watched[run]
         self._estimated = None  # memory and clocks are not what they were
-        if isinstance(job, Batch):
-            show_text(self._ui.statusLabel, _batch_summary(job))
-        elif job.status == DONE:
-            show_text(self._ui.statusLabel, _result_line(job.outcome))
-        elif job.status == FAILED and job.error is not None:
-            show_text(self._ui.statusLabel, job.error.what)
-            self._asks.error(job.error)
+        if not self._is_of_batch(run):
+            self._tell(run, volume_id)
+        self._show_job()
+
+    def _tell(self, run: Run, volume_id: Any) -> None:
+        """What came of it stands where its volume is chosen, and here and now unless a job is shown here."""
+        if run.status == DONE:
+            text = _result_line(run.outcome)
+        elif run.status == FAILED and run.error is not None:
+            text = run.error.what
         else:
-            show_text(self._ui.statusLabel, _("Cancelled.") if job.error is None else sentence(job.error))
-        if not self._workflow.watch.is_closing:
-            self._show_button()
+            text = _("Cancelled.") if run.error is None else sentence(run.error)
+        chosen = self._chosen_id()
+        self._said[volume_id] = text
+        if chosen != volume_id:
+            self._said[chosen] = text if chosen is None else f"{run.title}: {text}"
+        if run in self._own:
+            self._own.remove(run)
+            if run.status == FAILED and run.error is not None:
+                self._asks.error(run.error)
+
+    def _batch_ended(self, batch: Job) -> None:
+        if batch is self._batch:
+            self._batch, self._estimated = None, None
+            self._said[self._chosen_id()] = _batch_summary(batch)
+            self._show_job()
+
+    def _is_of_batch(self, run: Run) -> bool:
+        return self._batch is not None and any(item.run is run for item in self._batch.items)
+
+    def _chosen_id(self) -> Any:
+        volume = self._workflow.state.volume
+        return None if volume is None else volume.GetID()
+
+    def _run_of_volume(self) -> Run | None:
+        volume = self._workflow.state.volume
+        return None if volume is None else self._workflow.segmenting.run_of(volume)
+
+    def _own_run(self) -> Run | None:
+        """The job whose state stands in the header."""
+        current = None if self._batch is None else self._batch.current
+        return self._run_of_volume() if current is None else current.run
 
     # ---------------------------------------------------------------- the estimate
 
@@ -156,10 +215,6 @@ class SegmentPanel:
             self._estimate.line = sentence(error)
         self._show_button()
 
-    def _heard_estimate(self) -> None:
-        if not self._workflow.watch.is_closing:
-            self._show_button()
-
     def _cancel_estimate(self) -> None:
         self._timer.stop()
         if self._estimate.cancel():
@@ -170,9 +225,10 @@ class SegmentPanel:
         self._show_button()
 
     def _key(self, choice: Any) -> Any:
-        image = None if choice.volume_node is None else choice.volume_node.GetImageData()
-        roi = None if choice.roi_node is None else (choice.roi_node.GetID(), choice.roi_node.GetMTime())
-        voxels = None if image is None else (choice.volume_node.GetID(), image.GetMTime())
+        volume, region = choice.volume_node, choice.roi_node  # their times are those of transforms above them, too
+        image = None if volume is None else volume.GetImageData()
+        voxels = None if image is None else (volume.GetID(), volume.GetMTime(), image.GetMTime())
+        roi = None if region is None else (region.GetID(), region.GetMTime(), region.GetDisplayVisibility())
         return voxels, choice.model, roi, choice.device, choice.maps
 
     # ---------------------------------------------------------------- acting
@@ -220,8 +276,11 @@ class SegmentPanel:
 
     def close(self) -> None:
         self._workflow.segmenting.jobs.changed.disconnect(self._jobs_changed)
+        self._workflow.region.moved.disconnect(self._region_moved)
         self._timer.stop()
-        self._followed.clear()
+        self._dragged.stop()
+        self._closed, self._batch = True, None
+        self._watched.clear()
         self._estimate.forget()
 
 
@@ -243,7 +302,7 @@ def _shortcut(widget: Any, keys: str, action: Callable[..., None]) -> Any:
 def _progress_line(run: Run) -> str:
     if run.cancelling:
         return _("Cancelling...")
-    message = run.message or _("waiting for the worker")
+    message = run.message or _("starting")
     if run.eta_s is None:
         return f"{run.title}: {message}"
     return _("{title}: {message}, about {time} left").format(

@@ -1,4 +1,4 @@
-"""Step 4: the site's cases."""
+"""The page Cases: the site's own."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ..workflow.runs import DONE, FAILED
 from ..workflow.thumbnails import SIDE, thumbnail
 from .collaborators import Asks, Install, Ui
 from .hints import Hints, quietly, show_text
+from .pages import is_open, when_turned
 from .pictures import from_array
 from .tables import fill, selected, stretch
 
@@ -39,9 +40,9 @@ class SitePanel:
         ui.caseStatusComboBox.addItem(_("Mark as..."), "")
         for status, title in zip(STATUSES, (_("in progress"), _("completed"), _("flagged")), strict=True):
             ui.caseStatusComboBox.addItem(title, status)
-        stretch(ui.casesTable, 4)
+        stretch(ui.casesTable, 3)
         ui.casesTable.setIconSize(qt.QSize(SIDE, SIDE))
-        ui.siteSection.connect("contentsCollapsed(bool)", self.refresh)
+        when_turned(ui, self.refresh)
         ui.openSiteButton.connect("clicked(bool)", lambda *_: asks.attempt(self._open_site))
         ui.newSiteButton.connect("clicked(bool)", lambda *_: asks.attempt(self._new_site))
         ui.whoEdit.connect("editingFinished()", self._name_person)
@@ -71,7 +72,7 @@ class SitePanel:
         with quietly(ui.whoEdit):
             if not ui.whoEdit.hasFocus():
                 ui.whoEdit.setText(state.who)
-        if not ui.siteSection.collapsed:
+        if is_open(ui, ui.casesPage):
             self._show_cases()
 
     def _show_cases(self) -> None:
@@ -86,8 +87,8 @@ class SitePanel:
             return
         texts = []
         for row in rows:
-            labels = ", ".join(f"{label} {ml:.1f} mL" for label, ml in row.volumes_ml.items())
-            texts.append(("", row.name, row.status, row.date[:10], labels))
+            labels = "\n".join(f"{label} {ml:.1f} mL" for label, ml in row.volumes_ml.items())
+            texts.append(("", f"{row.name}\n{row.date[:10]}", row.status, labels))
         tips = [" ".join(filter(None, (row.comment, row.proposed_by and f"({row.proposed_by})"))) for row in rows]
         fill(ui.casesTable, [row.name for row in rows], texts, tips)
         self._show_pictures()
@@ -116,7 +117,7 @@ class SitePanel:
         self._hints.allow(self._ui.caseStatusComboBox, checked)
 
     def _show_add(self) -> None:
-        if self._workflow.watch.is_closing or self._ui.siteSection.collapsed or self._install.missing():
+        if self._workflow.watch.is_closing or self._install.missing() or not is_open(self._ui, self._ui.casesPage):
             return
         state = self._workflow.state
         if self._workflow.collecting.storing is not None:
@@ -197,7 +198,7 @@ class SitePanel:
 
     def _show_storing(self, run: Run) -> None:
         if not run.over:
-            text = f"{run.message or _('waiting for the worker')}, {round(100 * run.fraction)} %"
+            text = f"{run.message or _('starting')}, {round(100 * run.fraction)} %"
             show_text(self._ui.siteReportLabel, text)
 
     def _end_storing(self, run: Run, volume: Any, segmentation: Any, patient: str) -> None:
@@ -241,7 +242,7 @@ class SitePanel:
 
     def _show_check(self, run: Run) -> None:
         if run is self._checking and not run.over:
-            show_text(self._ui.siteReportLabel, run.message or _("waiting for the worker"))
+            show_text(self._ui.siteReportLabel, run.message or _("starting"))
 
     def _end_check(self, run: Run) -> None:
         if run is not self._checking:

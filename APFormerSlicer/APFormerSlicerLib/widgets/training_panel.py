@@ -1,4 +1,4 @@
-"""Step 5, while it learns and after: progress, curves, pictures, and the decision."""
+"""The page Fine-tune, while it learns and after: progress, curves, pictures, and the decision."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .hints import Hints, show_text
 from .pictures import in_a_row
 from .tables import fill, stretch
 
-PICTURES_WIDTH = 420  # pixels: what a panel of 480 has room for
+PICTURES_WIDTH = 300  # pixels: what a panel of 340 has room for
 MOST_PICTURES = 3
 
 
@@ -55,6 +55,7 @@ class TrainingPanel:
     def _follow(self, training: Training) -> None:
         self._drawn, self._pictured = -1, []
         self._begin()
+        self._ui.tuningViews.setCurrentWidget(self._ui.tuningProgress)
         training.changed.connect(self._show)
         training.run.ended.connect(lambda _run: self._end(training))
         self._show(training)
@@ -69,8 +70,10 @@ class TrainingPanel:
             show_text(ui.tuningStatusLabel, _progress(training))
         if len(training.rows) != self._drawn and training.rows:
             self._drawn = len(training.rows)
-            color = ui.curvesLabel.palette.windowText().color()
-            ui.curvesLabel.setPixmap(draw(training.curves(), color))
+            palette = ui.curvesLabel.palette
+            behind = palette.window().color()
+            colors = training.colors((behind.red(), behind.green(), behind.blue()))
+            ui.curvesLabel.setPixmap(draw(training.curves(), palette.windowText().color(), colors))
             ui.curvesLabel.setVisible(True)
         if training.overlays != self._pictured:
             self._pictured = list(training.overlays)
@@ -165,7 +168,7 @@ def _progress(training: Training) -> str:
     run = training.run
     if run.cancelling:
         return _("Cancelling...")
-    parts = [run.message or training.step or _("waiting for the worker")]  # the message names the epoch too
+    parts = [run.message or training.step or _("starting")]  # the message names the epoch too
     if run.eta_s is not None:
         parts.append(_("about {time} left").format(time=in_words(float(run.eta_s))))
     return ", ".join(part for part in parts if part)

@@ -1,4 +1,4 @@
-"""Step 5: what is to be learned, from which base, in what time, and for what speed."""
+"""The page Fine-tune: what is to be learned, from which base, in what time, and for what speed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from .collaborators import Asks, Install, Ui
 from .estimate import Estimate
 from .hints import Hints, quietly, show_text
 from .labels_table import LabelsTable
+from .pages import is_open, when_turned
 from .segment_panel import DEVICES, fill_devices
 from .training_panel import TrainingPanel
 
@@ -42,7 +43,7 @@ class TuningPanel:
         ui.estimateButton.connect("clicked(bool)", lambda *_: asks.attempt(self._ask_estimate))
         ui.tuneButton.connect("clicked(bool)", self._toggle)
         ui.resumeButton.connect("clicked(bool)", lambda *_: asks.attempt(lambda: self._start(resume=True)))
-        ui.tuningSection.connect("contentsCollapsed(bool)", self.refresh)
+        when_turned(ui, self.refresh)
         workflow.state.changed.connect(self.refresh)
         workflow.collecting.changed.connect(self.refresh)
         workflow.versions.changed.connect(lambda _name: self.refresh())
@@ -52,7 +53,7 @@ class TuningPanel:
     # ---------------------------------------------------------------- showing
 
     def refresh(self, *_unused: Any) -> None:
-        if self._workflow.watch.is_closing or self._ui.tuningSection.collapsed:
+        if self._workflow.watch.is_closing or not is_open(self._ui, self._ui.tuningPage):
             return
         ui, choices = self._ui, self._workflow.tuning.choices
         self._list_bases(choices.base or ("" if choices.name else self._workflow.state.model))
@@ -95,8 +96,7 @@ class TuningPanel:
 
     def _show_buttons(self) -> None:
         ui, choices = self._ui, self._choices()
-        share = _("all") if choices.keep is None else f"{round(100 * choices.keep)} %"
-        ui.keepLabel.setText(share)
+        ui.keepLabel.setText(_share(choices.keep))
         if self._shown.running:
             ui.tuneButton.setText(_("Cancel"))
             self._hints.allow(ui.tuneButton, (True, ""))
@@ -199,6 +199,13 @@ class TuningPanel:
         self._estimate.cancel()
         self._workflow.tuning.start(self._choices(), resume=resume)
         self.refresh()
+
+
+def _share(keep: float | None) -> str:
+    """What the slider says, in words."""
+    if keep is None:
+        return _("looks closely at all of the image")
+    return _("looks closely at {percent} % of the image").format(percent=round(100 * keep))
 
 
 def _name_of(reference: str) -> str:

@@ -1,4 +1,4 @@
-"""Step 5, versions of the chosen model: which is active, back to the earlier one, out to a colleague and in again."""
+"""The page Models: which version of the chosen one is active, back to the earlier, out to a colleague and in again."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..workflow import Changed, Run, VersionRow, Workflow
 from .changing import Changing
 from .collaborators import Asks, Ui
 from .hints import Hints, show_text
+from .pages import is_open, when_turned
 from .tables import fill, selected, stretch
 
 
@@ -28,7 +29,7 @@ class VersionsPanel:
         ui.exportButton.connect("clicked(bool)", lambda *_: asks.attempt(self._export))
         ui.importButton.connect("clicked(bool)", lambda *_: asks.attempt(self._import))
         ui.versionsTable.connect("itemSelectionChanged()", self._show_buttons)
-        ui.versionsSection.connect("contentsCollapsed(bool)", self.refresh)
+        when_turned(ui, self.refresh)
         workflow.state.changed.connect(self.refresh)
         workflow.versions.changed.connect(lambda _name: self.refresh())
         changing.changed.connect(self._show_buttons)
@@ -40,9 +41,11 @@ class VersionsPanel:
         return self._workflow.state.model.partition("@")[0]
 
     def refresh(self, *_unused: Any) -> None:
-        if self._workflow.watch.is_closing or self._ui.versionsSection.collapsed:
+        if self._workflow.watch.is_closing or not is_open(self._ui, self._ui.modelsPage):
             return
         rows = self._workflow.versions.rows(self._name) if self._name else []
+        title = _("Versions of {model}:").format(model=self._name) if self._name else ""
+        show_text(self._ui.versionsTitle, title)
         fill(self._ui.versionsTable, [row.card.reference for row in rows], [_texts(row) for row in rows])
         self._show_buttons()
 

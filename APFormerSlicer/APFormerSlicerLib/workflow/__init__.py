@@ -18,16 +18,21 @@ from .jobs import Job
 from .logic import Workflow
 from .parcel import NOT_OUTLINED, NOT_THERE
 from .places import Place
+from .placing import Segmented
 from .reviewing import SegmentRow
 from .runs import Run
-from .segmenting import Estimate, Segmented
+from .segmenting import Estimate
 from .signals import Signal
 from .state import State
 from .suggestion import Suggestion, best
 from .training import Trained, Training
 from .tuning import Choices
 from .versions import VersionRow
+from .volume_rows import VolumeRow, collect_rows, to_table, write_csv
 from .wording import sentence
+from .work_item import WorkItem
+from .work_volumes import collect_volumes
+from .worklist import WorkList
 
 __all__ = [
     "NOT_OUTLINED",
@@ -57,11 +62,18 @@ __all__ = [
     "Trained",
     "Training",
     "VersionRow",
+    "VolumeRow",
+    "WorkItem",
+    "WorkList",
     "Worker",
     "Workflow",
     "best",
+    "collect_rows",
+    "collect_volumes",
     "every_frame",
     "regions",
     "segmentable",
     "sentence",
+    "to_table",
+    "write_csv",
 ]

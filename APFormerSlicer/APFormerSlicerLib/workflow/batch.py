@@ -9,6 +9,7 @@ from typing import Any
 from apformer.errors import APFormerError, InputError
 
 from ..scene import frames_of
+from .doubts import read_doubt
 from .inputs import Choice
 from .runs import DONE, FAILED, STOPPED, Run
 from .segmenting import Segmenting
@@ -36,6 +37,12 @@ class Item:
         """Why it failed; empty otherwise."""
         error = self.refused or (self.run.error if self.run is not None else None)
         return "" if error is None else sentence(error)
+
+    @property
+    def doubt(self) -> float | None:
+        """How unsure the model was of it, 0 to 1; None where that is not known."""
+        outcome = None if self.run is None else self.run.outcome
+        return read_doubt(outcome.get("doubt") if isinstance(outcome, dict) else getattr(outcome, "doubt", None))
 
 
 class Batch:

@@ -39,6 +39,7 @@ class Card:
         origin: "bundled", "imported" or "trained" (the site's own).
         modality: "CT", "MR" or "RGB".
         field_of_view_mm: extent of the training images; None when they were whole images.
+        window: the values between which it sees differences, lowest and highest; None where they go by the image.
         cases: how many it was measured on, and the mean Dice of each label there; 0 and empty when it was not.
         date, parent: when it was made, ISO 8601, and from which version; None when that is not known.
         picture: validation cases as the model segments them, a PNG file; None when it has none.
@@ -58,6 +59,7 @@ class Card:
     spatial_dims: int = 0
     labels: tuple[Label, ...] = ()
     field_of_view_mm: tuple[float, ...] | None = None
+    window: tuple[float, float] | None = None
     licence: str = ""
     intended_use: str = ""
     cases: int = 0
@@ -88,6 +90,14 @@ class Card:
         """ "liver-ct 1.1.0", with what a user must know at once."""
         marks = [mark for mark, holds in (("our own", self.is_own), ("cannot be used", self.problem)) if holds]
         return " ".join(filter(None, (self.name, self.version))) + (f" ({', '.join(marks)})" if marks else "")
+
+    @property
+    def summary(self) -> str:
+        """ "CT: Liver. Dice 0.89" """
+        if self.problem is not None:
+            return self.problem
+        dice = "" if self.mean_dice is None else f". Dice {self.mean_dice:.2f}"
+        return f"{self.modality}: {', '.join(self.label_names)}{dice}"
 
     @property
     def line(self) -> str:
@@ -159,6 +169,7 @@ def _described(fields: Fields, directory: Path, reference: str, origin: str) -> 
         spatial_dims=settings.spatial_dims,
         labels=check_labels(labels),
         field_of_view_mm=settings.field_of_view_mm,
+        window=_window(settings.intensity),
         licence=fields.text("data_licence"),
         intended_use=use if isinstance(use, str) else "",
         cases=_count(metrics.get("cases")),
@@ -168,6 +179,12 @@ def _described(fields: Fields, directory: Path, reference: str, origin: str) -> 
         picture=_picture(directory),
         size_bytes=_size(directory / WEIGHTS),
     )
+
+
+def _window(intensity: Mapping[str, Any]) -> tuple[float, float] | None:
+    if intensity["kind"] != "window":
+        return None
+    return float(intensity["lower"]), float(intensity["upper"])
 
 
 def _picture(directory: Path) -> Path | None:

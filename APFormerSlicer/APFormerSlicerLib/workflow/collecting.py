@@ -129,6 +129,10 @@ class Collecting:
         """Whether `add` can be tried; voxels are not looked at."""
         return checked(lambda: self._parcel(volume_node, segmentation_node, patient))
 
+    def require(self, volume_node: Any, segmentation_node: Any, patient: str | None = None) -> None:
+        """Raises what `add` would raise, of what can be told without looking at voxels."""
+        self._ready_parcel(volume_node, segmentation_node, patient)
+
     def add(
         self,
         volume_node: Any,
@@ -160,12 +164,8 @@ class Collecting:
                 another case is being stored. Why a run fails may be these, too, as for segments that overlap.
             OutputError: there is nowhere to hand the image over.
         """
-        parcel = self._parcel(volume_node, segmentation_node, patient)
+        parcel = self._ready_parcel(volume_node, segmentation_node, patient)
         others = checked_others(others or self.others(volume_node))
-        if self.storing is not None:
-            raise InputError(
-                "Another case is being stored.", "One is stored after the other.", "Wait a moment, or cancel it."
-            )
         notes = parcel.notes
         run = Run(self._worker, "store", f"storing of {parcel.name}", lambda data: self._stored(data, notes))
         try:
@@ -193,12 +193,19 @@ class Collecting:
     def others(self, volume_node: Any) -> str:
         """What structures without a segment are, unless somebody says otherwise: what was said last; of a case that was
         opened from the data set and leaves some out, the same as before."""
-        folder = self._state.site_folder
-        opened = None if folder is None or volume_node is None else opened_case(volume_node, folder)
-        revision = None if opened is None else self.dataset.case(opened).revision
-        if revision is not None and revision.labelled is not None:
+        if self._leaves_out(volume_node):
             return NOT_OUTLINED
         return self._state.others if self._state.others in OTHERS else NOT_THERE
+
+    def _leaves_out(self, volume_node: Any) -> bool:
+        """Whether the image is that of a case which leaves structures out."""
+        folder = self._state.site_folder
+        opened = None if folder is None or volume_node is None else opened_case(volume_node, folder)
+        try:
+            revision = None if opened is None else self.dataset.case(opened).revision
+        except APFormerError:  # it was removed meanwhile; what stores it says so
+            return False
+        return revision is not None and revision.labelled is not None
 
     def stop(self) -> None:
         """The program is being closed: a case is stored wholly or not at all."""
@@ -259,6 +266,14 @@ class Collecting:
         self._open, self._state.site = dataset, str(dataset.root)
         self.changed.emit()
         return dataset
+
+    def _ready_parcel(self, volume_node: Any, segmentation_node: Any, patient: str | None) -> Parcel:
+        parcel = self._parcel(volume_node, segmentation_node, patient)
+        if self.storing is not None:
+            raise InputError(
+                "Another case is being stored.", "One is stored after the other.", "Wait a moment, or cancel it."
+            )
+        return parcel
 
     def _parcel(self, volume_node: Any, segmentation_node: Any, patient: str | None) -> Parcel:
         dataset = self.dataset

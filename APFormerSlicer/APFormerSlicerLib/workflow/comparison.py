@@ -45,7 +45,7 @@ class Comparison:
 
 
 # Keys of the report's figures, and what they are called.
-_COSTS = {"ms_per_case": "ms per case", "gmac": "GMAC", "kept_tokens_mean": "share of tokens kept"}
+_COSTS = {"ms_per_case": "ms per case", "gmac": "GMAC", "kept_tokens_mean": "looked at closely"}
 
 
 def compare(report: Mapping[str, Any]) -> Comparison:

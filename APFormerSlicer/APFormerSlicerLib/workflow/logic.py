@@ -20,14 +20,18 @@ from .hosts import Worker
 from .inputs import Choice, segmentable
 from .kept import KeptResults
 from .models import Models
+from .placing import Segmented
+from .region import RegionWatch
 from .reviewing import Reviewing
 from .runs import Run
 from .scene_watch import SceneWatch
-from .segmenting import Segmented, Segmenting
+from .segmenting import Segmenting
 from .state import State, region_of
 from .suggestion import Suggestion, suggest
 from .tuning import Tuning
 from .versions import Versions
+from .windows import Windows
+from .worklist import WorkList
 
 
 class Workflow:
@@ -57,6 +61,7 @@ class Workflow:
         self.library = library or ModelLibrary()
         self.watch = SceneWatch(scene)
         self.state = State(self.watch)
+        self.region = RegionWatch(self.watch, self.state)
         self.models = Models(self.library)
         kept = KeptResults(self.watch, worker)
         self.segmenting = Segmenting(self.watch, worker, self.models, kept, editor)
@@ -67,10 +72,20 @@ class Workflow:
         self._worker = worker
         self.tuning = Tuning(trainer or worker, self.state, self.collecting, self.models, self.versions)
         self.segmenting.segmented.connect(self._choose_result)
+        self.windows = Windows(self.watch, self.state, self.models)
+        self.worklist = WorkList(
+            self.watch, worker, self.state, self.models, self.segmenting, self.reviewing, self.collecting
+        )
 
     def volumes(self) -> list[Any]:
         """The volume nodes that can be chosen."""
         return segmentable(self.scene)
+
+    def choose_only_volume(self) -> None:
+        """Choose the one volume there is, where none is chosen; among several it is the user who chooses."""
+        volumes = self.volumes()
+        if self.state.volume is None and len(volumes) == 1:
+            self.state.volume = volumes[0]
 
     def suggestions(self) -> list[Suggestion]:
         """The models that can segment the chosen volume, best first; none where nothing can.
@@ -140,10 +155,13 @@ class Workflow:
 
     def close(self) -> None:
         """Give up what is running and listen to the scene no more. The workers are the host's to end."""
+        self.worklist.stop()
+        self.windows.stop()
         self.segmenting.stop()
         self.collecting.stop()
         self.tuning.stop()
         self.changes.stop()
+        self.region.stop()
         self.state.stop()
         self.watch.stop()
 

@@ -18,6 +18,7 @@ class SceneWatch:
     """Tells of a scene until `stop`.
 
     Attributes:
+        added: with the node that just came; its content may still be on its way.
         leaving: with the node that is about to be removed, before anybody else is told.
         removed: with the node that just left. closing: all nodes are about to. closed, loaded: after it.
         saving: the scene is about to be saved.
@@ -27,6 +28,7 @@ class SceneWatch:
     def __init__(self, scene: Any) -> None:
         self.scene = scene
         self.is_closing = False
+        self.added: Signal[Any] = Signal()
         self.leaving: Signal[Any] = Signal()
         self.removed: Signal[Any] = Signal()
         self.closing: Signal[()] = Signal()
@@ -35,6 +37,7 @@ class SceneWatch:
         self.saving: Signal[()] = Signal()
         events = slicer.vtkMRMLScene
         self._observations = [
+            Observation(scene, events.NodeAddedEvent, self._node_added, vtk.VTK_OBJECT),
             Observation(scene, events.NodeAboutToBeRemovedEvent, self._node_leaving, vtk.VTK_OBJECT, _FIRST),
             Observation(scene, events.NodeRemovedEvent, self._node_removed, vtk.VTK_OBJECT),
             Observation(scene, events.StartCloseEvent, self._start_close),
@@ -46,6 +49,9 @@ class SceneWatch:
     def stop(self) -> None:
         for observation in self._observations:
             observation.stop()
+
+    def _node_added(self, _caller: Any, _event: str, node: Any) -> None:
+        self.added.emit(node)
 
     def _node_leaving(self, _caller: Any, _event: str, node: Any) -> None:
         self.leaving.emit(node)

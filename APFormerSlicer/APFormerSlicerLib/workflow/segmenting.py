@@ -7,59 +7,31 @@ and what the worker found comes cut to what is not 0.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from apformer.bundles import Label
-from apformer.bundles.fields import Fields
 from apformer.errors import APFormerError, InputError
 from apformer.jobs import array_fields
-from apformer.jobs.arrays import IMAGE
 from apformer.jobs.glimpse import glimpse_fields
 from apformer.volume import Volume
 
-from ..scene import Frames, Provenance, Result, Written, frames_of, write_result
 from ..scene.edits import SegmentEditor
 from ..scene.precious import precious
 from .cards import Card
-from .frames import showing
 from .hosts import Worker
-from .inputs import About, Choice, PreciousError, check_place, read_image
+from .inputs import DEFAULT_MAPS, About, Choice, PreciousError, check_place, read_image
 from .jobs import Jobs
-from .kept import Kept, KeptResults, read_part
+from .kept import KeptResults
 from .line import Line
 from .models import Models
 from .parcel import not_handed_over
-from .places import set_places
+from .placing import Placing, Segmented
 from .runs import Run
 from .scene_watch import SceneWatch
 from .signals import Signal
 from .suggestion import check_fits
-from .tally import prime_counts
 from .wording import Checked, checked, estimate_line
-
-Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
-
-
-@dataclass(frozen=True)
-class Segmented:
-    """What a finished job left on the scene.
-
-    Attributes:
-        volumes_ml: by label. boxes: of each label that occurs, the voxels it lies in, (i, j, k), half open.
-        warnings: what the user must be told.
-        lost: name -> "accepted" or "made by hand", of segments of a person that were replaced; Undo brings them back
-            where `written.undoable`.
-    """
-
-    written: Written
-    volumes_ml: Mapping[str, float]
-    device: str
-    seconds: float
-    warnings: tuple[str, ...]
-    boxes: Mapping[str, Box] = field(default_factory=dict)
-    lost: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,6 +48,16 @@ class Estimate:
         """`notes`: what the host knows of the image, which will be told with the result too."""
         ok, line = estimate_line(data)
         return Estimate(ok, line, tuple(dict.fromkeys([*notes, *data.get("warnings", ())])), data)
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """The result of an image file that is not on the scene yet. `folder` holds its arrays and is the owner's to
+    discard, unless `Segmenting.place` took it over."""
+
+    data: Mapping[str, Any] = field(repr=False)
+    folder: Path
+    model: str
 
 
 @dataclass
@@ -107,7 +89,8 @@ class Segmenting:
         self.segmented: Signal[Choice, Segmented] = Signal()
         self.editor = editor
         self.jobs, self.line = Jobs(watch.scene), Line()
-        self._watch, self._worker, self._models, self._kept = watch, worker, models, kept
+        self._watch, self._worker, self._models = watch, worker, models
+        self._placing = Placing(watch.scene, worker, kept)
         self._runs: dict[Any, Run] = {}  # by volume node
         watch.removed.connect(self._node_removed)
         watch.closing.connect(self._scene_closing)
@@ -171,8 +154,47 @@ class Segmenting:
         run = Run(self._worker, "segment", f"{source.name} with {card.name} {card.version}", dict)
         fields = {"image": str(source), "outputs": {"labels": str(labels)}, "model": str(card.directory)}
         self.jobs.add(run)
-        self.line.add(run, lambda: run.start({**fields, "device": device}))
+        self.line.add(run, lambda: run.start({**fields, "device": device, "doubt": True}))
         return run
+
+    def start_ahead(self, source: Path, model: str, device: str = "auto", maps: Sequence[str] = DEFAULT_MAPS) -> Run:
+        """Segment an image file or DICOM folder, when its turn comes, before it is loaded; the run's outcome is an
+        `Ahead`, for `place`.
+
+        Raises:
+            BundleError: there is no such model.
+        """
+        card = self._models.find(model)
+
+        def finish(data: dict[str, Any]) -> Ahead:
+            folder = run.keep_folder()
+            assert folder is not None  # it was started with one
+            return Ahead(data, folder, model)
+
+        def begin() -> None:
+            try:
+                folder = self._worker.folder()
+            except OSError as error:
+                raise not_handed_over(error) from error
+            outputs = {name: str(folder / f"{name}.npy") for name in ("labels", *maps)}
+            place = {"image": str(source), "outputs": outputs, "model": str(card.directory), "device": device}
+            run.start({**place, "doubt": True}, folder)
+
+        run = Run(self._worker, "segment", f"{source.name} with {card.name} {card.version}", finish)
+        self.jobs.add(run)
+        self.line.add(run, begin)
+        return run
+
+    def place(self, volume_node: Any, ahead: Ahead) -> Segmented:
+        """Put a result onto the image that it was made of, in a segmentation of its own.
+
+        Raises:
+            InputError: its files cannot be read, or the image is not the one it was made of.
+        """
+        choice = Choice(volume_node, ahead.model)
+        done = self._placing.put(choice, About(None, (), None), ahead.data, lambda: ahead.folder, self.editor)
+        self.segmented.emit(choice, done)
+        return done
 
     def cancel_all(self) -> None:
         for run in reversed(self.line.runs):  # those that wait first, or they would begin
@@ -233,50 +255,11 @@ class Segmenting:
     def _write(
         self, run: Run, choice: Choice, data: Mapping[str, Any], sent: _Sent, agreed: Mapping[str, str]
     ) -> Segmented:
-        about = sent.about
-        result, kept = read_result(data, {"roi": about.roi} if about.roi else {})
-        warnings = [*about.notes, *data.get("warnings", ())]
-        name, target = choice.volume_node.GetName(), choice.segmentation_node
-        if _stamp(choice, about) != sent.stamp:
-            warnings.append(f"{name} was changed meanwhile; the result is that of the voxels as they were before.")
-        if target is not None and target.GetScene() is not self._watch.scene:
-            warnings.append(f"{target.GetName()} was removed meanwhile; the result is in a new segmentation.")
-            choice = replace(choice, segmentation_node=None)
-        elif target is not None:
-            came = {one: why for one, why in precious(target, result.labels).items() if one not in agreed}
-            if came:
-                told = ", ".join(f"{one} was {why}" for one, why in came.items())
-                warnings.append(f"In {target.GetName()} {told} meanwhile; the result is in a new segmentation.")
-                choice, agreed = replace(choice, segmentation_node=None), {}
-        written = self._place(choice, about.frame, result)
-        set_places(written.segmentation_node, data.get("places"))
-        prime_counts(written.segmentation_node, written.segment_ids, data.get("structures", {}))
-        lost = {one: why for one, why in agreed.items() if one in written.replaced}
-        if lost:
-            warnings.append(_told_lost(lost, written.undoable))
-        folder = run.keep_folder()
-        if folder is not None and kept is not None:
-            self._kept.keep(written.segmentation_node, choice.volume_node, replace(kept, folder=folder))
-            self._worker.aside(lambda: (folder / IMAGE).unlink(missing_ok=True), lambda *_: None)
-        return Segmented(
-            written,
-            data.get("volumes_ml", {}),
-            str(data.get("device", "")),
-            float(data.get("seconds") or 0.0),
-            tuple(dict.fromkeys(warnings)),
-            _boxes(data.get("structures", {})),
-            lost,
-        )
-
-    def _place(self, choice: Choice, frame: int | None, result: Result) -> Written:
-        """Write it to the scene; that of a frame also to the sequence of segmentations."""
-        frames: Frames | None = None if frame is None else frames_of(choice.volume_node)
-        if frame is None or frames is None:
-            return write_result(choice.volume_node, result, choice.segmentation_node, self.editor)
-        with showing(frames, frame):
-            written = write_result(choice.volume_node, result, choice.segmentation_node, self.editor)
-            frames.keep(frame, written.segmentation_node)
-        return written
+        notes = []
+        if _stamp(choice, sent.about) != sent.stamp:
+            name = choice.volume_node.GetName()
+            notes.append(f"{name} was changed meanwhile; the result is that of the voxels as they were before.")
+        return self._placing.put(choice, sent.about, data, run.keep_folder, self.editor, agreed, notes)
 
     def _occupy(self, node: Any, run: Run) -> None:
         self._runs[node] = run
@@ -307,21 +290,6 @@ class Segmenting:
             run.abandon(why)
 
 
-def read_result(data: Mapping[str, Any], parameters: Mapping[str, Any]) -> tuple[Result, Kept]:
-    """The worker's result for the scene, without its maps, and its files.
-
-    Raises:
-        InputError: they cannot be read.
-    """
-    paths = {name: Path(path) for name, path in data["paths"].items()}
-    places = data.get("parts", {})
-    labels = tuple(Label.from_fields(Fields(item, "the result's labels")) for item in data["labels"])
-    provenance = Provenance.from_report(data.get("provenance", {}), parameters)
-    part = read_part(paths["labels"], places.get("labels", {}), mapped=True)
-    model = f"{provenance.model} {provenance.model_version}"
-    return Result(part, labels, provenance), Kept(model, labels, paths["labels"].parent, paths, places)
-
-
 def _named(choice: Choice, volume: Volume) -> dict[str, Any]:
     return {"picture": volume.source.kind == "picture", "name": choice.volume_node.GetName() or ""}
 
@@ -330,21 +298,6 @@ def _where(choice: Choice, about: About, card: Card) -> dict[str, Any]:
     """The fields that say with what, where and on what."""
     place = {} if about.roi is None else {"roi": about.roi}
     return {**place, "model": str(card.directory), "device": choice.device}
-
-
-def _boxes(structures: Mapping[str, Mapping[str, Any]]) -> dict[str, Box]:
-    found = {}
-    for name, told in structures.items():
-        if told.get("box"):
-            i, j, k = ((int(start), int(stop)) for start, stop in told["box"])
-            found[name] = i, j, k
-    return found
-
-
-def _told_lost(lost: Mapping[str, str], undoable: bool) -> str:
-    told = ", ".join(f"{name}, which was {why}" for name, why in lost.items())
-    back = "Undo in the Segment Editor brings back what was there." if undoable else "It cannot be undone."
-    return f"Replaced: {told}. {back}"
 
 
 def _title(choice: Choice, card: Card) -> str:

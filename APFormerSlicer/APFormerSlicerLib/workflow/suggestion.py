@@ -66,7 +66,7 @@ def suggest(cards: Iterable[Card], volume: Volume, words: str = "") -> list[Sugg
     Args:
         words: what the scanner or user called the image, such as "3: CT abdomen".
     """
-    modality = volume.modality or _guess(volume)
+    modality = volume.modality or modality_of(volume)
     found = []
     for card in cards:
         if card.problem is None and _fits(card, volume):
@@ -102,7 +102,7 @@ def _judge(card: Card, volume: Volume, modality: str | None, words: str) -> Sugg
     return Suggestion(card, points - 50 * needs_region, ", ".join(why) or "it can read the image", needs_region)
 
 
-def _guess(volume: Volume) -> str | None:
+def modality_of(volume: Volume) -> str | None:
     """The modality that the values speak for; MR has no values of its own, so only CT and colour are known."""
     if volume.channels == 3:
         return "RGB"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from apformer.bundles import Label
+
 from .comparison import Comparison, compare, label_rows
+from .curve_colors import Rgb, dice_curve, segment_color
 from .runs import Run
 from .signals import Signal
 
@@ -47,14 +50,15 @@ class Training:
 
     Attributes:
         run: its job: progress, lines, the end, and as its outcome `Trained`.
+        labels: those that it may learn, which tell the colours of curves.
         rows: the "epoch" events, one per epoch, in their order.
         measured: "before" and "after" -> label -> (mean Dice, HD95, its unit), as soon as they are known.
         overlays: the newest pictures of validation cases, PNG files.
         changed: after everything that is new.
     """
 
-    def __init__(self, run: Run, name: str) -> None:
-        self.run, self.name = run, name
+    def __init__(self, run: Run, name: str, labels: Sequence[Label] = ()) -> None:
+        self.run, self.name, self.labels = run, name, tuple(labels)
         self.rows: list[dict[str, Any]] = []
         self.measured: dict[str, dict[str, tuple[float | None, float | None, str]]] = {}
         self.overlays: list[Path] = []
@@ -77,16 +81,21 @@ class Training:
         return f"{fold}{row.get('phase', '')}, epoch {row.get('epoch')} of {row.get('of')}"
 
     def curves(self) -> dict[str, list[tuple[int, float]]]:
-        """Name -> (number of the row, value): the losses, "Dice of LABEL", "share of tokens kept"."""
+        """Name -> (number of the row, value): the losses, "Dice of LABEL", "looked at closely"."""
         curves: dict[str, list[tuple[int, float]]] = {}
         for number, row in enumerate(self.rows, 1):
             values = {f"loss: {name}": value for name, value in (row.get("losses") or {}).items()}
-            values |= {f"Dice of {name}": value for name, value in (row.get("dice") or {}).items()}
-            values["share of tokens kept"] = row.get("kept")
+            values |= {dice_curve(name): value for name, value in (row.get("dice") or {}).items()}
+            values["looked at closely"] = row.get("kept")
             for name, value in values.items():
                 if isinstance(value, int | float):  # a value that is not finite comes as None
                     curves.setdefault(name, []).append((number, float(value)))
         return curves
+
+    def colors(self, background: Rgb) -> dict[str, str]:
+        """Name of a label's curve -> "#dd8265": the colour of its segments, as it can be seen on the background."""
+        found = {name: segment_color(name, self.labels, background) for name in self.curves()}
+        return {name: color for name, color in found.items() if color is not None}
 
     def _learn(self, event: dict[str, Any]) -> None:
         if event.get("event") == "epoch":

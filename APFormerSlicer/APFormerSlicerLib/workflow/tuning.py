@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from apformer.bundles import Label
 from apformer.bundles.bundle import check_name
 from apformer.errors import APFormerError, ConfigError
 from apformer.finetuning.request import ADOPTIONS, LONGEST_SECONDS, SHORTEST_SECONDS
@@ -147,7 +148,7 @@ class Tuning:
                 "Wait for it to end, or cancel it.",
             )
         run = Run(self._worker, "finetune", f"fine-tuning of {choices.name}", self._finish)
-        training = Training(run, choices.name)
+        training = Training(run, choices.name, self._labels(choices))
         run.start(request)
         self.choices, self.training = choices, training
         self.started.emit(training)
@@ -194,6 +195,11 @@ class Tuning:
         """The program is being closed: the training can be resumed."""
         self.cancel()
 
+    def _labels(self, choices: Choices) -> list[Label]:
+        """Those of the base, which keep their colours, then the site's own."""
+        base = self._models.find(choices.base).labels if choices.base else ()
+        return [*base, *(label for label in self._collecting.dataset.labels if find(label.name, _names(base)) is None)]
+
     def _finish(self, data: dict[str, Any]) -> Trained:
         trained = Trained.from_data(data)
         self._versions.changed.emit(str(data["name"]))
@@ -225,6 +231,10 @@ class Tuning:
             )
 
 
+def _names(labels: Sequence[Label]) -> list[str]:
+    return [label.name for label in labels]
+
+
 def check_choices(choices: Choices) -> None:
     """What can be told of choices alone.
 
@@ -240,7 +250,7 @@ def check_choices(choices: Choices) -> None:
     )
     _refuse_unless(
         choices.keep is None or 0.0 < choices.keep <= 1.0,
-        f"The share of tokens to keep is {choices.keep}.",
+        f"The share of the image to look at closely is {choices.keep}.",
         "Choose a share above 0 and up to 1, such as 0.3.",
     )
     _refuse_unless(

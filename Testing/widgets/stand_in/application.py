@@ -19,7 +19,7 @@ from PySide6.QtCore import Signal
 from .files import CoreIOManager
 from .pythonqt import derive, own, played
 
-VIEWS = ("Red", "Green", "Yellow")
+VIEWS = {"Red": "Axial", "Green": "Coronal", "Yellow": "Sagittal"}  # as Slicer's layouts orient them
 
 
 @played
@@ -131,8 +131,12 @@ class SliceWidget:
         self._logic.FitSliceToAll()
 
 
+_ONE_UP_RED = 6  # vtkMRMLLayoutNode::SlicerLayoutOneUpRedSliceView, of which no 3D view is part
+
+
 class LayoutManager:
-    """Three slice views with real nodes and logic; a 3D view that notes what it was asked.
+    """Three slice views with real nodes and logic; a 3D view that notes what it was asked, and that stays, unmapped, in
+    layouts without one, as qMRMLLayoutManager keeps all views that it ever made.
 
     Attributes:
         asked: the 3D view's and the layout's calls, in their order.
@@ -142,13 +146,15 @@ class LayoutManager:
         self.asked: list[str] = []
         self.layout = 3
         self.threeDViewCount = 1
+        self._scene = scene
+        slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene)  # as qSlicerCoreApplication does
         self._logics = vtk.vtkCollection()
         self._widgets = {}
-        for name in VIEWS:
+        for name, orientation in VIEWS.items():
             logic = slicer.vtkMRMLSliceLogic()
             logic.SetMRMLApplicationLogic(application_logic)
             logic.SetMRMLScene(scene)
-            logic.AddSliceNode(name)
+            logic.AddSliceNode(name).SetOrientation(orientation)
             self._logics.AddItem(logic)
             self._widgets[name] = SliceWidget(name, logic)
         application_logic.SetSliceLogics(self._logics)
@@ -158,7 +164,7 @@ class LayoutManager:
             widget.sliceLogic().SetMRMLScene(None)
 
     def sliceViewNames(self) -> tuple[str, ...]:
-        return VIEWS
+        return tuple(VIEWS)
 
     def sliceWidget(self, name: str) -> Any:
         return self._widgets.get(name)
@@ -169,6 +175,17 @@ class LayoutManager:
     def setLayout(self, layout: int) -> None:
         self.layout = layout
         self.asked.append(f"setLayout {layout}")
+        self._view_node().SetMappedInLayout(layout != _ONE_UP_RED)
+
+    def _view_node(self) -> Any:
+        """The 3D view's, which a scene that is closed keeps (a singleton)."""
+        node = self._scene.GetSingletonNode("1", "vtkMRMLViewNode")
+        if node is None:
+            node = slicer.vtkMRMLViewNode()
+            node.SetSingletonTag("1")
+            node.SetMappedInLayout(self.layout != _ONE_UP_RED)
+            node = self._scene.AddNode(node)
+        return node
 
     def resetSliceViews(self) -> None:
         for widget in self._widgets.values():
@@ -179,9 +196,11 @@ class LayoutManager:
 
     def threeDWidget(self, _index: int) -> Any:
         view = SimpleNamespace(
+            rotateToViewAxis=lambda axis: self.asked.append(f"rotateToViewAxis {axis}"),
             resetFocalPoint=lambda: self.asked.append("resetFocalPoint"),
             resetCamera=lambda: self.asked.append("resetCamera"),
             forceRender=lambda: None,
+            mrmlViewNode=self._view_node,
         )
         return SimpleNamespace(threeDView=lambda: view)
 

@@ -30,13 +30,14 @@ class Host:
         shown: message boxes, each a dictionary with text, informativeText, detailedText and windowTitle.
         answers: what message boxes are answered, in their order; Ok when it is empty.
         pip: what slicer.packaging was asked to install.
+        log: the errors in Slicer's log.
     """
 
-    def __init__(self, logics: SceneHost, app: Any, window: Any, boxes: Any, pip: Any) -> None:
+    def __init__(self, logics: SceneHost, app: Any, window: Any, boxes: Any, pip: Any, log: list[str]) -> None:
         self.logics, self.scene, self.app, self.window = logics, logics.scene, app, window
         self.shown: list[dict[str, str]] = boxes.shown
         self.answers: list[Any] = boxes.answers
-        self.pip = pip
+        self.pip, self.log = pip, log
         self._modules: list[Any] = []
 
     def load(self, path: Path = MODULE_FILE) -> Any:
@@ -76,6 +77,11 @@ class Host:
                 raise TimeoutError(f"not the case after {seconds} s")
             self.settle(_MS / 1000)
 
+    def darken(self, dark: bool) -> None:
+        """Slicer's dark style, or its light one."""
+        self.app.setPalette(_dark() if dark else self.app.style().standardPalette())
+        self.settle()
+
     def picture(self, path: Path, widget: Any = None, size: tuple[int, int] | None = None) -> Path:
         """Write what a widget, else the window, looks like as PNG."""
         shown = widget or self.window
@@ -91,9 +97,10 @@ class Host:
         self.settle()
 
     def raise_slot_errors(self) -> None:
-        """Raise the first of what was raised in slots, where Qt prints and goes on."""
+        """Raise the first of what was raised in slots, where Qt prints and goes on, and what stands in Slicer's log."""
         if pythonqt.slot_errors:
             raise pythonqt.slot_errors[0]
+        assert self.log == [], f"in Slicer's log: {self.log[0]}"
 
     def end(self) -> None:
         for module in self._modules:
@@ -103,6 +110,22 @@ class Host:
 
             shiboken6.delete(self.window)
         self.settle()
+
+
+def _dark() -> Any:
+    """Light text on dark, much as qSlicerDarkStyle has it."""
+    from PySide6 import QtGui
+
+    palette, role = QtGui.QPalette(), QtGui.QPalette.ColorRole
+    colors = {role.Window: "#353535", role.Base: "#232323", role.AlternateBase: "#2b2b2b", role.Button: "#353535",
+              role.WindowText: "#ffffff", role.Text: "#ffffff", role.ButtonText: "#ffffff", role.ToolTipText: "#ffffff",
+              role.ToolTipBase: "#353535", role.Link: "#56b4e9", role.Highlight: "#2a82da",
+              role.HighlightedText: "#ffffff", role.PlaceholderText: "#909090"}  # fmt: skip
+    for which, color in colors.items():
+        palette.setColor(which, QtGui.QColor(color))
+    for which in (role.WindowText, role.Text, role.ButtonText):
+        palette.setColor(QtGui.QPalette.ColorGroup.Disabled, which, QtGui.QColor("#808080"))
+    return palette
 
 
 @contextmanager
@@ -118,7 +141,7 @@ def start(folder: Path, *, window: bool = True, testing: bool = False) -> Iterat
 
     _keep_constants_alive()
     pythonqt.inject_properties()
-    from . import ctk_widgets, node_widgets, packaging, scripted, segment_widgets
+    from . import ctk_widgets, error_log, node_widgets, packaging, scripted, segment_widgets
     from .application import qSlicerMainWindow, the_application
     from .loader import QUiLoader
     from .qt_module import QtModule
@@ -162,16 +185,17 @@ def start(folder: Path, *, window: bool = True, testing: bool = False) -> Iterat
     if main is not None:
         main.resize(520, 900)
         main.show()
-    host = Host(logics, app, main, ctk_widgets.ctkMessageBox, pip)
-    try:
-        yield host
-    finally:
-        host.end()
-        node_widgets.stop_all_observing()
-        stop_catching()
-        app.end()
-        undo()
-        logics.close()
+    with error_log.listening() as log:
+        host = Host(logics, app, main, ctk_widgets.ctkMessageBox, pip, log)
+        try:
+            yield host
+        finally:
+            host.end()
+            node_widgets.stop_all_observing()
+            stop_catching()
+            app.end()
+            undo()
+            logics.close()
 
 
 def _keep_constants_alive() -> None:

@@ -7,9 +7,11 @@ from typing import Any
 
 from PySide6 import QtCore, QtUiTools, QtWidgets
 
-from .pythonqt import PYSIDE, derive, played
+from .pythonqt import PYSIDE, derive, loading, played
 
-_ALLOWED_DYNAMIC = {"SlicerParameterName"}  # of parameterNodeWrapper
+# Of parameterNodeWrapper; and of layouts, whose margins Qt's loader sets and keeps as properties too.
+_ALLOWED_DYNAMIC = {"SlicerParameterName", "leftMargin", "topMargin", "rightMargin", "bottomMargin",
+                    "horizontalSpacing", "verticalSpacing", "spacing"}  # fmt: skip
 
 
 @played
@@ -29,7 +31,11 @@ class QUiLoader(derive(QtUiTools.QUiLoader)):
         buffer = QtCore.QBuffer()
         buffer.setData(ElementTree.tostring(tree))
         buffer.open(QtCore.QIODevice.OpenModeFlag.ReadOnly)
-        widget = super().load(buffer, parent)
+        loading.append(buffer)
+        try:
+            widget = super().load(buffer, parent)
+        finally:
+            loading.remove(buffer)
         if widget is None:
             raise RuntimeError(f"Qt cannot load the .ui file: {self.errorString()}")
         for child in (widget, *widget.findChildren(QtCore.QObject)):

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 slot_errors: list[BaseException] = []  # raised in slots, where Qt prints and goes on
+loading: list[object] = []  # not empty while a .ui file is read: PySide6 then names each child in the root's attributes
 
 
 def available() -> bool:
@@ -88,6 +89,8 @@ class Ways:
 
     def __setattr__(self, name: str, value: Any) -> None:
         cls = type(self)
+        if loading and isinstance(value, QtCore.QObject):
+            return None
         owner = next((base for base in cls.__mro__ if name in base.__dict__), None)
         if owner is not None and isinstance(owner.__dict__[name], (property, QtCore.Property)):
             return super().__setattr__(name, value)

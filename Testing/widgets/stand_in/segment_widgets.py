@@ -11,6 +11,7 @@ import vtk
 from PySide6 import QtCore, QtGui, QtWidgets
 from PySide6.QtCore import Signal
 
+from .error_log import critical
 from .node_widgets import SceneWidget, qMRMLNodeComboBox
 from .pythonqt import own, plain, played
 
@@ -108,27 +109,71 @@ class qMRMLSegmentEditorWidget(SceneWidget):
         super().__init__(*arguments)
         own(self, _logic=slicer.vtkSlicerSegmentEditorLogic(), _node=None, _effect=None, _viewed=False, _keys=False,
             _order=list(_EFFECTS))  # fmt: skip
-        form = QtWidgets.QFormLayout(self)
-        form.setContentsMargins(0, 0, 0, 0)
-        labels = {"vtkMRMLSegmentationNode": "Segmentation:", "vtkMRMLVolumeNode": "Source volume:"}
-        selectors = [qMRMLNodeComboBox() for _ in labels]
-        for selector, (kind, text) in zip(selectors, labels.items(), strict=True):
-            selector.nodeTypes, selector.noneEnabled = [kind], True
-            form.addRow(text, selector)
+        self.__dict__["_logic"].SetVerbose(True)
         table = qMRMLSegmentsTableView()
-        table.setMinimumHeight(90)
-        form.addRow(table)
-        form.addRow(QtWidgets.QLabel("  ".join(("✎", *_EFFECTS[:4], "…"))))
+        selectors = [qMRMLNodeComboBox() for _ in range(2)]
         own(self, _selectors=selectors, _table=table)
+        self._build(selectors, table)
         segmentation, volume = selectors
         segmentation.currentNodeChanged.connect(lambda *values: self._segmentation_chosen(*values))
         volume.currentNodeChanged.connect(lambda *values: self._volume_chosen(*values))
         table.selectionChanged.connect(lambda *values: self._segment_chosen(*values))
 
+    def _build(self, selectors: list[Any], table: Any) -> None:
+        """As qMRMLSegmentEditorWidget.ui lays it out: below the selectors a row of buttons, at the left the effects and
+        below them Undo and Redo, at the right the table. The icons are as large as Slicer's."""
+        whole, choose = QtWidgets.QGridLayout(self), QtWidgets.QGridLayout()
+        labels = {"vtkMRMLSegmentationNode": "Segmentation:", "vtkMRMLVolumeNode": "Source volume:"}
+        for row, (selector, (kind, text)) in enumerate(zip(selectors, labels.items(), strict=True)):
+            selector.nodeTypes, selector.noneEnabled = [kind], True
+            label = QtWidgets.QLabel(text)
+            choose.addWidget(label, row, 0)
+            choose.addWidget(selector, row, 1)
+            own(selector, _label=label)
+        whole.addLayout(choose, 0, 0)
+        actions = QtWidgets.QHBoxLayout()
+        actions.setSpacing(4)
+        for name, text in (("AddSegmentButton", "Add"), ("RemoveSegmentButton", "Remove"), ("Show3DButton", "Show 3D")):
+            actions.addWidget(_named(QtWidgets.QPushButton(_icon(), text), name))
+        actions.addWidget(_named(QtWidgets.QToolButton(), "SwitchToSegmentationsButton"))
+        whole.addLayout(actions, 1, 0)
+        left, right, both = QtWidgets.QVBoxLayout(), QtWidgets.QVBoxLayout(), QtWidgets.QHBoxLayout()
+        left.setSpacing(7)
+        for name in ("EffectsGroupBox", "UndoRedoGroupBox"):
+            frame = _named(QtWidgets.QFrame(), name)
+            frame.setFrameShape(QtWidgets.QFrame.Shape.StyledPanel)
+            frame.setLayout(QtWidgets.QGridLayout())
+            left.addWidget(frame)
+        left.addItem(QtWidgets.QSpacerItem(20, 40, vData=QtWidgets.QSizePolicy.Policy.Expanding))
+        right.addWidget(table)
+        right.addItem(QtWidgets.QSpacerItem(20, 40, vData=QtWidgets.QSizePolicy.Policy.Expanding))
+        both.addLayout(left)
+        both.addLayout(right)
+        whole.addLayout(both, 2, 0)
+        self._put_effects()
+
+    def _put_effects(self) -> None:
+        """Buttons in the chosen order, none first, in as many columns as there should be; and so Undo and Redo."""
+        shown = ["NULL", *self.effectNameOrder()]
+        if self.unorderedEffectsVisible:
+            shown += [name for name in _EFFECTS if name not in shown]
+        for frame, names in (("EffectsGroupBox", shown), ("UndoRedoGroupBox", ["UndoButton", "RedoButton"])):
+            grid = QtWidgets.QWidget.layout(_child(self, frame))
+            for button in _child(self, frame).findChildren(QtWidgets.QToolButton):
+                grid.removeWidget(button)
+                button.setVisible(button.objectName in names)
+            for number, name in enumerate(names):
+                button = _child(self, name) or _named(QtWidgets.QToolButton(_child(self, frame)), name)
+                button.setIcon(_icon())
+                button.setToolTip(name.removesuffix("Button"))
+                button.setVisible(True)
+                grid.addWidget(button, number // self.effectColumnCount, number % self.effectColumnCount)
+
     def _show_selectors(self) -> None:
         shown = (self.segmentationNodeSelectorVisible, self.sourceVolumeNodeSelectorVisible)
-        for row, visible in enumerate(shown):
-            self.layout().setRowVisible(row, visible)
+        for selector, visible in zip(self.__dict__["_selectors"], shown, strict=True):
+            selector.setVisible(visible)
+            selector.__dict__["_label"].setVisible(visible)
 
     segmentationNodeSelectorVisible = plain(bool, "segmentationNodeSelectorVisible", True, _show_selectors)
     sourceVolumeNodeSelectorVisible = plain(bool, "sourceVolumeNodeSelectorVisible", True, _show_selectors)
@@ -140,8 +185,9 @@ class qMRMLSegmentEditorWidget(SceneWidget):
         lambda self: self.__dict__["_logic"].GetMaximumNumberOfUndoStates(),
         lambda self, count: self.__dict__["_logic"].SetMaximumNumberOfUndoStates(count),
     )
-    effectButtonStyle, effectColumnCount = plain(int, "effectButtonStyle", 0), plain(int, "effectColumnCount", 2)
-    unorderedEffectsVisible = plain(bool, "unorderedEffectsVisible", True)
+    effectButtonStyle = plain(int, "effectButtonStyle", 0)
+    effectColumnCount = plain(int, "effectColumnCount", 2, lambda self: self._put_effects())
+    unorderedEffectsVisible = plain(bool, "unorderedEffectsVisible", True, lambda self: self._put_effects())
     defaultTerminologyEntry = plain(str, "defaultTerminologyEntry", "")
     defaultTerminologyEntrySettingsKey = plain(str, "defaultTerminologyEntrySettingsKey", "")
     jumpToSelectedSegmentEnabled = plain(bool, "jumpToSelectedSegmentEnabled", False)
@@ -189,14 +235,16 @@ class qMRMLSegmentEditorWidget(SceneWidget):
         return self.sourceVolumeNode().GetID() if self.sourceVolumeNode() else ""
 
     def setSegmentationNode(self, node: Any) -> None:
-        if self.mrmlSegmentEditorNode() is None:  # as qMRMLSegmentEditorWidget says on its error stream
-            raise RuntimeError("Invalid segment editor parameter set node!")
+        if self.mrmlSegmentEditorNode() is None:
+            if node is not None:
+                critical("qMRMLSegmentEditorWidget::setSegmentationNode failed: need to set segment editor node first")
+            return
         if node is self.segmentationNode():
             return
         self.__dict__["_logic"].SetSegmentationNode(node)
         ids = _ids(node)
         self.mrmlSegmentEditorNode().SetSelectedSegmentID(ids[0] if ids else "")
-        if node is not None and self.sourceVolumeNode() is None:
+        if node is not None:  # its own volume, whatever was chosen before
             self.setSourceVolumeNode(node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()))
         self.updateWidgetFromMRML()
         self.segmentationNodeChanged.emit(node)
@@ -205,11 +253,11 @@ class qMRMLSegmentEditorWidget(SceneWidget):
         self.setSegmentationNode(self.mrmlScene().GetNodeByID(node_id))
 
     def setSourceVolumeNode(self, node: Any) -> None:
-        if self.mrmlSegmentEditorNode() is None:
-            raise RuntimeError("Invalid segment editor parameter set node!")
         if node is self.sourceVolumeNode():
             return
-        self.__dict__["_logic"].SetSourceVolumeNode(node)
+        self.__dict__["_logic"].SetSourceVolumeNode(node)  # which tells Slicer's log of what is missing
+        if node is not self.sourceVolumeNode():
+            return
         self.updateWidgetFromMRML()
         self.sourceVolumeNodeChanged.emit(node)
 
@@ -249,6 +297,7 @@ class qMRMLSegmentEditorWidget(SceneWidget):
 
     def setSwitchToSegmentationsButtonVisible(self, visible: bool) -> None:
         self.switchToSegmentationsButtonVisible = visible
+        _child(self, "SwitchToSegmentationsButton").setVisible(visible)
 
     def setMaximumNumberOfUndoStates(self, count: int) -> None:
         self.maximumNumberOfUndoStates = count
@@ -264,6 +313,16 @@ class qMRMLSegmentEditorWidget(SceneWidget):
 
     def setEffectNameOrder(self, names: list[str]) -> None:
         own(self, _order=list(names))
+        self._put_effects()
+
+    def setEffectColumnCount(self, count: int) -> None:
+        self.effectColumnCount = count
+
+    def setUnorderedEffectsVisible(self, visible: bool) -> None:
+        self.unorderedEffectsVisible = visible
+
+    def setShow3DButtonVisible(self, visible: bool) -> None:
+        _child(self, "Show3DButton").setVisible(visible)
 
     def setupViewObservations(self) -> None:
         own(self, _viewed=True)
@@ -299,3 +358,19 @@ def _ids(segmentation_node: Any) -> list[str]:
     if segmentation_node is None or segmentation_node.GetSegmentation() is None:
         return []
     return list(segmentation_node.GetSegmentation().GetSegmentIDs())
+
+
+def _icon() -> Any:
+    """Of the size of Slicer's, without their pictures."""
+    pixmap = QtGui.QPixmap(16, 16)
+    pixmap.fill(QtGui.QColor("#4a90d9"))
+    return QtGui.QIcon(pixmap)
+
+
+def _named(widget: Any, name: str) -> Any:
+    widget.setObjectName(name)
+    return widget
+
+
+def _child(parent: Any, name: str) -> Any:
+    return QtCore.QObject.findChild(parent, QtWidgets.QWidget, name)

@@ -1,7 +1,8 @@
 """`segment`: an image to a label map, and maps of uncertainty and of where the network looked.
 
 Fields: image (file or DICOM folder; series) or array {file, ijk_to_ras, modality, picture}; model; device; roi;
-outputs {labels, uncertainty, kept_tokens}, of which the last two may be left out.
+outputs {labels, uncertainty, kept_tokens}, of which the last two may be left out; doubt (how unsure the model is of the
+whole case is told with a map of uncertainty, and with this also without one).
 
 Outputs that end in .npy are for hosts, which put them onto a scene without looking at a voxel: each is a plain array
 (labels and kept_tokens uint8, uncertainty float32), cut to the box around what is not 0; "parts" tells where the boxes
@@ -45,6 +46,7 @@ class Arguments:
     device: str
     roi: str | None
     outputs: dict[str, Path]
+    doubt: bool
 
 
 def parse(fields: Fields) -> Arguments:
@@ -55,10 +57,12 @@ def parse(fields: Fields) -> Arguments:
     places = [os.path.realpath(path).casefold() for path in (image.path, *paths.values())]
     if len(set(places)) < len(places):
         raise RequestError("Two of the image and the outputs are the same file.", "Choose another output.")
-    return Arguments(image, fields.text("model"), fields.text("device", "auto"), fields.optional_text("roi"), paths)
+    named = fields.text("model"), fields.text("device", "auto"), fields.optional_text("roi")
+    return Arguments(image, *named, paths, fields.flag("doubt"))
 
 
 def run(job: Job) -> dict[str, Any]:
+    from ...case_doubt import case_doubt
     from ...commands.cases import Case
     from ...commands.outputs import Task, check_format, check_writable
     from ...places import uncertain_places
@@ -75,11 +79,14 @@ def run(job: Job) -> dict[str, Any]:
     check_format(Task(Case(asked.image.path, "image"), asked.outputs["labels"], maps), volume)
     roi = None if asked.roi is None else Roi.parse(asked.roi, volume)
     with checked_between_tiles(segmenter.network, job.check):
-        result = segmenter.segment(volume, roi=roi, progress=job.progress, **dict.fromkeys(maps, True))
+        wanted = dict.fromkeys([*maps, *(["uncertainty"] if asked.doubt else [])], True)
+        result = segmenter.segment(volume, roi=roi, progress=job.progress, **wanted)
     report = describe(result, segmenter.bundle, volume, asked.outputs)
     parts = cut(asked.outputs, result)
     if "labels" in parts:
         report["structures"] = structures(parts["labels"], segmenter.bundle)
+    if result.uncertainty is not None:
+        report["doubt"] = round(case_doubt(result.labels.array, result.uncertainty.array), 4)
     if "uncertainty" in parts and result.uncertainty is not None:
         job.progress(1.0, "finding the places to check")
         found = uncertain_places(result.uncertainty.array, volume.ijk_to_ras)

@@ -1,0 +1,61 @@
+"""The segmentations that run or wait, each with a button that cancels it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import qt
+from slicer.i18n import tr as _
+
+from ..workflow import Run
+from ..workflow.jobs import Jobs
+from .tables import fill, stretch
+
+MOST_ROWS = 3  # that are seen at once; the table scrolls
+TITLE, STATE, CANCEL = range(3)
+
+
+class JobsTable:
+    """Is seen only while there is a job that the Segment button is not about.
+
+    Args:
+        table: with the columns title, state and cancel.
+        own: the job that the button cancels, None where it segments.
+    """
+
+    def __init__(self, table: Any, jobs: Jobs, own: Callable[[], Run | None]) -> None:
+        self._table, self._jobs, self._own = table, jobs, own
+        self._runs: list[Run] = []  # row by row
+        stretch(table, TITLE)
+        table.horizontalHeader().setVisible(False)
+        table.setVisible(False)
+
+    def refresh(self) -> None:
+        """Show the jobs as they are now."""
+        runs, own = [job.run for job in self._jobs.listed], self._own()
+        others = [run for run in runs if run is not own]
+        self._table.setVisible(bool(others))
+        rows = [(run.title, state(run), "") for run in runs] if others else []
+        keys = [str(number) for number in range(len(rows))]
+        fill(self._table, keys, rows, [f"{run.title}: {run.message}" for run in runs] if rows else ())
+        if runs != self._runs:
+            self._runs = runs
+            for row in range(len(rows)):
+                self._table.setCellWidget(row, CANCEL, self._button(runs[row]))
+        heights = [self._table.rowHeight(row) for row in range(min(len(rows), MOST_ROWS))]
+        self._table.setFixedHeight(sum(heights) + 2 * self._table.frameWidth)
+
+    def _button(self, run: Run) -> Any:
+        button = qt.QToolButton()
+        button.setText(_("Cancel"))
+        button.setToolTip(_("Cancel {title}.").format(title=run.title))
+        button.connect("clicked(bool)", lambda *_: run.cancel())
+        return button
+
+
+def state(run: Run) -> str:
+    """ "40 %", or that it waits."""
+    if run.cancelling:
+        return _("cancelling")
+    return f"{round(100 * run.fraction)} %" if run.status == "running" else _("waiting")
