@@ -199,6 +199,26 @@ def test_an_export_keeps_what_is_unknown(tmp_path: Path) -> None:
     assert told == [((1, 3), {1: 8}), (None, {255: 8}), (None, {1: 8})]
 
 
+def test_two_sets_with_an_organ_each_leave_the_others_open_whichever_comes_first(tmp_path: Path) -> None:
+    folders = [a_source(tmp_path / name, {"1": name}, [{}]) for name in ("Liver", "Spleen")]
+    image = an_image(99)
+    write_labels(folders[1] / "imagesTr" / "0.nii.gz", image, (), reference=image)  # not that of the first set
+    dataset = SiteDataset.create(tmp_path / "data", ())
+    for folder in folders:
+        assert import_cases(dataset, read_decathlon(folder), add_labels=True).failed == {}
+    told = [(labelled(case), case.revision.counts) for case in dataset.cases() if case.revision]
+    assert told == [((1,), {1: 8}), ((2,), {2: 8})]
+
+
+def test_a_label_that_comes_later_was_outlined_in_no_earlier_version(tmp_path: Path) -> None:
+    dataset = a_dataset(tmp_path / "data", patients=1, labels="Liver")
+    dataset.correct("case-0001", some_labels(an_image(0), size=1))
+    dataset.add_label("Spleen")
+    case = SiteDataset.open(dataset.root).case("case-0001")
+    assert [revision.labelled for revision in case.revisions] == [(1,), (1,)]
+    assert len(case.history) == 2, "nobody has said anything of the case"
+
+
 # ---------------------------------------------------------------- checks
 
 

@@ -270,6 +270,11 @@ class SiteCase:
             )
         return path
 
+    def outlining(self, values: tuple[int, ...]) -> SiteCase:
+        """The case with these values as what was outlined where that is not said."""
+        revisions = (r if r.labelled is not None else replace(r, labelled=values) for r in self.revisions)
+        return replace(self, revisions=tuple(revisions))
+
     def with_event(self, what: str, who: str | None, comment: str | None, **changes: Any) -> SiteCase:
         """The case after `changes`, remembered in its history."""
         changed = replace(self, **changes)

@@ -52,6 +52,12 @@ class Index:
             self, cases={**self.cases, case.number: case}, next_number=max(self.next_number, case.number + 1)
         )
 
+    def with_labels(self, labels: tuple[Label, ...]) -> Index:
+        """The index with a longer table: what cases said of the whole table, they said of the one before."""
+        before = tuple(sorted(label.value for label in self.labels))
+        cases = {number: case.outlining(before) for number, case in self.cases.items()}
+        return replace(self, labels=labels, cases=cases)
+
     def without_case(self, number: int) -> Index:
         cases = {other: case for other, case in self.cases.items() if other != number}
         return replace(self, cases=cases, removed=self.removed | {number})

@@ -290,9 +290,10 @@ class SiteDataset:
                 remove_folder(case.folder)
 
     def add_label(self, name: str, value: int | None = None, color: tuple[int, int, int] | None = None) -> Label:
-        """Add a label to the table; ConfigError when the name or value is taken."""
+        """Add a label to the table; ConfigError when the name or value is taken. It was not outlined in the cases that
+        there are: nobody could."""
         with self._writing():
-            self._save(replace(self._index, labels=tables.with_label(self.labels, name, value, color)))
+            self._save(self._index.with_labels(tables.with_label(self.labels, name, value, color)))
         return self.labels[-1]
 
     def rename_label(self, old: str, new: str) -> Label:
