@@ -57,7 +57,7 @@ def train(
                 group["lr"] = group["rate"] * _learning_rate(config, stage, done, progress)
             with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
                 logits, auxiliaries = _run(network, batch["image"])
-            losses = loss(logits, auxiliaries, batch["label"].long(), None)
+            losses = loss(logits, auxiliaries, batch["label"].long(), None, batch.get("marks"), batch.get("missing"))
             if stage.gates != "closed":
                 losses = gates.add_budget(losses, auxiliaries, stage, progress)
             optimiser.zero_grad(set_to_none=True)

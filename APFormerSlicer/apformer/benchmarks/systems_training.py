@@ -110,7 +110,7 @@ class Training:
         layer = None
         if self.ssa and self.effort.steps % SSA_EVERY == 0:
             layer = self.effort.steps // SSA_EVERY
-        losses = self.loss(logits, auxiliaries, batch["label"].long(), layer)
+        losses = self.loss(logits, auxiliaries, batch["label"].long(), layer, batch.get("marks"), batch.get("missing"))
         return {**losses, "auxiliaries": auxiliaries}
 
     def _rate(self, progress: float) -> float:
