@@ -42,10 +42,10 @@ def quality(network: nn.Module, cases: PreparedCases, config: TrainingConfig, ta
     missing = {case.name: case.missing for case in cases.cases}
     volumes = {name: (torch.stack(ours).numpy(), torch.stack(theirs).numpy()) for name, (ours, theirs) in found.items()}
     scores = {}
-    for label in config.labels:
-        outlined = [pair for name, pair in volumes.items() if label.value not in missing[name]]
-        if any((theirs == label.value).any() for _, theirs in outlined):
-            scores[label.name] = _agreement(outlined, label.value, task)
+    for structure in config.labels:
+        outlined = [pair for name, pair in volumes.items() if structure.value not in missing[name]]
+        if any((reference == structure.value).any() for _, reference in outlined):
+            scores[structure.name] = _agreement(outlined, structure.value, task)
     return scores
 
 
