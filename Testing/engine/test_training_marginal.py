@@ -21,7 +21,7 @@ from apformer.training.losses import APFormerLoss
 from apformer.training.marginal import with_own_answer
 from apformer.training.rehearsal import Rehearsal
 from apformer.training.run import write_bundle
-from apformer.training.validation import validate
+from apformer.training.validation import Judged, Validation
 from apformer.volume import Volume
 from monai.losses import DiceCELoss
 from torch import Tensor, nn
@@ -254,9 +254,9 @@ def test_a_network_that_learns_from_halves_finds_both_and_the_usual_loss_does_no
     whole = prepared(a_folder(tmp_path / "whole", 6, lambda number: None), config, tmp_path / "b")
     dice = {}
     for name in ("marginal", "usual"):
-        cases = PreparedCases(halves.cases, halves.folder, halves.preprocessing)
-        if name == "usual":  # what is not outlined is taken for absent
-            cases.cases = [replace(case, labelled=None) for case in halves.cases]
+        absent = [replace(case, labelled=None) for case in halves.cases]  # what is not outlined
+        told = absent if name == "usual" else halves.cases
+        cases = PreparedCases(told, halves.folder, halves.preprocessing)
         cases.build()
         (tmp_path / name).mkdir()
         trainer = Trainer(config, cases, whole, tmp_path / name, torch.device("cpu"), workers=0)
@@ -278,13 +278,18 @@ class Finds(nn.Module):
         return logits
 
 
+def judge(cases: PreparedCases, config: TrainingConfig) -> Judged:
+    judging = Validation(cases, config, torch.device("cpu"))
+    return judging(Finds(), check=lambda: None, seconds=None, clock=lambda: 0.0)
+
+
 def test_a_case_judges_what_it_outlines_where_it_is_known(tmp_path: Path) -> None:
     config = a_config()
     folder = a_folder(tmp_path / "data", 2, lambda number: [(FIRST,), (SECOND,)][number])
     cases = prepared(folder, config, tmp_path / "p")
     only = PreparedCases(cases.cases[:1], cases.folder, cases.preprocessing)
     only.build()
-    both, alone = (validate(Finds(), each, config, torch.device("cpu")) for each in (cases, only))
+    both, alone = (judge(each, config).dice for each in (cases, only))
     assert both["Ball"] == alone["Ball"] is not None, "the second case says nothing of the ball"
     assert both["Hole"] == 0.0 and alone["Hole"] is None, "outlined in no case: judged by nobody"
 
@@ -301,7 +306,7 @@ def test_voxels_to_ignore_are_read_prepared_and_judge_nothing(tmp_path: Path) ->
     _, maps = found.item(0)
     assert (maps[1] == UNKNOWN).sum() == 4
     known = prepared(a_folder(tmp_path / "other", 1, lambda number: None), config, tmp_path / "q")
-    dice = [validate(Finds(), each, config, torch.device("cpu"))["Ball"] for each in (found, known)]
+    dice = [judge(each, config).dice["Ball"] for each in (found, known)]
     assert dice[0] is not None and dice[1] is not None and dice[0] > dice[1], "four wrong voxels do not count"
 
 
@@ -316,3 +321,11 @@ def test_a_card_counts_each_structure_over_the_cases_that_outline_it(tmp_path: P
     figures = summarise(scores)["labels"]
     assert figures["Ball"]["mean_dice"] is not None and figures["Hole"]["mean_dice"] is not None
     assert summarise(scores[:1])["labels"]["Hole"]["mean_dice"] is None
+
+
+def test_the_loss_that_chooses_the_moment_asks_nothing_of_what_is_open(tmp_path: Path) -> None:
+    config = a_config()
+    partial = prepared(a_folder(tmp_path / "a", 1, lambda number: (SECOND,)), config, tmp_path / "p")
+    absent = PreparedCases([replace(partial.cases[0], labelled=None)], partial.folder, partial.preprocessing)
+    absent.build()
+    assert judge(partial, config).loss < judge(absent, config).loss - 1, "Finds sees the ball everywhere"

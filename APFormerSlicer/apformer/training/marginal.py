@@ -28,10 +28,14 @@ def dice_and_entropy(logits: Tensor, labels: Tensor, weights: Tensor, missing: T
     log = logits.log_softmax(1)
     known = weights > 0
     target = torch.zeros_like(log).scatter_(1, labels, 1.0)
-    chosen = log if missing is None else torch.cat([_background(log, missing), log[:, 1:]], dim=1)
-    entropy = -chosen.gather(1, labels)  # (B, 1, *size)
-    mean = (entropy * weights).sum() / weights.sum().clamp_min(1)
+    mean = (marginal_entropy(log, labels, missing) * weights).sum() / weights.sum().clamp_min(1)
     return mean + _dice(log.exp() * known, target * known, missing)
+
+
+def marginal_entropy(log: Tensor, labels: Tensor, missing: Tensor | None) -> Tensor:
+    """Cross-entropy of each voxel, (B, 1, *size), from the logarithms of probabilities (B, classes, *size)."""
+    chosen = log if missing is None else torch.cat([_background(log, missing), log[:, 1:]], dim=1)
+    return -chosen.gather(1, labels)
 
 
 def _background(log: Tensor, missing: Tensor) -> Tensor:
