@@ -254,9 +254,9 @@ def test_a_network_that_learns_from_halves_finds_both_and_the_usual_loss_does_no
     whole = prepared(a_folder(tmp_path / "whole", 6, lambda number: None), config, tmp_path / "b")
     dice = {}
     for name in ("marginal", "usual"):
-        cases = PreparedCases(halves.cases, halves.folder, halves.preprocessing)
-        if name == "usual":  # what is not outlined is taken for absent
-            cases.cases = [replace(case, labelled=None) for case in halves.cases]
+        absent = [replace(case, labelled=None) for case in halves.cases]  # what is not outlined
+        told = absent if name == "usual" else halves.cases
+        cases = PreparedCases(told, halves.folder, halves.preprocessing)
         cases.build()
         (tmp_path / name).mkdir()
         trainer = Trainer(config, cases, whole, tmp_path / name, torch.device("cpu"), workers=0)

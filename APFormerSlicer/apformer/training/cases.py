@@ -264,6 +264,7 @@ class PreparedCases:
         self.items: list[tuple[int, int | None]] = []  # (case, slice or None for the whole volume)
         self.notes: list[str] = []  # of the cases that were read, for the user
         self._read = read
+        self._partial = any(case.missing for case in self.cases)
 
     def build(
         self,
@@ -331,7 +332,7 @@ class PreparedCases:
     def missing(self, index: int) -> Tensor | None:
         """bool (256,): by label value, what was not outlined in the case of an item. None where every case outlines
         everything."""
-        if not any(case.missing for case in self.cases):
+        if not self._partial:
             return None
         flags = torch.zeros(HIGHEST_LABEL + 1, dtype=torch.bool)
         flags[list(self.case(index).missing)] = True
