@@ -88,10 +88,10 @@ def test_what_structures_without_a_segment_are_is_asked_only_where_there_are_any
     segmentation = a_result.GetSegmentation()
     segmentation.RemoveSegment(segmentation.GetSegmentIdBySegmentName("posterior"))
     ui.patientEdit.setText("P 2")
-    assert ui.othersComboBox.isVisibleTo(ui.casesPage) and ui.othersComboBox.currentText == "posterior: not there"
+    assert ui.othersComboBox.isVisibleTo(ui.casesPage) and ui.othersComboBox.currentText == "not there: posterior"
     ui.othersComboBox.setCurrentIndex(1)
     add(shown, "P 3")
-    assert ui.othersComboBox.currentText == "posterior: not outlined", "what was said stays"
+    assert ui.othersComboBox.currentText == "not outlined: posterior", "what was said stays"
     (case,) = shown.workflow.collecting.dataset.cases()
     assert case.revision is not None and case.revision.labelled == (1,)
     assert "not outlined: posterior" in cells(shown, 3)[0]

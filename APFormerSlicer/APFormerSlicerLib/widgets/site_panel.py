@@ -143,7 +143,7 @@ class SitePanel:
         elif self._asked != (state.volume, *lacking):
             self._asked = (state.volume, *lacking)
             names = ", ".join(lacking)
-            for row, title in enumerate((_("{names}: not there"), _("{names}: not outlined"))):
+            for row, title in enumerate((_("not there: {names}"), _("not outlined: {names}"))):
                 ui.othersComboBox.setItemText(row, title.format(names=names))
             ui.othersComboBox.setCurrentIndex(OTHERS.index(collecting.others(state.volume)))
 
