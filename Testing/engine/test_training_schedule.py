@@ -1,4 +1,4 @@
-"""Time is kept, and used: schedules walked with a simulated clock. Nothing here waits, and nothing asks a real clock."""
+"""Time is kept, and used: schedules walked with a simulated clock. Nothing waits, and no real clock is asked."""
 
 from __future__ import annotations
 

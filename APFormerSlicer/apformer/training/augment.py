@@ -57,12 +57,14 @@ class Augmenter:
 
     def _move(self, images: Tensor, labels: Tensor, draw: _Draw) -> tuple[Tensor, Tensor]:
         linear, shift = self._affine(draw)
-        bent = draw.chosen(self.config.elastic_p) if self.config.elastic_p and self.dims == 2 else None
+        bent = draw.chosen(self.config.elastic_p if self.dims == 2 else 0.0)
+        if not (shift.any() or len(bent) or (linear != torch.eye(self.dims)).any()):
+            return images.clone(), labels
         half = torch.tensor(self.size, dtype=torch.float32) / 2  # voxels are 1 / half apart in grid_sample's measure
         theta = torch.cat([linear * half / half[:, None], (shift / half)[..., None]], dim=2)
         theta = torch.cat([theta[:, :, :-1].flip(1, 2), theta[:, :, -1:].flip(1)], dim=2)  # it counts axes backwards
         grid = F.affine_grid(theta, [len(images), 1, *self.size], align_corners=False)
-        if bent is not None and len(bent):
+        if len(bent):
             grid[bent] += torch.einsum("bij,b...j->b...i", theta[bent, :, :-1], self._bend(bent, draw))
         moved = F.grid_sample(images, grid, mode="bilinear", padding_mode=self.padding, align_corners=False)
         named = F.grid_sample(labels.float(), grid, mode="nearest", padding_mode=self.padding, align_corners=False)

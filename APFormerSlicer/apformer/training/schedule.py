@@ -418,7 +418,7 @@ class _Speed:
 
     @property
     def slower(self) -> float:
-        """Times slower than at first. A stage's own first steps tell how fast the machine was when it began, unless they
+        """Times slower than at first. The first steps of a stage tell how fast the machine was then, unless they
         take so much longer than expected that this cannot be the stage's doing."""
         if not self._tells:
             return self._until_now

@@ -2,8 +2,8 @@
 
 Fields: dataset (folder), name; base (a model; null trains from scratch), labels (names), mapping {site's name: base's},
 replace, budget, seconds or steps, device, threads, seed, rehearsal, adopt, resume: see `finetuning.Request`, whose
-defaults hold for what is left out. `metrics` events tell what was "measured" and, as "epoch", every stretch of training, as their key "event"
-says. A cancelled job is continued by the same request with resume.
+defaults hold for what is left out. `metrics` events tell what was "measured" and, as "epoch", how far
+training is, as their key "event" says. A cancelled job is continued by the same request with resume.
 
 It runs at a low priority; still, a host gives it a worker of its own, since other requests wait until it is over.
 """
