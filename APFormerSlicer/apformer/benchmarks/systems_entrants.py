@@ -122,6 +122,7 @@ ENTRANTS: dict[str, Entrant] = {
         GATED,
         ssa=True,
     ),
+    "leanformer": Entrant("LeanFormer", "32-64-128, 3 layers of 6 heads x 32", _registered("leanformer"), ssa=True),
     "mobile-utr": Entrant("MobileUtr", "published base", _registered("mobile_utr")),
     "mobile-utr-pruned": Entrant(
         "MobileUtr", f"published base, gates of the plug-in, keep={KEEP:g}", _gated("mobile_utr"), GATED

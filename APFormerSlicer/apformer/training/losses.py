@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from monai.losses import DiceCELoss, DiceLoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..pruning.auxiliaries import Auxiliaries
+from ..networks.parts import crop_to
+from ..pruning.auxiliaries import Auxiliaries, Coarser
 from .config import LossWeights
 
 ENTROPY_BOUND = 0.9  # released code: relative entropy above which attention counts as too even
@@ -17,6 +19,7 @@ ENTROPY_STEEPNESS = 10.0
 SYMMETRY_FLOOR = 0.1  # released code: below it the symmetry term gives no gradient
 SMALLEST_ATTENTION = 1e-30
 SYMMETRY_WEIGHT, ENTROPY_WEIGHT = 0.8, 0.2
+COARSER_WEIGHT = 0.5  # as nnU-Net: of an output beside that of the next finer one
 CORRECTED_WEIGHT = 3.0  # a person looked at these voxels and found the model wrong
 
 
@@ -55,6 +58,15 @@ def cells_with_foreground(labels: Tensor, stride: Sequence[int]) -> Tensor:
     return pool(F.pad((labels > 0).float(), padding), tuple(stride))
 
 
+def thinned(labels: Tensor, step: Sequence[int]) -> Tensor:
+    """Labels (B, 1, *size), of every cell of `step` voxels the one in its middle."""
+    for axis, every in enumerate(step, start=2):
+        first = min(every // 2, labels.shape[axis] - 1)
+        places = torch.arange(first, labels.shape[axis], every, device=labels.device)
+        labels = labels.index_select(axis, places)
+    return labels
+
+
 class APFormerLoss(nn.Module):
     """Weighted sum of segmentation, SSA and prune-head losses.
 
@@ -84,7 +96,7 @@ class APFormerLoss(nn.Module):
             corrected: (B, 1, *size), 1 where a person corrected a model's proposal: these voxels count
                 `CORRECTED_WEIGHT` times in the cross-entropy.
         """
-        parts = {"segmentation": self._segmentation(logits.float(), labels, corrected)}
+        parts = {"segmentation": self._supervised(logits, auxiliaries.coarser, labels, corrected)}
         total = self.weights.segmentation * parts["segmentation"]
         if ssa_layer is not None and auxiliaries.queries_keys:
             parts["ssa"] = ssa_term(
@@ -96,6 +108,18 @@ class APFormerLoss(nn.Module):
             parts["prune_head"] = self.dice_ce(auxiliaries.prune_logits.float(), cells)
             total = total + self.weights.prune_head * parts["prune_head"]
         return {**parts, "total": total}
+
+    def _supervised(
+        self, logits: Tensor, coarser: Sequence[Coarser], labels: Tensor, corrected: Tensor | None
+    ) -> Tensor:
+        """Mean over the outputs, each coarser one with half the weight of the one before (deep supervision)."""
+        loss, weights = self._segmentation(logits.float(), labels, corrected), 1.0
+        for number, output in enumerate(coarser, start=1):
+            less = thinned(labels, output.step)
+            weight = COARSER_WEIGHT**number
+            loss = loss + weight * self._segmentation(crop_to(output.logits.float(), less.shape[2:]), less, None)
+            weights += weight
+        return loss / weights
 
     def _segmentation(self, logits: Tensor, labels: Tensor, corrected: Tensor | None) -> Tensor:
         if corrected is None:
