@@ -23,10 +23,10 @@ from ..pruning.attention import LayerCost
 from ..pruning.auxiliaries import Auxiliaries, Coarser, Gated
 from ..pruning.boxes import boxes_around, cut, paste
 from ..pruning.gates import QueryGate
+from .norm import InstanceNormAct
 from .parts import checked_numbers, crop_to, pad_to_cells
 from .transformer import LayerSetting, LayerShape, Transformed, TransformerLayer, prunable, transform
 
-SLOPE = 0.01  # of the leaky ReLUs
 POSITION_STD = 0.02  # of the table of positions when it starts
 
 
@@ -60,6 +60,7 @@ class LeanFormerConfig:
     channels: tuple[int, ...] = (32, 64, 128)
     strides: tuple[tuple[int, ...], ...] = ()
     detail: int = 8
+    fused: bool = True
     width: int = 192
     depth: int = 3
     heads: int = 6
@@ -128,19 +129,13 @@ def _conv(dims: int, inputs: int, outputs: int, kernel: Sequence[int], stride: S
     return kind(inputs, outputs, tuple(kernel), tuple(stride), tuple(k // 2 for k in kernel), bias=False)
 
 
-def _norm(dims: int, channels: int) -> nn.Module:
-    return (nn.InstanceNorm2d if dims == 2 else nn.InstanceNorm3d)(channels, affine=True)
-
-
 class ConvBlock(nn.Sequential):
     """Convolution without bias, instance norm, leaky ReLU. A stride of 2 has a kernel of 5 where `wide`, else of 3."""
 
     def __init__(self, dims: int, inputs: int, outputs: int, stride: Sequence[int] = (), wide: bool = False) -> None:
         stride = stride or (1,) * dims
         kernel = [2 * step + 1 if wide and step > 1 else 3 for step in stride]
-        super().__init__(
-            _conv(dims, inputs, outputs, kernel, stride), _norm(dims, outputs), nn.LeakyReLU(SLOPE, inplace=True)
-        )
+        super().__init__(_conv(dims, inputs, outputs, kernel, stride), InstanceNormAct(outputs))
 
 
 class Up(nn.Module):
@@ -155,6 +150,22 @@ class Up(nn.Module):
     def forward(self, deep: Tensor, skip: Tensor) -> Tensor:
         """(B, inputs, *small) and (B, outputs, *size) -> (B, outputs, *size)."""
         out: Tensor = self.block(torch.cat([skip, self.widen(deep)], dim=1))
+        return out
+
+
+class Edges(nn.Module):
+    """Full size at little cost: deep features widened, what the image itself shows added, one norm behind both."""
+
+    def __init__(self, dims: int, inputs: int, outputs: int, stride: Sequence[int], channels: int) -> None:
+        super().__init__()
+        kind = nn.ConvTranspose2d if dims == 2 else nn.ConvTranspose3d
+        self.widen = kind(inputs, outputs, tuple(stride), tuple(stride), bias=False)
+        self.detail = _conv(dims, channels, outputs, (3,) * dims, (1,) * dims)
+        self.norm = InstanceNormAct(outputs)
+
+    def forward(self, deep: Tensor, image: Tensor) -> Tensor:
+        """(B, inputs, *small) and (B, channels, *size) -> (B, outputs, *size)."""
+        out: Tensor = self.norm(self.widen(deep).add_(self.detail(image)))
         return out
 
 
@@ -197,9 +208,11 @@ class LeanFormer(Gated, nn.Module):
             Up(dims, inputs, outputs, step)
             for outputs, inputs, step in zip(skips, (*skips[1:], config.width), steps, strict=True)
         )  # finest first
-        self.detail = ConvBlock(dims, config.in_channels, config.detail) if config.detail else None
+        self.detail = ConvBlock(dims, config.in_channels, config.detail) if config.detail and not config.fused else None
         kind = nn.Conv2d if dims == 2 else nn.Conv3d
-        self.head = kind(skips[0], config.out_channels, 1)
+        self.head = kind(skips[0], config.out_channels, 3 if config.fused else 1, padding=1 if config.fused else 0)
+        if config.fused:
+            self.up[0] = Edges(dims, skips[1], skips[0], steps[0], config.in_channels)
         self.heads = nn.ModuleList(kind(width, config.out_channels, 1) for width in skips[1 : 1 + config.supervised])
 
     @property
@@ -230,7 +243,7 @@ class LeanFormer(Gated, nn.Module):
         logits = crop_to(logits, size)
         if not auxiliaries:
             return logits
-        first = 0 if self.detail is not None else 1  # level of the coarser outputs
+        first = 0 if self.config.detail else 1  # level of the coarser outputs
         steps = [self.config.stride_of(first + number) for number in range(len(coarser))]
         deeper = tuple(Coarser(*pair) for pair in zip(coarser, steps, strict=True))
         return logits, Auxiliaries(prune_logits, work.queries_keys, self.token_stride, kept, work.macs, deeper)
@@ -269,7 +282,7 @@ class LeanFormer(Gated, nn.Module):
             self._decode([cut(m, boxes, cell) for m, cell in zip(maps, cells, strict=True)], with_heads)
             for boxes in groups
         ]
-        finest = 0 if self.detail is not None else 1
+        finest = 0 if self.config.detail else 1
         count = 1 + (len(self.heads) if with_heads else 0)
         return [
             paste(
@@ -284,8 +297,8 @@ class LeanFormer(Gated, nn.Module):
     def _decode(self, maps: list[Tensor], with_heads: bool) -> list[Tensor]:
         """Logits of what `maps` show, finest first."""
         image, *skips, deep = maps
-        if self.detail is not None:
-            skips = [self.detail(image), *skips]
+        if self.config.detail:
+            skips = [image if self.detail is None else self.detail(image), *skips]
         coarser: list[Tensor] = []
         for number in reversed(range(len(self.up))):
             deep = self.up[number](deep, skips[number])
