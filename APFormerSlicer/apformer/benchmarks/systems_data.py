@@ -72,6 +72,9 @@ TASKS = {
         PERCENTILES,
         pixelwise=True,
     ),
+    "left-ventricle-cine-mr": Task(
+        ("1=Left ventricle",), "MR", 1, r"(?P<patient>SC-[A-Z-]+(?P<number>\d+))-IM", ACQUIRED, None, PERCENTILES
+    ),
     "left-atrium-mr": Task(
         ("1=Left atrium",),
         "MR",
