@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from ..pruning.attention import LayerCost
 from ..pruning.auxiliaries import Auxiliaries, Coarser, Gated
-from ..pruning.boxes import boxes_around, cut, paste
+from ..pruning.boxes import boxes_around, covers, cut, paste
 from ..pruning.gates import QueryGate
 from .norm import InstanceNormAct
 from .parts import checked_numbers, crop_to, pad_to_cells
@@ -275,11 +275,13 @@ class LeanFormer(Gated, nn.Module):
         """
         if not (self.config.prune_decoder and self.query_gate is not None and self.gating == "hard"):
             return self._decode(maps, with_heads)
-        grid = kept.shape[1:]
-        cells = [tuple(n // g for n, g in zip(m.shape[2:], grid, strict=True)) for m in maps]
         groups = boxes_around(kept, self.config.halo)
+        if covers(groups, kept):
+            return self._decode(maps, with_heads)
+        cells = [tuple(n // g for n, g in zip(m.shape[2:], kept.shape[1:], strict=True)) for m in maps]
+        images = [m.split(1) for m in maps]
         decoded = [
-            self._decode([cut(m, boxes, cell) for m, cell in zip(maps, cells, strict=True)], with_heads)
+            self._decode([cut(each, boxes, cell) for each, cell in zip(images, cells, strict=True)], with_heads)
             for boxes in groups
         ]
         finest = 0 if self.config.detail else 1

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 BACKGROUND_LOGIT = 4.0  # of the background outside, and minus that of all else: a foreground probability of 0.0003
 
@@ -56,23 +57,26 @@ def boxes_around(kept: Tensor, halo: int = 0) -> list[Boxes]:
     ]
 
 
-def cut(features: Tensor, boxes: Boxes, cell: Sequence[int]) -> Tensor:
-    """What lies in the boxes: (B, C, *size) -> (len(boxes.images), C, *extent * cell).
+def cut(images: Sequence[Tensor], boxes: Boxes, cell: Sequence[int]) -> Tensor:
+    """What lies in the boxes: (len(boxes.images), C, *extent * cell).
 
     Args:
-        cell: voxels of `features` per cell along each axis.
+        images: the maps (1, C, *size) of a batch, from one `split(1)` for all boxes: backward, every narrowing of a
+            whole batch would cost a batch of zeros.
+        cell: voxels of a map per cell along each axis.
     """
-    size = tuple(cells * step for cells, step in zip(boxes.extent, cell, strict=True))
-    if size == tuple(features.shape[2:]) and boxes.images == tuple(range(features.shape[0])):
-        return features
-    images = features.split(1)  # once: narrowing the batch for every image would cost a batch of zeros backward
     parts = []
     for image, starts in zip(boxes.images, boxes.starts, strict=True):
         part = images[image]
-        for axis, (start, step, length) in enumerate(zip(starts, cell, size, strict=True), start=2):
-            part = part.narrow(axis, start * step, length)
+        for axis, (start, cells, step) in enumerate(zip(starts, boxes.extent, cell, strict=True), start=2):
+            part = part.narrow(axis, start * step, cells * step)
         parts.append(part)
     return torch.cat(parts)
+
+
+def covers(boxes: Sequence[Boxes], kept: Tensor) -> bool:
+    """Whether there is nothing to cut: every image's box is the whole image, (B, *grid)."""
+    return len(boxes) == 1 and boxes[0].extent == tuple(kept.shape[1:]) and len(boxes[0].images) == kept.shape[0]
 
 
 def paste(parts: Sequence[tuple[Boxes, Tensor]], like: Tensor, classes: int, cell: Sequence[int]) -> Tensor:
@@ -88,13 +92,11 @@ def paste(parts: Sequence[tuple[Boxes, Tensor]], like: Tensor, classes: int, cel
     first = parts[0][1] if parts else like
     outside = first.new_full((1, classes, *[1] * (like.ndim - 2)), -BACKGROUND_LOGIT)
     outside[:, 0] = BACKGROUND_LOGIT
-    size, everyone = tuple(like.shape[2:]), tuple(range(like.shape[0]))
-    if len(parts) == 1 and tuple(first.shape[2:]) == size and parts[0][0].images == everyone:
-        return first
+    size = tuple(like.shape[2:])
     whole = [outside.expand(1, classes, *size)] * like.shape[0]
     for boxes, logits in parts:
         for image, starts, one in zip(boxes.images, boxes.starts, logits.split(1), strict=True):
-            whole[image] = torch.nn.functional.pad(one - outside, _around(starts, cell, one.shape[2:], size)) + outside
+            whole[image] = F.pad(one - outside, _around(starts, cell, one.shape[2:], size)) + outside
     return torch.cat(whole)
 
 
