@@ -12,7 +12,7 @@ import pytest
 import torch
 from apformer.files import write_labels, write_scalar
 from apformer.networks import build_network
-from apformer.pruning.auxiliaries import Auxiliaries
+from apformer.pruning.auxiliaries import Auxiliaries, Coarser
 from apformer.training.assess import CaseScore, assess, summarise
 from apformer.training.cases import CORRECTED, UNKNOWN, PreparedCases, by_name, read_case, read_dataset
 from apformer.training.config import LossWeights, TrainingConfig, parse_config
@@ -329,3 +329,16 @@ def test_the_loss_that_chooses_the_moment_asks_nothing_of_what_is_open(tmp_path:
     absent = PreparedCases([replace(partial.cases[0], labelled=None)], partial.folder, partial.preprocessing)
     absent.build()
     assert judge(partial, config).loss < judge(absent, config).loss - 1, "Finds sees the ball everywhere"
+
+
+def test_coarser_outputs_are_asked_no_more_than_the_finest() -> None:
+    logits = torch.zeros(1, CLASSES, 4, 4)
+    labels = torch.zeros(1, 1, 4, 4, dtype=torch.long)
+    marks = torch.full_like(labels, UNKNOWN)
+    marks[:, :, :2] = 0
+    coarse = torch.zeros(1, CLASSES, 2, 2, requires_grad=True)
+    auxiliaries = Auxiliaries.unpruned(logits)._replace(coarser=(Coarser(coarse, (2, 2)),))
+    LOSS(logits, auxiliaries, labels, None, marks, leaving_out((1,)))["total"].backward()
+    assert coarse.grad is not None and not coarse.grad[:, :, 1].any(), "nobody knows what is there"
+    torch.testing.assert_close(coarse.grad[:, 0, 0], coarse.grad[:, 1, 0])
+    assert (coarse.grad[:, 0, 0] < 0).all()

@@ -23,6 +23,7 @@ def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
     _add_systems(kinds, shared)
     _add_sparse_unetr(kinds, shared)
     _add_training(kinds, shared)
+    _add_boxed(kinds, shared)
 
 
 def _add_segment(kinds: Any, shared: argparse.ArgumentParser) -> None:
@@ -121,6 +122,14 @@ def _add_training(kinds: Any, shared: argparse.ArgumentParser) -> None:
     training.add_argument("--quick", action="store_true", help="tiny images: shows that it runs, not what it costs")
     training.add_argument("--threads", type=option.positive, metavar="N", help="threads to compute with")
     training.set_defaults(run=run_training)
+
+
+def _add_boxed(kinds: Any, shared: argparse.ArgumentParser) -> None:
+    boxed = kinds.add_parser("boxed", parents=[shared], help="LeanFormer's way up on the box of what is kept, or whole")
+    boxed.add_argument("datasets", nargs="+", type=option.path, metavar="DATASET", help="as for `benchmark systems`")
+    boxed.add_argument("--size", type=option.positive, default=256, metavar="N", help="of slices; default: 256")
+    boxed.add_argument("--threads", type=option.positive, metavar="N", help="threads to compute with")
+    boxed.set_defaults(run=run_boxed)
 
 
 def _share(text: str) -> float:
@@ -281,4 +290,16 @@ def run_training(options: argparse.Namespace, console: Console) -> int:
         torch.set_num_threads(options.threads)
     report = step.run(options.network, options.quick, console.say)
     console.result(report, step.render(report))
+    return 0
+
+
+def run_boxed(options: argparse.Namespace, console: Console) -> int:
+    import torch
+
+    from ..benchmarks import boxed
+
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    record = boxed.run(options.datasets, size=(options.size, options.size), say=console.say)
+    console.result(record, boxed.render(record))
     return 0

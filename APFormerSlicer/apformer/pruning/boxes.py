@@ -1,0 +1,108 @@
+"""Boxes around the cells that are kept, so that a decoder computes what the organ needs and not what the image is.
+
+Cells are those of the token grid. Every image has its own box, or none; images whose boxes have one size are computed
+together, so that what an image gets does not depend on the others of its batch. Outside the boxes is background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+BACKGROUND_LOGIT = 4.0  # of the background outside, and minus that of all else: a foreground probability of 0.0003
+
+
+class Boxes(NamedTuple):
+    """Boxes of one size, in cells.
+
+    images: numbers of the images in the batch. starts: of each image's box, one number per axis. extent: of all.
+    """
+
+    images: tuple[int, ...]
+    starts: tuple[tuple[int, ...], ...]
+    extent: tuple[int, ...]
+
+
+def boxes_around(kept: Tensor, halo: int = 0) -> list[Boxes]:
+    """The smallest boxes that hold what is kept, and `halo` cells around it where the image has them.
+
+    A box holds two cells at least: a norm has no statistics for a single value.
+
+    Args:
+        kept: (B, *grid), above 0 where a cell is kept; the grid has two cells at least.
+
+    Returns: one entry per size; images of which nothing is kept are in none.
+    """
+    found: dict[tuple[int, ...], list[tuple[int, tuple[int, ...]]]] = {}
+    grid = tuple(kept.shape[1:])
+    for image, cells in enumerate((kept.detach() > 0).cpu()):
+        places = cells.nonzero()
+        if not len(places):
+            continue
+        starts = [max(0, int(first) - halo) for first in places.amin(0)]
+        stops = [min(length, int(last) + 1 + halo) for length, last in zip(grid, places.amax(0), strict=True)]
+        if all(stop - start == 1 for start, stop in zip(starts, stops, strict=True)):
+            axis = max(range(len(grid)), key=grid.__getitem__)
+            starts[axis] -= 1 if stops[axis] == grid[axis] else 0
+            stops[axis] = starts[axis] + 2
+        extent = tuple(stop - start for start, stop in zip(starts, stops, strict=True))
+        found.setdefault(extent, []).append((image, tuple(starts)))
+    return [
+        Boxes(tuple(image for image, _ in members), tuple(starts for _, starts in members), extent)
+        for extent, members in found.items()
+    ]
+
+
+def cut(images: Sequence[Tensor], boxes: Boxes, cell: Sequence[int]) -> Tensor:
+    """What lies in the boxes: (len(boxes.images), C, *extent * cell).
+
+    Args:
+        images: the maps (1, C, *size) of a batch, from one `split(1)` for all boxes: backward, every narrowing of a
+            whole batch would cost a batch of zeros.
+        cell: voxels of a map per cell along each axis.
+    """
+    parts = []
+    for image, starts in zip(boxes.images, boxes.starts, strict=True):
+        part = images[image]
+        for axis, (start, cells, step) in enumerate(zip(starts, boxes.extent, cell, strict=True), start=2):
+            part = part.narrow(axis, start * step, cells * step)
+        parts.append(part)
+    return torch.cat(parts)
+
+
+def covers(boxes: Sequence[Boxes], kept: Tensor) -> bool:
+    """Whether there is nothing to cut: every image's box is the whole image, (B, *grid)."""
+    return len(boxes) == 1 and boxes[0].extent == tuple(kept.shape[1:]) and len(boxes[0].images) == kept.shape[0]
+
+
+def paste(parts: Sequence[tuple[Boxes, Tensor]], like: Tensor, classes: int, cell: Sequence[int]) -> Tensor:
+    """Logits of the boxes on the whole images, background elsewhere.
+
+    Args:
+        parts: boxes and their logits (len(boxes.images), classes, *extent * cell).
+        like: of the wanted batch and size, (B, any, *size); says device and, without parts, precision.
+        cell: voxels of the logits per cell along each axis.
+
+    Returns: (B, classes, *size).
+    """
+    first = parts[0][1] if parts else like
+    outside = first.new_full((1, classes, *[1] * (like.ndim - 2)), -BACKGROUND_LOGIT)
+    outside[:, 0] = BACKGROUND_LOGIT
+    size = tuple(like.shape[2:])
+    whole = [outside.expand(1, classes, *size)] * like.shape[0]
+    for boxes, logits in parts:
+        for image, starts, one in zip(boxes.images, boxes.starts, logits.split(1), strict=True):
+            whole[image] = F.pad(one - outside, _around(starts, cell, one.shape[2:], size)) + outside
+    return torch.cat(whole)
+
+
+def _around(starts: Sequence[int], cell: Sequence[int], inner: Sequence[int], size: Sequence[int]) -> list[int]:
+    """What `pad` adds before and after, from the last axis."""
+    padding: list[int] = []
+    for start, step, length, whole in reversed(list(zip(starts, cell, inner, size, strict=True))):
+        padding += [start * step, whole - start * step - length]
+    return padding
