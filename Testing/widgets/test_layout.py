@@ -120,6 +120,21 @@ def test_what_is_segmented_and_how_far_it_is_stay_on_the_screen(full: Shown, siz
         assert full.window.size.height() == size[1], page
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_slicers_module_area_does_not_scroll(
+    a_slicer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    monkeypatch.setenv("APFORMER_MODELS", str(tmp_path / "models"))
+    ui, area = a_slicer.open_module().panel.ui, a_slicer.window.centralWidget()
+    a_slicer.window.statusBar().hide()
+    a_slicer.window.resize(size[0] + 2 * area.frameWidth, size[1] + 2 * area.frameWidth)
+    for page in PAGES:
+        ui.pages.setCurrentWidget(getattr(ui, page))
+        a_slicer.settle(0.05)
+        assert (area.verticalScrollBar().maximum, area.horizontalScrollBar().maximum) == (0, 0), page
+        assert ui.pages.height + ui.header.height > size[1] - 40, page  # it takes all of the height
+
+
 def test_the_width_depends_on_nothing_that_is_shown(shown: Shown, request: pytest.FixtureRequest) -> None:
     root = shown.ui.header.parentWidget()
     assert widths(root) == (380, NARROW)
@@ -189,17 +204,24 @@ def test_all_effects_would_push_undo_out_of_sight(shown: Shown) -> None:
     assert not is_seen(editor.findChild("QToolButton", "UndoButton"), shown.window)
 
 
-def test_curves_and_the_decision_are_seen_together(full: Shown) -> None:
-    ui = full.ui
-    resize(full, MODULE_AREA)
-    full.open("tuningPage")
-    say(ui.decisionLabel, "Better by 0.1.")
-    for label in (ui.tuningStatusLabel, ui.tuningLabel):
-        say(label, "Done.")
-    full.host.settle(0.05)
+def test_curves_are_seen_with_cancel_then_figures_with_the_decision(shown: Shown, tmp_path: Path) -> None:
+    ui, workflow = shown.ui, shown.workflow
+    resize(shown, MODULE_AREA)
+    workflow.state.model = "slices"
+    workflow.collecting.create(tmp_path / "site", workflow.models.find("slices"))
+    shown.open("tuningPage")
+    ui.tuneButton.click()
+    shown.trainer.last.progress(0.3, "training, adapt: epoch 3 of 20", eta_s=90.0)
+    shown.trainer.last.tell("metrics", **epoch(1))
+    shown.host.settle(0.05)
     assert ui.tuningViews.currentWidget() is ui.tuningProgress
-    for widget in (ui.curvesLabel, ui.decisionLabel, ui.adoptButton, ui.keepOldButton, ui.tuneButton):
-        assert is_seen(widget, full.window), widget
+    for widget in (ui.curvesLabel, ui.tuningStatusLabel, ui.tuningProgressBar, ui.tuneButton):
+        assert is_seen(widget, shown.window), widget
+    version = add_version(workflow.library, "slices")
+    shown.trainer.last.tell("result", **report(version, adopted=False))
+    shown.host.settle(0.05)
+    for widget in (ui.comparisonTable, ui.decisionLabel, ui.adoptButton, ui.keepOldButton, ui.tuneButton):
+        assert is_seen(widget, shown.window), widget
 
 
 def test_nothing_moves_when_a_job_begins_and_when_a_message_comes(shown: Shown) -> None:

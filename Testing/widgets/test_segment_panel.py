@@ -42,7 +42,8 @@ def test_models_are_listed_with_what_a_user_needs_and_found_by_words(shown: Show
 
 def test_a_ct_brings_its_model_along_and_another_choice_can_be_taken_back(shown: Shown) -> None:
     shown.ui.volumeSelector.setCurrentNode(add_volume(shown.host.scene, noise() - 1000, "CT"))
-    assert shown.workflow.state.model == "liver-ct" and "CT" in shown.ui.suggestionLabel.text
+    assert shown.workflow.state.model == "liver-ct" and "liver-ct" in shown.ui.suggestionLabel.text
+    assert "CT" in shown.ui.suggestionLabel.toolTip
     shown.choose(shown.workflow.state.volume, "slices")
     assert not shown.ui.useSuggestionButton.isHidden()
     shown.ui.useSuggestionButton.click()

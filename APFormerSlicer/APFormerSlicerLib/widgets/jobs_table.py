@@ -10,8 +10,9 @@ from slicer.i18n import tr as _
 
 from ..workflow import Run
 from ..workflow.jobs import Jobs
-from .tables import fill, stretch
+from .tables import fill, fit, stretch
 
+MARGIN = 4  # pixels, beside a button
 MOST_ROWS = 3  # that are seen at once; the table scrolls
 TITLE, STATE, CANCEL = range(3)
 
@@ -28,6 +29,7 @@ class JobsTable:
         self._table, self._jobs, self._own = table, jobs, own
         self._runs: list[Run] = []  # row by row
         stretch(table, TITLE)
+        table.horizontalHeader().setSectionResizeMode(CANCEL, qt.QHeaderView.Fixed)
         table.horizontalHeader().setVisible(False)
         table.setVisible(False)
 
@@ -42,9 +44,10 @@ class JobsTable:
         if runs != self._runs:
             self._runs = runs
             for row in range(len(rows)):
-                self._table.setCellWidget(row, CANCEL, self._button(runs[row]))
-        heights = [self._table.rowHeight(row) for row in range(min(len(rows), MOST_ROWS))]
-        self._table.setFixedHeight(sum(heights) + 2 * self._table.frameWidth)
+                button = self._button(runs[row])
+                self._table.setCellWidget(row, CANCEL, button)
+                self._table.setColumnWidth(CANCEL, button.sizeHint.width() + MARGIN)
+        fit(self._table, MOST_ROWS)
 
     def _button(self, run: Run) -> Any:
         button = qt.QToolButton()

@@ -164,15 +164,15 @@ class SegmentPanel:
 
     def _tell(self, run: Run, volume_id: Any) -> None:
         """What came of it stands where its volume is chosen, and here and now unless a job is shown here."""
-        if run.status == DONE:
-            text = _result_line(run.outcome)
+        if run.status == DONE:  # of a file, the work list tells
+            text = _result_line(run.outcome) if isinstance(run.outcome, Segmented) else ""
         elif run.status == FAILED and run.error is not None:
             text = run.error.what
         else:
             text = _("Cancelled.") if run.error is None else sentence(run.error)
         chosen = self._chosen_id()
         self._said[volume_id] = text
-        if chosen != volume_id:
+        if chosen != volume_id and not self._workflow.worklist.asked_for(run):
             self._said[chosen] = text if chosen is None else f"{run.title}: {text}"
         if run in self._own:
             self._own.remove(run)

@@ -7,7 +7,7 @@ from typing import Any
 from apformer.errors import APFormerError, InputError
 
 from ..scene import to_volume
-from ..scene.windows import PRESETS, Window, nearest, show_window, show_window_unasked
+from ..scene.windows import PRESETS, Window, has_window, nearest, show_window, show_window_unasked
 from .cards import Card
 from .models import Models
 from .scene_watch import SceneWatch
@@ -37,6 +37,10 @@ class Windows:
             return []
         card = self._card()
         return [*PRESETS, *([] if card is None or card.window is None else [_own(card.window)])]
+
+    def shown(self) -> Window | None:
+        """The one of those offered that the chosen volume is shown with; None where it is another one."""
+        return next((window for window in self.offered() if has_window(self._state.volume, window)), None)
 
     def show(self, window: Window, volume_node: Any = None) -> None:
         """Show a volume with the window; without one, the chosen volume.
