@@ -92,12 +92,7 @@ class SitePanel:
         texts = []
         for row in rows:
             texts.append(("", f"{row.name}\n{row.date[:10]}", row.status, _labels(row)))
-        tips = [
-            "\n".join(
-                filter(None, (row.comment, row.proposed_by and f"({row.proposed_by})", *_volumes(row), _unknown(row)))
-            )
-            for row in rows
-        ]
+        tips = ["\n".join(filter(None, _told(row))) for row in rows]
         fill(ui.casesTable, [row.name for row in rows], texts, tips)
         self._show_pictures()
         ui.casesTable.resizeRowsToContents()
@@ -326,6 +321,11 @@ def _volumes(row: CaseRow) -> list[str]:
 
 def _unknown(row: CaseRow) -> str:
     return _("not outlined: {names}").format(names=", ".join(row.unknown)) if row.unknown else ""
+
+
+def _told(row: CaseRow) -> list[str]:
+    """All that is known of a case, a line each; some are empty."""
+    return [row.comment, f"({row.proposed_by})" if row.proposed_by else "", *_volumes(row), _unknown(row)]
 
 
 def _labels(row: CaseRow) -> str:
