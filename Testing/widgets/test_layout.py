@@ -276,3 +276,13 @@ def test_help_opens_a_page_that_comes_with_the_module(shown: Shown, monkeypatch:
     assert page.is_file() and page.parents[1].name == "Resources" and page.parents[2].name == "APFormerSlicer"
     text = page.read_text(encoding="utf-8")
     assert all(word in text for word in ("Segment", "Accept", "Fine-tune", "Adopt", "logic."))
+
+
+def test_a_word_longer_than_a_line_may_be_broken_and_reads_as_before(a_slicer: Any) -> None:
+    from APFormerSlicerLib.widgets.hints import LONGEST_WORD, PLACE_TO_BREAK, breakable
+
+    assert breakable("Written to a file.") == "Written to a file."
+    path = "/" + "x" * 100
+    words = breakable(f"Written to {path}.").replace(PLACE_TO_BREAK, " ").split()
+    assert max(len(word) for word in words) <= LONGEST_WORD
+    assert breakable(path).replace(PLACE_TO_BREAK, "") == path
