@@ -263,6 +263,38 @@ def the_case_is_collected(volume: Any, folder: Path, asked: argparse.Namespace) 
     assert ui.casesTable.rowCount == PATIENTS
 
 
+def a_folder_is_worked_through(volume: Any, folder: Path, asked: argparse.Namespace) -> None:
+    """Segmented in the background, then accepted, stored and gone on with; each image leaves the scene again."""
+    ui, workflow, mine = panel().ui, panel().workflow, panel().workflow.state.segmentation
+    work, told, known = workflow.worklist, [], len(workflow.collecting.rows())
+    volumes = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLVolumeNode")
+    work.add_folder(halves(volume, workflow, folder / "new"), lambda *what: told.append(what))
+    patiently(lambda: bool(told), "looking through the folder", 60)
+    assert told == [("", None)] and [item.status for item in work.items] == ["waiting", "waiting"], told
+    turn_to("segmentPage")
+    ui.workSection.collapsed = False
+    patiently(lambda: ui.workSegmentButton.enabled, "listing the images", 10)
+    ui.workSegmentButton.click()
+    patiently(lambda: not work.busy, "segmenting the list")
+    assert all(item.doubt is not None for item in work.items), work.summary
+    patiently(lambda: ui.workNextButton.enabled, "listing the results", 10)
+    ui.workNextButton.click()
+    for number in (1, 2):
+        patiently(lambda: work.current is not None and ui.storeNextButton.enabled, f"opening image {number}", 60)
+        ui.volumesTableButton.click()
+        ui.storeNextButton.click()
+        patiently(lambda number=number: len(workflow.collecting.rows()) == known + number, "storing the case", 300)
+    patiently(lambda: work.current is None, "unloading the last image", 60)
+    assert work.summary == "2 of 2 stored", work.summary
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLVolumeNode") == volumes, "an image was left on the scene"
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLTableNode") == 1, "there is no one table of volumes"
+    ui.workSection.collapsed = True
+    work.clear()
+    workflow.state.volume, workflow.state.segmentation = volume, mine
+    slicer.app.processEvents()
+    assert not ui.windowComboBox.isHidden(), "no windows are offered for a CT"
+
+
 def it_is_fine_tuned_adopted_and_rolled_back(volume: Any, folder: Path, asked: argparse.Namespace) -> None:
     from APFormerSlicerLib.workflow import Choices
 
@@ -326,6 +358,24 @@ def slabs(volume: Any, workflow: Any) -> list[tuple[Any, Any]]:
     return cut
 
 
+def halves(volume: Any, workflow: Any, folder: Path) -> Path:
+    """A folder with the CT below and above the middle of the liver, as files of two patients."""
+    import numpy as np
+    from apformer.files import write_scalar
+    from apformer.volume import Volume
+    from APFormerSlicerLib.scene import to_label_map, to_volume
+
+    folder.mkdir()
+    whole = to_volume(volume)
+    labels = to_label_map(workflow.state.segmentation, volume, workflow.models.find(MODEL).labels)
+    middle = int(np.median(np.flatnonzero(labels.array.any(axis=(1, 2)))))
+    for name, first, part in (("lower", 0, whole.array[:middle]), ("upper", middle, whole.array[middle:])):
+        matrix = whole.ijk_to_ras.copy()
+        matrix[:3, 3] += first * matrix[:3, 2]
+        write_scalar(folder / f"{name}.nrrd", Volume(np.ascontiguousarray(part), matrix, "CT"))
+    return folder
+
+
 def said(words: str) -> bool:
     """Whether the line beside the button has them."""
     return words in panel().ui.preflightLabel.text
@@ -357,6 +407,7 @@ STEPS = (
     what_is_removed_is_chosen_no_more,
     the_case_is_collected,
     a_stored_case_is_opened,
+    a_folder_is_worked_through,
     it_is_fine_tuned_adopted_and_rolled_back,
     the_scene_is_saved_and_comes_back,
 )

@@ -28,7 +28,7 @@ USED = ("QPushButton", "QToolButton", "QCheckBox", "QComboBox", "QLineEdit", "QS
 @pytest.fixture
 def shown(a_slicer: Any, tmp_path: Path) -> Iterator[Shown]:
     with shown_panel(a_slicer, tmp_path) as panel:
-        panel.unfold("batchSection")
+        panel.unfold("workSection")
         for page in PAGES:
             panel.open(page)
         yield panel

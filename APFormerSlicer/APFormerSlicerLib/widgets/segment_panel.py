@@ -57,8 +57,9 @@ class SegmentPanel:
         workflow.state.changed.connect(self.refresh)
         workflow.versions.changed.connect(lambda _name: self._forget_estimate())
         workflow.segmenting.jobs.changed.connect(self._jobs_changed)
+        workflow.watch.closed.connect(self._forget_volumes)
         workflow.region.moved.connect(self._region_moved)
-        self._table = JobsTable(ui.jobsTable, workflow.segmenting.jobs, self._own_run)
+        self._table = JobsTable(ui.jobsTable, workflow.segmenting.jobs, self._own_run, workflow.worklist.asked_for)
         self._jobs_changed()
         self.refresh()
 
@@ -178,6 +179,10 @@ class SegmentPanel:
             self._own.remove(run)
             if run.status == FAILED and run.error is not None:
                 self._asks.error(run.error)
+
+    def _forget_volumes(self) -> None:
+        """After the scene was closed, the IDs of its nodes stand for others."""
+        self._said = {None: self._said.get(None, "")}
 
     def _batch_ended(self, batch: Job) -> None:
         if batch is self._batch:

@@ -44,14 +44,14 @@ def fit(table: Any, most: int) -> None:
     """Make it as high as its rows, of which `most` are seen at once."""
     heights = [table.rowHeight(row) for row in range(min(table.rowCount, most))]
     header = table.horizontalHeader()
-    above = header.sizeHint.height() if header.isVisibleTo(table) else 0
+    above = 0 if header.isHidden() else header.sizeHint.height()
     table.setFixedHeight(above + sum(heights) + 2 * table.frameWidth)
 
 
 def stretch(table: Any, column: int) -> None:
     """Columns are as wide as their contents, `column` takes what is left; rows are as high as a line needs."""
     table.verticalHeader().setVisible(False)
-    table.verticalHeader().setDefaultSectionSize(table.fontMetrics().lineSpacing() + ROW_MARGIN)
+    table.verticalHeader().setDefaultSectionSize(qt.QFontMetrics(table.font).lineSpacing() + ROW_MARGIN)
     header = table.horizontalHeader()
     header.setStretchLastSection(False)
     for number in range(table.columnCount):

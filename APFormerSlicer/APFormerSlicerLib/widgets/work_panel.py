@@ -32,6 +32,7 @@ class WorkPanel:
         self._note = ""  # what is to be known of what happened last
         self._told: set[WorkItem] = set()  # items that failed while they were opened, and the user knows it
         self._patient_of: WorkItem | None = None  # whose patient the field is about
+        self._due = False  # whether the list will be shown anew
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(SOON_MS)
@@ -71,16 +72,16 @@ class WorkPanel:
 
     def refresh(self, *_unused: Any) -> None:
         """Show the list as it is now."""
+        self._due = False
         if self._workflow.watch.is_closing:
             return
         ui, items = self._ui, self._list.items
         with quietly(ui.workOrderComboBox):
-            ui.workOrderComboBox.setCurrentIndex(max(0, _index(ORDERS, self._workflow.state.order)))
+            ui.workOrderComboBox.setCurrentIndex(int(self._workflow.state.order == ORDERS[1]))
         if not ui.workSection.collapsed:
             texts = [(item.title, self._status(item), _doubt(item)) for item in items]
-            fill(
-                ui.workTable, [str(item.place) for item in items], texts, [item.reason or item.title for item in items]
-            )
+            tips = [item.reason or item.title for item in items]
+            fill(ui.workTable, [str(item.place) for item in items], texts, tips)
         summary = f"{self._list.summary}." if items else _("Add loaded volumes, or a folder of images.")
         show_text(ui.workLabel, "\n".join(filter(None, [summary, self._note])))
         self._show_patient()
@@ -135,7 +136,8 @@ class WorkPanel:
         self.refresh()
 
     def _soon(self, *_unused: Any) -> None:
-        if not self._workflow.watch.is_closing:
+        if not self._due and not self._workflow.watch.is_closing:  # not anew: it is told of again and again
+            self._due = True
             self._timer.start()
 
     # ---------------------------------------------------------------- the list
@@ -265,7 +267,3 @@ _STATUSES = {
 def _doubt(item: WorkItem) -> str:
     """ "23 %" of what was found or doubted; nothing where it is not known."""
     return "" if item.doubt is None else f"{round(100 * item.doubt)} %"
-
-
-def _index(values: tuple[str, ...], value: str) -> int:
-    return values.index(value) if value in values else 0
