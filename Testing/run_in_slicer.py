@@ -79,6 +79,7 @@ def the_panel_opens(volume: Any, folder: Path, asked: argparse.Namespace) -> Non
     slicer.util.selectModule("APFormerSlicer")
     slicer.app.processEvents()
     assert panel().ui.segmentButton is not None and panel().ui.modelList.count > 0, "no models are listed"
+    assert panel().workflow.state.volume is volume, "the only volume was not chosen by itself"
 
 
 def a_script_segments(volume: Any, folder: Path, asked: argparse.Namespace) -> None:
@@ -110,11 +111,120 @@ def the_button_cancels_and_segments(volume: Any, folder: Path, asked: argparse.N
     check_result(state.segmentation, volume)
 
 
-def the_segment_has_a_surface(volume: Any, folder: Path, asked: argparse.Namespace) -> None:
-    segmentation = panel().workflow.state.segmentation
-    assert segmentation.CreateClosedSurfaceRepresentation()
+def a_region_is_made_drawn_hidden_and_removed(volume: Any, folder: Path, asked: argparse.Namespace) -> None:
+    """By "Create new" around the result, then as somebody drags it; nobody tells the panel of that."""
+    ui, state = panel().ui, panel().workflow.state
+    whole = panel().workflow.choice()
+    patiently(lambda: said("GB"), "the estimate of the volume", 60)
+    region = ui.roiSelector.addNode("vtkMRMLMarkupsROINode")
+    slicer.app.processEvents()
+    assert state.roi is region and min(region.GetSize()) > 0, "the new region is empty"
+    assert region.GetDisplayNode().GetHandlesInteractive(), "the new region cannot be dragged"
+    assert max(region.GetSize()) < extent_mm(volume), "the new region is not around the segments"
+    patiently(lambda: said("GB"), "the estimate of the region", 60)
+    size = region.GetSize()
+    region.SetSize(0.0, 0.0, 0.0)
+    patiently(lambda: not ui.segmentButton.enabled, "noticing that the region is empty", 10)
+    region.SetSize(*size)
+    patiently(lambda: ui.segmentButton.enabled and said("GB"), "noticing that the region is drawn", 60)
+    region.SetDisplayVisibility(False)
+    patiently(lambda: said("is hidden"), "noticing that the region is hidden", 60)
+    slicer.mrmlScene.RemoveNode(region)
+    slicer.app.processEvents()
+    assert state.roi is None and panel().workflow.choice() == whole, "a removed region is still chosen"
+
+
+def segments_are_shown_in_3d(volume: Any, folder: Path, asked: argparse.Namespace) -> None:
+    """From a layout without a 3D view; then from one with it, by the same button."""
+    ui, segmentation, manager = panel().ui, panel().workflow.state.segmentation, slicer.app.layoutManager()
+    manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpRedSliceView)
+    slicer.app.processEvents()
+    ui.show3DButton.click()
+    slicer.app.processEvents()
     names = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
-    assert segmentation.GetSegmentation().ContainsRepresentation(names)
+    assert segmentation.GetSegmentation().ContainsRepresentation(names) and ui.show3DButton.checked
+    views = [manager.threeDWidget(number).threeDView() for number in range(manager.threeDViewCount)]
+    assert any(view.mrmlViewNode().IsMappedInLayout() for view in views), "there is no 3D view"
+    bounds = [0.0] * 6
+    segmentation.GetRASBounds(bounds)
+    for camera in slicer.util.getNodesByClass("vtkMRMLCameraNode"):  # the stand-in has none
+        at = camera.GetFocalPoint()
+        within = [
+            low <= at[axis] <= high for axis, (low, high) in enumerate(zip(bounds[::2], bounds[1::2], strict=True))
+        ]
+        assert all(within), f"the 3D view looks at {at}, the segments are within {bounds}"
+    ui.show3DButton.click()
+    assert not segmentation.GetSegmentation().ContainsRepresentation(names) and not ui.show3DButton.checked
+    ui.show3DButton.click()
+    panel().workflow.state.segmentation = None
+    slicer.app.processEvents()
+    assert not ui.show3DButton.checked, "the button stays pressed without a segmentation"
+    panel().workflow.state.segmentation = segmentation
+
+
+def another_volume_is_queued_and_a_second_panel_agrees(volume: Any, folder: Path, asked: argparse.Namespace) -> None:
+    state, ui, segmenting = panel().workflow.state, panel().ui, panel().workflow.segmenting
+    mine = state.segmentation
+    other = slicer.util.addVolumeFromArray(slicer.util.arrayFromVolume(volume)[:3].copy(), name="Another")
+    second = slicer.modules.apformerslicer.createNewWidgetRepresentation().self().panel
+    ui.segmentButton.click()
+    state.volume = other
+    slicer.app.processEvents()
+    assert ui.segmentButton.text == second.ui.segmentButton.text == "Segment", "the button is about another volume"
+    ui.segmentButton.click()
+    slicer.app.processEvents()
+    assert ui.segmentButton.text == second.ui.segmentButton.text == "Cancel", ui.preflightLabel.text
+    assert segmenting.run_of(volume) is not None and segmenting.run_of(other) is not None, "one was not queued"
+    second.ui.segmentButton.click()  # the job of the other panel, about the chosen volume
+    patiently(lambda: segmenting.run_of(other) is None, "cancelling the one that waits", 60)
+    patiently(lambda: segmenting.run_of(volume) is None, "the one that ran on")
+    state.volume, state.segmentation = volume, mine
+    check_result(mine, volume)
+    slicer.mrmlScene.RemoveNode(other)
+
+
+def an_accepted_segment_is_asked_about(volume: Any, folder: Path, asked: argparse.Namespace) -> None:
+    from APFormerSlicerLib.workflow import PreciousError
+
+    workflow = panel().workflow
+    before = liver_ml(workflow.state.segmentation, volume)
+    try:
+        workflow.segment()
+    except PreciousError as error:
+        assert LABEL in error.names, error.names
+    else:
+        raise AssertionError("an accepted segment would be replaced unasked")
+    panel().ui.segmentButton.click()  # with --testing, the answer is no
+    slicer.app.processEvents()
+    assert workflow.segmenting.run_of(volume) is None and before == liver_ml(workflow.state.segmentation, volume)
+
+
+def what_is_removed_is_chosen_no_more(volume: Any, folder: Path, asked: argparse.Namespace) -> None:
+    state, ui, mine = panel().workflow.state, panel().ui, panel().workflow.state.segmentation
+    other = slicer.util.addVolumeFromArray(slicer.util.arrayFromVolume(volume)[:3].copy(), name="Another")
+    drawn = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Another's")
+    state.volume, state.segmentation = other, drawn
+    slicer.app.processEvents()
+    slicer.mrmlScene.RemoveNode(drawn)
+    slicer.app.processEvents()
+    assert state.segmentation is None and ui.segmentationSelector.currentNode() is None, "another one was chosen"
+    slicer.mrmlScene.RemoveNode(other)
+    slicer.app.processEvents()
+    assert state.volume is None and ui.volumeSelector.currentNode() is None, "another volume was chosen"
+    state.volume, state.segmentation = volume, mine
+
+
+def a_stored_case_is_opened(volume: Any, folder: Path, asked: argparse.Namespace) -> None:
+    ui, state, mine = panel().ui, panel().workflow.state, panel().workflow.state.segmentation
+    ui.casesTable.selectRow(0)
+    slicer.app.processEvents()
+    ui.openCaseButton.click()
+    patiently(lambda: state.volume is not volume, "opening the case", 120)
+    found = liver_ml(state.segmentation, state.volume)
+    assert abs(found - liver_ml(mine, volume)) < 0.5, f"{found} mL came back"
+    for node in (state.segmentation, state.volume):
+        slicer.mrmlScene.RemoveNode(node)
+    state.volume, state.segmentation = volume, mine
 
 
 def a_correction_can_be_undone_and_the_result_is_accepted(volume: Any, folder: Path, asked: argparse.Namespace) -> None:
@@ -151,6 +261,38 @@ def the_case_is_collected(volume: Any, folder: Path, asked: argparse.Namespace) 
         dataset.add(image, labels, patient=f"patient {number}", status="completed")
     workflow.collecting.changed.emit()
     assert ui.casesTable.rowCount == PATIENTS
+
+
+def a_folder_is_worked_through(volume: Any, folder: Path, asked: argparse.Namespace) -> None:
+    """Segmented in the background, then accepted, stored and gone on with; each image leaves the scene again."""
+    ui, workflow, mine = panel().ui, panel().workflow, panel().workflow.state.segmentation
+    work, told, known = workflow.worklist, [], len(workflow.collecting.rows())
+    volumes = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLVolumeNode")
+    work.add_folder(halves(volume, workflow, folder / "new"), lambda *what: told.append(what))
+    patiently(lambda: bool(told), "looking through the folder", 60)
+    assert told == [("", None)] and [item.status for item in work.items] == ["waiting", "waiting"], told
+    turn_to("segmentPage")
+    ui.workSection.collapsed = False
+    patiently(lambda: ui.workSegmentButton.enabled, "listing the images", 10)
+    ui.workSegmentButton.click()
+    patiently(lambda: not work.busy, "segmenting the list")
+    assert all(item.doubt is not None for item in work.items), work.summary
+    patiently(lambda: ui.workNextButton.enabled, "listing the results", 10)
+    ui.workNextButton.click()
+    for number in (1, 2):
+        patiently(lambda: work.current is not None and ui.storeNextButton.enabled, f"opening image {number}", 60)
+        ui.volumesTableButton.click()
+        ui.storeNextButton.click()
+        patiently(lambda number=number: len(workflow.collecting.rows()) == known + number, "storing the case", 300)
+    patiently(lambda: work.current is None, "unloading the last image", 60)
+    assert work.summary == "2 of 2 stored", work.summary
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLVolumeNode") == volumes, "an image was left on the scene"
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLTableNode") == 1, "there is no one table of volumes"
+    ui.workSection.collapsed = True
+    work.clear()
+    workflow.state.volume, workflow.state.segmentation = volume, mine
+    slicer.app.processEvents()
+    assert not ui.windowComboBox.isHidden(), "no windows are offered for a CT"
 
 
 def it_is_fine_tuned_adopted_and_rolled_back(volume: Any, folder: Path, asked: argparse.Namespace) -> None:
@@ -216,6 +358,34 @@ def slabs(volume: Any, workflow: Any) -> list[tuple[Any, Any]]:
     return cut
 
 
+def halves(volume: Any, workflow: Any, folder: Path) -> Path:
+    """A folder with the CT below and above the middle of the liver, as files of two patients."""
+    import numpy as np
+    from apformer.files import write_scalar
+    from apformer.volume import Volume
+    from APFormerSlicerLib.scene import to_label_map, to_volume
+
+    folder.mkdir()
+    whole = to_volume(volume)
+    labels = to_label_map(workflow.state.segmentation, volume, workflow.models.find(MODEL).labels)
+    middle = int(np.median(np.flatnonzero(labels.array.any(axis=(1, 2)))))
+    for name, first, part in (("lower", 0, whole.array[:middle]), ("upper", middle, whole.array[middle:])):
+        matrix = whole.ijk_to_ras.copy()
+        matrix[:3, 3] += first * matrix[:3, 2]
+        write_scalar(folder / f"{name}.nrrd", Volume(np.ascontiguousarray(part), matrix, "CT"))
+    return folder
+
+
+def said(words: str) -> bool:
+    """Whether the line beside the button has them."""
+    return words in panel().ui.preflightLabel.text
+
+
+def extent_mm(volume: Any) -> float:
+    """The longest side of the volume."""
+    return max(n * step for n, step in zip(volume.GetImageData().GetDimensions(), volume.GetSpacing(), strict=True))
+
+
 def turn_to(page: str) -> None:
     panel().ui.pages.setCurrentWidget(getattr(panel().ui, page))
     slicer.app.processEvents()
@@ -229,9 +399,15 @@ STEPS = (
     the_panel_opens,
     a_script_segments,
     the_button_cancels_and_segments,
-    the_segment_has_a_surface,
+    a_region_is_made_drawn_hidden_and_removed,
+    segments_are_shown_in_3d,
+    another_volume_is_queued_and_a_second_panel_agrees,
     a_correction_can_be_undone_and_the_result_is_accepted,
+    an_accepted_segment_is_asked_about,
+    what_is_removed_is_chosen_no_more,
     the_case_is_collected,
+    a_stored_case_is_opened,
+    a_folder_is_worked_through,
     it_is_fine_tuned_adopted_and_rolled_back,
     the_scene_is_saved_and_comes_back,
 )

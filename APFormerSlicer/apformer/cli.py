@@ -14,11 +14,12 @@ from typing import Any, NoReturn
 
 from . import __version__
 from .allocator import keep_freed
-from .commands import COMMANDS
+from .commands import benchmark, dataset, demo, evaluate, finetune, models, segment, serve, train
 from .commands.console import Console, as_user_error
 from .commands.finetune import leads
 from .errors import APFormerError, UsageError
 
+COMMANDS = (segment, evaluate, train, finetune, dataset, models, benchmark, demo, serve)  # as help lists them
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 

@@ -200,9 +200,10 @@ def journey(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     watch = Watch(qt)
     try:
         with watch.step("open the panel"):
-            began = time.perf_counter()
+            began, busy = time.perf_counter(), time.thread_time()
             slicer.util.selectModule("APFormerSlicer")
             figures["panel_ms"] = round(1000 * (time.perf_counter() - began))
+            figures["panel_busy_ms"] = round(1000 * (time.thread_time() - busy))  # the rest is waiting
             rest()
         panel = slicer.modules.apformerslicer.widgetRepresentation().self().panel
         _steps(watch, panel, array, matrix, asked, folder)
@@ -236,8 +237,15 @@ def _steps(watch: Watch, panel: Any, array: Any, matrix: Any, asked: argparse.Na
             ui.nextPlaceButton.click()
         ui.acceptButton.click()
         rest(1.0)
+    with watch.step("show in 3D"):  # the surfaces are made by Slicer
+        ui.show3DButton.click()
+        rest(1.0)
+        ui.show3DButton.click()
+        rest()
     with watch.step("make a data set"):
-        workflow.collecting.create(folder / "site", workflow.models.find(asked.model))
+        told: list[Any] = []
+        workflow.collecting.create_aside(folder / "site", workflow.models.find(asked.model), told.append)
+        patiently(lambda: told, "making the data set")
         rest()
     with watch.step("add the case"):
         ui.pages.setCurrentWidget(ui.casesPage)
@@ -248,6 +256,25 @@ def _steps(watch: Watch, panel: Any, array: Any, matrix: Any, asked: argparse.Na
         patiently(lambda: workflow.collecting.storing is None, "storing the case")
         rest(2.0)
     assert ui.casesTable.rowCount == 1, ui.siteReportLabel.text
+    with watch.step("mark the case"):
+        ui.casesTable.selectRow(0)
+        workflow.collecting.set_status_aside("case-0001", "flagged", told.append)
+        patiently(lambda: len(told) == 2, "marking the case")
+        rest()
+    with watch.step("open the case"):
+        before = workflow.state.volume
+        ui.casesTable.selectRow(0)
+        ui.openCaseButton.click()
+        patiently(lambda: workflow.state.volume is not before, "opening the case")
+        rest(2.0)
+    with watch.step("make and drag a region"):
+        region = ui.roiSelector.addNode("vtkMRMLMarkupsROINode")
+        center = list(region.GetCenter())
+        for number in range(30):
+            region.SetCenter(center[0] + number, center[1], center[2])
+            rest(0.03)
+        rest(2.0)
+    assert told == [None, None], told
 
 
 def above(figures: dict[str, Any], bar_ms: float) -> list[str]:

@@ -82,6 +82,6 @@ def test_the_whole_journey_is_measured_in_the_stand_in(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     told = json.loads((tmp_path / "out.json").read_text("utf-8"))
-    steps = ["open the panel", "load", "estimate", "segment", "review", "make a data set", "add the case"]
-    assert list(told["steps"]) == steps
+    steps = ["open the panel", "load", "estimate", "segment", "review", "show in 3D", "make a data set", "add the case"]
+    assert list(told["steps"]) == [*steps, "mark the case", "open the case", "make and drag a region"]
     assert told["module_file_ms"] > 0 and told["voxels"] == [96, 96, 12] and told["bars"]["stop_ms"] == 100.0

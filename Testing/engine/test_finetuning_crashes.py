@@ -29,6 +29,7 @@ pytest.importorskip("monai", reason="training needs MONAI (the extra 'train')")
 from apformer.finetuning import Outcome, finetune, session, timing
 from apformer.finetuning.blend import SHARES
 from apformer.finetuning.folder import TRAININGS
+from apformer.finetuning.recipe import FINAL_RATE
 from apformer.inference import Segmenter
 from apformer.training import loop
 from apformer.training.checkpoint import CHECKPOINT, load_checkpoint
@@ -384,11 +385,11 @@ STEP, VALIDATION, CASE = 60.0, 20.0, 5.0  # seconds, by a clock that goes on wit
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    clock = SimpleNamespace(now=0.0)
+    clock = SimpleNamespace(now=0.0, slower_from=float("inf"))
 
     def slow(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
         def work(*given: Any, **named: Any) -> Any:
-            clock.now += seconds
+            clock.now += seconds * (3.0 if clock.now > clock.slower_from else 1.0)
             return function(*given, **named)
 
         return work
@@ -425,6 +426,15 @@ def test_a_training_with_a_time_that_is_resumed_has_the_time_that_was_left(
     assert whole.summary["time"]["used_s"] == pytest.approx(3000, rel=0.05)
     assert resumed.summary["time"] == whole.summary["time"]
     assert_same_weights(resumed.bundle, whole.bundle)
+
+
+def test_a_machine_that_becomes_three_times_slower_after_a_third_ends_in_time(
+    trained: Trained, clock: SimpleNamespace
+) -> None:
+    clock.slower_from = clock.now + 2000.0
+    outcome = trained.train("slower", steps=None, seconds=6000.0)
+    assert outcome.summary["time"]["used_s"] == pytest.approx(6000, rel=0.05)
+    assert outcome.summary["curves"][-1]["learning_rate"] == pytest.approx(FINAL_RATE), "annealed all the same"
 
 
 def test_a_clock_that_jumps_changes_nothing(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,11 +42,13 @@ def full(shown: Shown, tmp_path: Path) -> Shown:
         shown.trainer.last.tell("metrics", **epoch(number))
     version = add_version(workflow.library, "slices")
     shown.trainer.last.tell("result", **report(version, adopted=False) | {"verdict": MESSAGE})
+    workflow.worklist.add(workflow.volumes())
     for button in (ui.aboutButton, ui.segmentsButton):
         button.setChecked(True)
-    shown.unfold("batchSection")
+    shown.unfold("workSection")
     for label in (ui.statusLabel, ui.preflightLabel, ui.placesLabel, ui.siteLabel, ui.siteReportLabel, ui.tuningLabel,
-                  ui.tuningStatusLabel, ui.versionsLabel, ui.batchLabel, ui.suggestionLabel):  # fmt: skip
+                  ui.tuningStatusLabel, ui.versionsLabel, ui.workLabel, ui.volumesLabel,
+                  ui.suggestionLabel):  # fmt: skip
         say(label, MESSAGE)
     return shown
 
@@ -100,7 +102,7 @@ def of_class(shown: Shown, *names: str) -> list[Any]:
 def _is_slicers(widget: Any) -> bool:
     while widget is not None:
         if type(widget).__name__ in ("qMRMLNodeComboBox", "qMRMLSegmentEditorWidget", "ctkCollapsibleButton"):
-            return not widget.findChild("QWidget", "batchContents")
+            return not widget.findChild("QWidget", "workContents")
         widget = widget.parentWidget()
     return False
 
@@ -118,6 +120,21 @@ def test_what_is_segmented_and_how_far_it_is_stay_on_the_screen(full: Shown, siz
         for widget in (ui.volumeSelector, ui.modelComboBox, ui.segmentButton, ui.messageArea):
             assert is_seen(widget, full.window), (page, widget)
         assert full.window.size.height() == size[1], page
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_slicers_module_area_does_not_scroll(
+    a_slicer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    monkeypatch.setenv("APFORMER_MODELS", str(tmp_path / "models"))
+    ui, area = a_slicer.open_module().panel.ui, a_slicer.window.centralWidget()
+    a_slicer.window.statusBar().hide()
+    a_slicer.window.resize(size[0] + 2 * area.frameWidth, size[1] + 2 * area.frameWidth)
+    for page in PAGES:
+        ui.pages.setCurrentWidget(getattr(ui, page))
+        a_slicer.settle(0.05)
+        assert (area.verticalScrollBar().maximum, area.horizontalScrollBar().maximum) == (0, 0), page
+        assert ui.pages.height + ui.header.height > size[1] - 40, page  # it takes all of the height
 
 
 def test_the_width_depends_on_nothing_that_is_shown(shown: Shown, request: pytest.FixtureRequest) -> None:
@@ -164,12 +181,15 @@ def test_review_shows_the_effects_undo_and_redo_and_every_verdict(shown: Shown, 
     ui = shown.ui
     shown.choose(add_volume(shown.host.scene, noise(SHAPE), NAME))
     shown.segment(a_block(SHAPE), {"uncertainty": np.full(SHAPE, 0.5, np.float32)})
+    shown.workflow.worklist.add(shown.workflow.volumes())
     shown.open("reviewPage")
     resize(shown, size)
+    shown.host.settle(0.2)
     names = ["UndoButton", "RedoButton", *ui.segmentEditor.effectNameOrder()]
     for button in [ui.segmentEditor.findChild("QToolButton", name) for name in names]:
         assert is_seen(button, shown.window), button
-    for widget in (ui.nextPlaceButton, ui.acceptButton, ui.flagButton, ui.show3DButton, ui.uncertaintyCheckBox):
+    verdicts = (ui.acceptButton, ui.flagButton, ui.storeNextButton)
+    for widget in (ui.nextPlaceButton, *verdicts, ui.show3DButton, ui.uncertaintyCheckBox):
         assert is_seen(widget, shown.window), widget
 
 
@@ -189,17 +209,24 @@ def test_all_effects_would_push_undo_out_of_sight(shown: Shown) -> None:
     assert not is_seen(editor.findChild("QToolButton", "UndoButton"), shown.window)
 
 
-def test_curves_and_the_decision_are_seen_together(full: Shown) -> None:
-    ui = full.ui
-    resize(full, MODULE_AREA)
-    full.open("tuningPage")
-    say(ui.decisionLabel, "Better by 0.1.")
-    for label in (ui.tuningStatusLabel, ui.tuningLabel):
-        say(label, "Done.")
-    full.host.settle(0.05)
+def test_curves_are_seen_with_cancel_then_figures_with_the_decision(shown: Shown, tmp_path: Path) -> None:
+    ui, workflow = shown.ui, shown.workflow
+    resize(shown, MODULE_AREA)
+    workflow.state.model = "slices"
+    workflow.collecting.create(tmp_path / "site", workflow.models.find("slices"))
+    shown.open("tuningPage")
+    ui.tuneButton.click()
+    shown.trainer.last.progress(0.3, "training, adapt: epoch 3 of 20", eta_s=90.0)
+    shown.trainer.last.tell("metrics", **epoch(1))
+    shown.host.settle(0.05)
     assert ui.tuningViews.currentWidget() is ui.tuningProgress
-    for widget in (ui.curvesLabel, ui.decisionLabel, ui.adoptButton, ui.keepOldButton, ui.tuneButton):
-        assert is_seen(widget, full.window), widget
+    for widget in (ui.curvesLabel, ui.tuningStatusLabel, ui.tuningProgressBar, ui.tuneButton):
+        assert is_seen(widget, shown.window), widget
+    version = add_version(workflow.library, "slices")
+    shown.trainer.last.tell("result", **report(version, adopted=False))
+    shown.host.settle(0.05)
+    for widget in (ui.comparisonTable, ui.decisionLabel, ui.adoptButton, ui.keepOldButton, ui.tuneButton):
+        assert is_seen(widget, shown.window), widget
 
 
 def test_nothing_moves_when_a_job_begins_and_when_a_message_comes(shown: Shown) -> None:
@@ -212,6 +239,21 @@ def test_nothing_moves_when_a_job_begins_and_when_a_message_comes(shown: Shown) 
     say(ui.statusLabel, MESSAGE)
     shown.host.settle(0.05)
     assert ui.progressBar.isVisible() and ui.pages.geometry == before
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_all_of_the_work_list_is_seen_while_it_is_unfolded(shown: Shown, size: tuple[int, int]) -> None:
+    ui = shown.ui
+    for number in range(12):
+        add_volume(shown.host.scene, noise(), f"{number} {NAME}")
+    shown.workflow.worklist.add(shown.workflow.volumes())
+    shown.open("segmentPage")
+    shown.unfold("workSection")
+    resize(shown, size)
+    shown.host.settle(0.2)
+    assert ui.workTable.rowCount == 12 and ui.workTable.horizontalScrollBar().maximum == 0
+    for widget in (ui.workTable, ui.workOrderComboBox, ui.workSegmentButton, ui.workStoreButton, ui.folderButton):
+        assert is_seen(widget, shown.window), widget
 
 
 def test_import_and_help_are_found_without_a_volume_or_a_data_set(shown: Shown) -> None:
@@ -234,3 +276,13 @@ def test_help_opens_a_page_that_comes_with_the_module(shown: Shown, monkeypatch:
     assert page.is_file() and page.parents[1].name == "Resources" and page.parents[2].name == "APFormerSlicer"
     text = page.read_text(encoding="utf-8")
     assert all(word in text for word in ("Segment", "Accept", "Fine-tune", "Adopt", "logic."))
+
+
+def test_a_word_longer_than_a_line_may_be_broken_and_reads_as_before(a_slicer: Any) -> None:
+    from APFormerSlicerLib.widgets.hints import LONGEST_WORD, PLACE_TO_BREAK, breakable
+
+    assert breakable("Written to a file.") == "Written to a file."
+    path = "/" + "x" * 100
+    words = breakable(f"Written to {path}.").replace(PLACE_TO_BREAK, " ").split()
+    assert max(len(word) for word in words) <= LONGEST_WORD
+    assert breakable(path).replace(PLACE_TO_BREAK, "") == path

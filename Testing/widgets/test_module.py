@@ -29,6 +29,42 @@ with stand_in.start(Path(sys.argv[1]), window=False) as host:
 """
 
 
+_OPEN = """
+import json, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[2:]
+absent = ("torch", "safetensors", "psutil", "monai", "scipy", "matplotlib", "highdicom")
+sys.modules.update(dict.fromkeys(absent))  # importing one of them fails
+import stand_in
+with stand_in.start(Path(sys.argv[1])) as host:
+    host.load()
+    before = set(sys.modules)
+    panel = host.open_module().panel
+    loaded = sorted(set(sys.modules) - before)
+    import headless, numpy as np
+    image = np.random.default_rng(0).integers(0, 1000, (20, 30, 40)).astype(np.int16)
+    panel.workflow.state.volume = headless.add_volume(host.scene, image, "MR")
+    panel.workflow.state.model = "hippocampus-mr"
+    print(json.dumps([loaded, panel.ui.preflightLabel.text]))
+    host.raise_slot_errors()
+"""
+
+
+def started(code: str, folder: Path) -> Any:
+    """What a process of its own prints last, as JSON."""
+    rooms = ("scene", "engine", "workflow")
+    folders = [str(HERE.parents[1] / "APFormerSlicer"), str(HERE), *(str(HERE.parent / room) for room in rooms)]
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(folder), *folders],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
 @pytest.fixture(autouse=True)
 def own_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The models that come with the program, and none of whoever runs the tests."""
@@ -44,16 +80,18 @@ def a_logic(a_slicer: Host) -> Iterator[Any]:
 
 def test_loading_the_module_imports_nothing_but_itself_and_takes_under_300_ms(tmp_path: Path) -> None:
     """Of processor time: other programs on the computer do not count."""
-    folders = [str(HERE.parents[1] / "APFormerSlicer"), *(str(HERE.parent / room) for room in ("scene", "engine"))]
-    ended = subprocess.run(
-        [sys.executable, "-c", _LOAD, str(tmp_path), str(HERE), *folders],
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=True,
-    )
-    loaded, seconds = json.loads(ended.stdout.splitlines()[-1])
+    loaded, seconds = started(_LOAD, tmp_path)
     assert loaded == ["APFormerSlicer"] and seconds < 0.3
+
+
+def test_the_panel_opens_without_the_packages_and_loads_no_reader_of_files(tmp_path: Path) -> None:
+    """What is loaded there stands between the click on the module and the panel."""
+    loaded, line = started(_OPEN, tmp_path)
+    assert "APFormerSlicerLib.widgets.panel" in loaded and "The first use installs what is needed" in line
+    rooms = ("apformer.datasets", "apformer.training", "apformer.networks", "apformer.inference")
+    files = [f"apformer.files.{name}" for name in ("dicom", "read", "write", "nifti", "nrrd", "picture")]
+    others = ("SimpleITK", "pydicom", "asyncio", "apformer.commands.segment")
+    assert [name for name in loaded if name.startswith((*rooms, *files, *others))] == []
 
 
 def test_slicer_is_told_what_the_module_is(a_slicer: Host) -> None:

@@ -42,7 +42,8 @@ def test_models_are_listed_with_what_a_user_needs_and_found_by_words(shown: Show
 
 def test_a_ct_brings_its_model_along_and_another_choice_can_be_taken_back(shown: Shown) -> None:
     shown.ui.volumeSelector.setCurrentNode(add_volume(shown.host.scene, noise() - 1000, "CT"))
-    assert shown.workflow.state.model == "liver-ct" and "CT" in shown.ui.suggestionLabel.text
+    assert shown.workflow.state.model == "liver-ct" and "liver-ct" in shown.ui.suggestionLabel.text
+    assert "CT" in shown.ui.suggestionLabel.toolTip
     shown.choose(shown.workflow.state.volume, "slices")
     assert not shown.ui.useSuggestionButton.isHidden()
     shown.ui.useSuggestionButton.click()
@@ -215,30 +216,13 @@ def test_two_panels_on_one_scene_agree_and_do_not_collide(shown: Shown, tmp_path
 # ------------------------------------------------------------------ several
 
 
-def test_checked_volumes_are_segmented_one_after_another(shown: Shown) -> None:
-    import qt
-
-    first, second = (add_volume(shown.host.scene, noise(), name) for name in ("first", "second"))
-    shown.choose(first)
-    shown.unfold("batchSection")
-    assert not shown.ui.batchButton.enabled and "Check one" in shown.ui.batchButton.toolTip
-    for row in range(2):
-        shown.ui.batchList.item(row).setCheckState(qt.Qt.Checked)
-    shown.ui.batchButton.click()
-    assert shown.ui.segmentButton.text == "Cancel"
-    shown.worker.last.finish(a_block(SHAPE))
-    shown.worker.last.fail(JobError("No.", "", "Try.", None))
-    assert shown.ui.statusLabel.text.startswith("1 of 2 segmented, 1 failed.") and "No." in shown.ui.statusLabel.text
-    assert second.GetName() in shown.ui.statusLabel.text
-
-
 def test_a_folder_is_segmented_from_files_to_files(shown: Shown, tmp_path: Path) -> None:
     source, output = tmp_path / "in", tmp_path / "out"
     source.mkdir()
     for name in ("a.nii.gz", "b.png"):
         (source / name).write_bytes(b"x")
     shown.workflow.state.model = "slices"
-    shown.unfold("batchSection")
+    shown.unfold("workSection")
     shown.asks.folders = [source, output]
     shown.ui.folderButton.click()
     assert shown.worker.last.fields["image"] == str(source / "a.nii.gz")

@@ -102,6 +102,15 @@ def test_what_came_of_a_volume_stands_where_it_is_chosen(shown: Shown) -> None:
     assert shown.ui.statusLabel.text.startswith("A with slices 1.0.0: Done")
 
 
+def test_what_came_of_a_volume_is_not_told_of_the_next_scenes(shown: Shown) -> None:
+    first = shown.choose(add_volume(shown.host.scene, noise(), "A"))
+    number = first.GetID()
+    shown.segment(a_block(SHAPE))
+    shown.host.close_scene()
+    again = shown.choose(add_volume(shown.host.scene, noise(), "another"))
+    assert again.GetID() == number and shown.ui.statusLabel.text == ""
+
+
 def test_an_error_of_a_job_is_told_while_another_is_chosen(shown: Shown) -> None:
     from apformer.jobs import JobError
 
@@ -245,7 +254,7 @@ def test_the_script_in_the_readme_runs_as_it_stands_there(
     names: dict[str, Any] = {"slicer": slicer}
     exec(compile(text, "README.md", "exec"), names)
     assert names["segmentation"].GetNodeReference("referenceImageGeometryRef") is ct
-    assert "[('CTLiver', 'done', '')]" in capsys.readouterr().out
+    assert "[('CTLiver', 'done', None, '')]" in capsys.readouterr().out
     assert set(names["batch"].left_out) == {"mask", "spoiled"} and asked["keep"] == 0.3
 
 

@@ -105,7 +105,7 @@ def test_the_patient_of_one_image_does_not_go_with_the_next(shown: Shown, a_resu
 
 def test_a_case_has_a_date_its_volumes_and_a_picture(shown: Shown, a_result: Any) -> None:
     add(shown)
-    assert len(cells(shown, 1)[0].partition("\n")[2]) == len("2026-01-02") and "anterior 0.0 mL" in cells(shown, 3)[0]
+    assert len(cells(shown, 1)[0].partition("\n")[2]) == len("2026-01-02") and "0.0 mL anterior" in cells(shown, 3)[0]
     shown.host.wait(lambda: not shown.ui.casesTable.item(0, 0).icon().isNull())
 
 
@@ -128,10 +128,26 @@ def test_a_case_is_opened_edited_and_stored_again(shown: Shown, a_result: Any) -
     assert shown.workflow.state.volume.GetName() == "case-0001" and shown.ui.addCaseButton.enabled
     view = shown.host.app.layoutManager().sliceWidget("Red").mrmlSliceCompositeNode()
     assert view.GetBackgroundVolumeID() == shown.workflow.state.volume.GetID()
+    assert shown.ui.siteReportLabel.text == ""
     shown.workflow.reviewing.accept(shown.workflow.state.segmentation)
     shown.ui.addCaseButton.click()
     store(shown)
     assert (names(shown), cells(shown, 2)) == (["case-0001"], ["completed"])
+
+
+def test_while_a_case_is_read_it_is_said_and_a_damaged_one_is_an_error(
+    shown: Shown, a_site: Path, a_result: Any
+) -> None:
+    add(shown)
+    volume = shown.workflow.state.volume
+    next(a_site.rglob("image*")).write_bytes(b"damaged")
+    shown.ui.casesTable.selectRow(0)
+    shown.worker.held = []
+    shown.ui.openCaseButton.click()
+    assert shown.ui.siteReportLabel.text == "Opening case-0001..." and shown.workflow.state.volume is volume
+    shown.worker.let_go()
+    assert shown.ui.siteReportLabel.text == "" and shown.workflow.state.volume is volume
+    assert len(shown.asks.errors) == 1 and shown.asks.errors[0].remedy
 
 
 def test_a_status_is_changed_in_the_table(shown: Shown, a_result: Any) -> None:

@@ -65,7 +65,7 @@ def test_all_maps_are_there_when_the_scene_is_saved(
 ) -> None:
     node = result(a_workflow, a_worker, a_choice)
     a_workflow.scene.StartState(a_workflow.scene.SaveState)
-    assert maps_in(a_workflow) == ["MR where it looked", "MR uncertainty"]
+    assert maps_in(a_workflow) == ["MR uncertainty", "MR where it looked"]
     a_workflow.scene.EndState(a_workflow.scene.SaveState)
     assert a_workflow.reviewing.maps(node) == ["uncertainty", "kept_tokens"]
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
+from apformer import files
 from apformer.datasets import SiteDataset, identity
+from apformer.errors import ConfigError, InputError
 from apformer.files import write_scalar
 from apformer.jobs.messages import LONGEST_LINE, Request
 from apformer.part import Part
 from apformer.volume import Volume
-from APFormerSlicerLib.scene import to_volume
+from APFormerSlicerLib.scene import label_maps, new_segmentation, to_label_map, to_volume
 from APFormerSlicerLib.workflow import Choice, Workflow
 from APFormerSlicerLib.workflow.aside import start_aside
 from APFormerSlicerLib.workflow.tally import AT_ONCE
@@ -228,3 +234,125 @@ def test_an_image_of_a_work_list_is_read_aside_and_not_copied(
     a_worker.deliver(lambda: bool(opened))
     assert passes.on_main == []
     assert np.array_equal(to_volume(a_workflow.state.volume).array.view(np.ndarray), voxels)
+
+
+def test_segments_on_another_grid_are_resampled_aside_when_a_case_is_added(
+    a_workflow: Workflow, a_worker: Threaded, a_ct: Any, passes: Passes, tmp_path: Path
+) -> None:
+    from headless import draw, matrix_of
+
+    node = new_segmentation(a_ct)
+    twice = matrix_of(a_ct)
+    for axis in range(3):
+        twice.SetElement(axis, axis, 2 * twice.GetElement(axis, axis))
+    draw(node, "anterior", np.ones((70, 90, 80), np.uint8), twice)
+    a_workflow.collecting.create(tmp_path / "site", a_workflow.models.find("slices"))
+    passes.least = 30_000
+    passes.seen.clear()
+    where: list[bool] = []
+
+    def nearest(*what: Any) -> Any:
+        where.append(threading.current_thread() is threading.main_thread())
+        return real(*what)
+
+    real = label_maps.nearest
+    with mock.patch.object(label_maps, "nearest", nearest):
+        run = a_workflow.collecting.add(a_ct, node, patient="P 1")
+        asked = len(a_worker.asked)
+        a_worker.deliver(lambda: len(a_worker.asked) > asked)
+    assert where == [False] and passes.on_main == []
+    a_worker.answer()
+    assert run.status == "done", run.error
+    (case,) = SiteDataset.open(tmp_path / "site").cases()
+    assert case.revision is not None and case.revision.counts[1] == pytest.approx(8 * 70 * 90 * 80, rel=0.1)
+
+
+def test_opening_a_stored_case_reads_and_unpacks_nothing_on_the_main_thread(
+    a_workflow: Workflow, a_worker: Threaded, a_ct: Any, passes: Passes, tmp_path: Path
+) -> None:
+    node = segmented(a_workflow, a_worker, a_ct)
+    a_workflow.collecting.create(tmp_path / "site", a_workflow.models.find("slices"))
+    a_workflow.collecting.add(a_ct, node, patient="P 1")
+    asked = len(a_worker.asked)
+    a_worker.deliver(lambda: len(a_worker.asked) > asked)
+    a_worker.answer()
+    a_workflow.scene.Clear(False)
+    passes.least = 1000
+    passes.seen.clear()
+    told: list[Any] = []
+    with reading(passes):
+        a_workflow.collecting.open_aside("case-0001", lambda *what: told.append(what))
+        assert told == [] and passes.on_main == []
+        a_worker.deliver(lambda: bool(told))
+    labels, _ = a_result()
+    assert passes.on_main == [f"copied into a node of {Part.of(labels).array.size}"]
+    assert passes.aside.count("read as a file") == 2
+    ((nodes, error),) = told
+    assert error is None and nodes == (a_workflow.state.volume, a_workflow.state.segmentation)
+    assert np.array_equal(to_label_map(nodes[1], nodes[0], a_workflow.collecting.dataset.labels).array, labels)
+
+
+def test_of_two_cases_that_are_asked_for_the_last_one_is_opened(
+    a_workflow: Workflow, a_worker: Threaded, a_ct: Any, tmp_path: Path
+) -> None:
+    dataset = a_workflow.collecting.create(tmp_path / "site", a_workflow.models.find("slices"))
+    for value in (1, 2):
+        image = Volume(np.random.default_rng(value).integers(0, 900, (4, 30, 30)).astype(np.int16), np.eye(4), "MR")
+        dataset.add(image, image.with_array(np.full((4, 30, 30), value, np.uint8)), patient=f"P {value}")
+    told: list[Any] = []
+    for name in ("case-0001", "case-0002"):
+        a_workflow.collecting.open_aside(name, lambda *what: told.append(what))
+    a_worker.deliver(lambda: len(told) == 2)
+    assert sorted(nodes is None for nodes, _ in told) == [False, True] and [error for _, error in told] == [None] * 2
+    assert a_workflow.state.volume.GetName() == "case-0002"
+    assert a_workflow.scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 1
+    with pytest.raises(ConfigError):
+        a_workflow.collecting.open_aside("case-0003", lambda *what: told.append(what))
+    dataset.case("case-0001").image_path.write_bytes(b"damaged")
+    a_workflow.collecting.open_aside("case-0001", lambda *what: told.append(what))
+    a_worker.deliver(lambda: len(told) == 3)
+    assert isinstance(told[-1][1], InputError)
+
+
+def test_a_data_set_is_made_and_changed_without_a_flush_on_the_main_thread(
+    a_workflow: Workflow, a_worker: Threaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flush takes seconds on a network drive; so may the turn of another program that writes."""
+    flushed: list[bool] = []
+    real = os.fsync
+
+    def fsync(file: Any) -> None:
+        flushed.append(threading.current_thread() is threading.main_thread())
+        real(file)
+
+    image = Volume(np.random.default_rng(1).integers(0, 900, (4, 30, 30)).astype(np.int16), np.eye(4), "MR")
+    collecting, told = a_workflow.collecting, []
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fsync)
+        collecting.create_aside(tmp_path / "site", a_workflow.models.find("slices"), told.append)
+        a_worker.deliver(lambda: len(told) == 1)
+        SiteDataset.open(tmp_path / "site").add(image, image.with_array(np.ones((4, 30, 30), np.uint8)), patient="P")
+        flushed.clear()
+        collecting.set_status_aside("case-0001", "completed", told.append, comment="looked at")
+        collecting.change_aside(lambda dataset: dataset.add_label("Cyst"), told.append)
+        a_worker.deliver(lambda: len(told) == 3)
+    assert told == [None] * 3 and flushed and not any(flushed)
+    assert [(row.status, row.comment) for row in collecting.rows()] == [("completed", "looked at")]
+    assert [label.name for label in collecting.dataset.labels] == ["anterior", "posterior", "Cyst"]
+    collecting.set_status_aside("case-0002", "completed", told.append)
+    a_worker.deliver(lambda: len(told) == 4)
+    assert isinstance(told[-1], ConfigError)
+
+
+@contextmanager
+def reading(passes: Passes) -> Iterator[None]:
+    """Files that the engine reads are noted."""
+    real = files.read_volume
+
+    def read(path: Any, *args: Any, **settings: Any) -> Any:
+        volume = real(path, *args, **settings)
+        passes.note("read as a file", volume.array.size)
+        return volume
+
+    with mock.patch.object(files, "read_volume", read):
+        yield

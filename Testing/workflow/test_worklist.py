@@ -9,15 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from apformer.case_doubt import case_doubt
 from apformer.datasets import COMPLETED, SiteDataset, identity
 from apformer.errors import APFormerError, BundleError, ConfigError, InputError
 from apformer.files import read_volume, write_scalar
+from apformer.inference import Segmenter
 from apformer.jobs import JobError
 from apformer.volume import Volume
 from APFormerSlicerLib.scene import Status, segment_ids, set_status, to_label_map, to_volume
 from APFormerSlicerLib.workflow import Choice, Run, Workflow, WorkItem, WorkList, collect_volumes
 from bundle_samples import LABELS
 from headless import draw, matrix_of
+from PIL import Image
 from workflow_samples import PlayedWorker, a_block
 
 SHAPE = (5, 6, 7)
@@ -184,6 +187,28 @@ def test_the_images_of_a_folder_are_segmented_before_they_are_loaded(
     assert item.doubt == 0.3 and a_workflow.reviewing.maps(a_workflow.state.segmentation) == ["uncertainty"]
 
 
+def test_a_result_of_the_worker_lies_on_the_image_that_is_loaded_later(
+    a_workflow: Workflow, a_list: WorkList, a_worker: PlayedWorker, tmp_path: Path, an_image: Volume
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    write_scalar(folder / "oblique.nrrd", an_image)
+    Image.fromarray(an_array(0)[0].astype(np.uint8)).save(folder / "slice.png")
+    add_folder(a_list, folder)
+    a_list.segment_all()
+    for _ in range(2):
+        a_worker.answer()  # the worker's own code
+    for item in a_list.items:
+        a_list.open(item)
+        assert item.status == "to review", item.reason
+        labels = to_label_map(a_workflow.state.segmentation, item.volume_node, LABELS)
+        read = read_volume(item.image.path)
+        direct = Segmenter(a_workflow.library.find("slices"), "cpu").segment(read, uncertainty=True)
+        assert np.array_equal(labels.array, direct.labels.array) and labels.array.any()
+        assert np.allclose(labels.ijk_to_ras, read.ijk_to_ras)
+        assert item.doubt == pytest.approx(case_doubt(direct.labels.array, direct.uncertainty.array), abs=1e-4)
+
+
 def test_accept_store_and_next_is_one_call_and_the_image_leaves_the_scene(
     a_workflow: Workflow, a_list: WorkList, a_worker: PlayedWorker, a_site: SiteDataset, a_folder: Path
 ) -> None:
@@ -336,6 +361,22 @@ def test_a_case_that_could_not_be_stored_stays_open_and_accepted(
     assert statuses(a_list)["Anna"] == "accepted" and volumes_on(a_workflow.scene) == ["Anna"]
     store(a_list, a_worker)
     assert statuses(a_list)["Anna"] == "stored"
+
+
+@pytest.mark.parametrize("gone", ["volume", "segmentation", "scene"])
+def test_what_is_removed_while_it_is_stored_is_stored_all_the_same(
+    a_workflow: Workflow, a_list: WorkList, a_worker: PlayedWorker, a_site: SiteDataset, a_folder: Path, gone: str
+) -> None:
+    add_folder(a_list, a_folder)
+    segmented(a_list, a_worker, 0.3, 0.6, 0.1)
+    a_list.next()
+    a_list.accept_store_next()
+    if gone == "scene":
+        a_workflow.scene.Clear(False)
+    else:
+        a_workflow.scene.RemoveNode(getattr(a_workflow.state, gone))
+    a_worker.answer()
+    assert statuses(a_list)["Anna"] == "stored" and len(a_workflow.collecting.dataset.cases()) == 1
 
 
 def test_a_known_image_is_asked_about_and_stored_when_that_is_agreed_to(

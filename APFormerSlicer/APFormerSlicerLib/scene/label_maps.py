@@ -15,6 +15,7 @@ from apformer.volume import Volume
 
 from .geometry import ijk_to_local, local_to_local, matrix_array
 from .images import array_of
+from .nearest import Box, nearest
 from .segments import binary_labelmap, segment_ids
 from .volumes import check_volume_node, first_ijk, shape_kji, to_volume
 
@@ -28,20 +29,37 @@ class _Piece:
     label: Label
     voxels: np.ndarray
     value: int
-    box: tuple[slice, ...]
+    box: Box
+
+    def read(self, _shape_kji: tuple[int, ...]) -> tuple[Box, np.ndarray]:
+        """Where it lies on a grid of that shape, and in which voxels there."""
+        return self.box, self.voxels == self.value
+
+
+@dataclass(frozen=True)
+class _OffGrid:
+    """The same on a grid of its own; `to_indices`: from (i, j, k) of the volume's array to those of `voxels`."""
+
+    label: Label
+    voxels: np.ndarray
+    value: int
+    to_indices: np.ndarray
+
+    def read(self, shape_kji: tuple[int, ...]) -> tuple[Box, np.ndarray]:
+        return nearest(self.voxels, self.value, self.to_indices, shape_kji)
 
 
 @dataclass(frozen=True)
 class Pieces:
     """Segments as they lie on the grid of a volume, not put together yet: views of the scene's memory.
 
-    Taking them up costs no pass over voxels, save of segments on another grid. `compose` may run in another thread; it
-    is to be repeated when `stamp` was another one afterwards: the segments were edited meanwhile.
+    Taking them up costs no pass over voxels, save below a transform that bends space. `compose` may run in another
+    thread; it is to be repeated when `stamp` was another one afterwards: the segments were edited meanwhile.
     """
 
     name: str
     shape_kji: tuple[int, int, int]
-    pieces: tuple[_Piece, ...]
+    pieces: tuple[_Piece | _OffGrid, ...]
 
     def compose(self) -> np.ndarray:
         """The label map: uint8, (k, j, i).
@@ -51,9 +69,9 @@ class Pieces:
         """
         whole = np.zeros(self.shape_kji, np.min_scalar_type(HIGHEST_LABEL))
         for piece in self.pieces:
-            inside = piece.voxels == piece.value
-            self._check_overlap(whole[piece.box], inside, piece.label)
-            whole[piece.box][inside] = piece.label.value
+            box, inside = piece.read(self.shape_kji)
+            self._check_overlap(whole[box], inside, piece.label)
+            whole[box][inside] = piece.label.value
         return whole
 
     def _check_overlap(self, target: np.ndarray, inside: np.ndarray, label: Label) -> None:
@@ -107,8 +125,8 @@ def check_labels(segmentation_node: Any, volume_node: Any, labels: Sequence[Labe
 def take_pieces(segmentation_node: Any, volume_node: Any, labels: Sequence[Label]) -> Pieces:
     """The segments that have the labels' names.
 
-    Segments on another grid are resampled to the nearest voxel, which takes seconds on a CT; transforms above the
-    segmentation and the volume are applied. Other segments are left out. A label without a segment is absent.
+    Segments on another grid are resampled to the nearest voxel; transforms above the segmentation and the volume are
+    applied. Other segments are left out. A label without a segment is absent.
 
     Raises:
         InputError: as `check_labels`.
@@ -127,16 +145,21 @@ def stamp(segmentation_node: Any) -> tuple[int, ...]:
     return tuple(int(layer.GetMTime()) for layer in layers if layer is not None)
 
 
-def _piece(segmentation_node: Any, volume_node: Any, label: Label, segment_id: str) -> _Piece | None:
+def _piece(segmentation_node: Any, volume_node: Any, label: Label, segment_id: str) -> _Piece | _OffGrid | None:
     """None for a segment of which nothing lies within the volume."""
     layer, value = _layer(segmentation_node, segment_id)
-    shift = _shift(segmentation_node, layer, volume_node)
-    shape = shape_kji(volume_node)
-    if shift is None:
+    try:
+        to_volume = _to_volume(segmentation_node, layer, volume_node)
+    except InputError:  # a transform that bends space
         return _Piece(label, _resampled(segmentation_node, volume_node, segment_id), 1, (slice(None),) * 3)
     if not layer.GetNumberOfPoints():
         return None
-    in_layer, in_volume = _common_part(layer, shift, shape)
+    shift = _shift(to_volume, layer)
+    if shift is None:
+        to_array = np.eye(4)
+        to_array[:3, 3] = -np.array(layer.GetExtent()[::2])
+        return _OffGrid(label, array_of(layer), value, to_array @ np.linalg.inv(to_volume))
+    in_layer, in_volume = _common_part(layer, shift, shape_kji(volume_node))
     return _Piece(label, array_of(layer)[in_layer], value, in_volume)
 
 
@@ -146,19 +169,26 @@ def _layer(segmentation_node: Any, segment_id: str) -> tuple[Any, int]:
     return segment.GetRepresentation(binary_labelmap()), int(segment.GetLabelValue())
 
 
-def _shift(segmentation_node: Any, layer: Any, volume_node: Any) -> np.ndarray | None:
-    """What to add to (i, j, k) of the layer to get those of the volume's array; None where the grids differ."""
+def _to_volume(segmentation_node: Any, layer: Any, volume_node: Any) -> np.ndarray:
+    """From (i, j, k) of the layer, as its extent counts, to those of the volume's array, which begin at 0.
+
+    Raises:
+        InputError: there is a transform between them that bends space.
+    """
     matrix = vtk.vtkMatrix4x4()
     layer.GetImageToWorldMatrix(matrix)
-    try:
-        to_volume = local_to_local(segmentation_node, volume_node) @ matrix_array(matrix)
-    except InputError:  # a transform that bends space
-        return None
-    between = np.linalg.solve(ijk_to_local(volume_node), to_volume)
-    shift = np.rint(between[:3, 3])
-    turned = np.abs(between[:3, :3] - np.eye(3)) @ np.abs(np.reshape(layer.GetExtent(), (3, 2))).max(axis=1)
-    same_grid = np.all(turned + np.abs(between[:3, 3] - shift) < _SAME_VOXEL)
-    return (shift - first_ijk(volume_node)).astype(int) if same_grid else None
+    to_local = local_to_local(segmentation_node, volume_node) @ matrix_array(matrix)
+    found: np.ndarray = np.linalg.solve(ijk_to_local(volume_node), to_local)
+    found[:3, 3] -= first_ijk(volume_node)
+    return found
+
+
+def _shift(to_volume: np.ndarray, layer: Any) -> np.ndarray | None:
+    """What to add to (i, j, k) of the layer to get those of the volume's array; None where the grids differ."""
+    shift = np.rint(to_volume[:3, 3])
+    turned = np.abs(to_volume[:3, :3] - np.eye(3)) @ np.abs(np.reshape(layer.GetExtent(), (3, 2))).max(axis=1)
+    same_grid = np.all(turned + np.abs(to_volume[:3, 3] - shift) < _SAME_VOXEL)
+    return shift.astype(int) if same_grid else None
 
 
 def _common_part(layer: Any, shift: np.ndarray, shape: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
@@ -171,7 +201,7 @@ def _common_part(layer: Any, shift: np.ndarray, shape: tuple[int, ...]) -> tuple
 
 
 def _resampled(segmentation_node: Any, volume_node: Any, segment_id: str) -> np.ndarray:
-    """The segment on the volume's grid, to the nearest voxel: 1 or 0, (k, j, i). Slow: seconds on a CT."""
+    """The segment on the volume's grid, to the nearest voxel: 1 or 0, (k, j, i), by Slicer. Slow: seconds on a CT."""
     wanted = vtk.vtkStringArray()
     wanted.InsertNextValue(segment_id)
     merged = slicer.vtkOrientedImageData()

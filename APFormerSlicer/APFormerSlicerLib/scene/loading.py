@@ -13,23 +13,23 @@ from apformer.volume import Volume
 from vtk.util.numpy_support import numpy_to_vtk
 
 from .geometry import vtk_matrix
-from .images import image_of
 from .volumes import NOTES, PICTURE
 
 
-def new_volume_node(scene: Any, volume: Volume, name: str, copy: bool = True) -> Any:
+def new_volume_node(scene: Any, volume: Volume, name: str, image: Any = None) -> Any:
     """A vtkMRMLScalarVolumeNode, or vtkMRMLVectorVolumeNode for colours, with the voxels and their place.
 
     The modality, where it is known, is told to the subject hierarchy, where `to_volume` finds it; what the header
     leaves open, and that it is a picture, are kept on the node.
 
     Args:
-        copy: False shares the memory of gray voxels, which must be contiguous and nobody else's.
+        volume: its memory becomes the node's where it is contiguous, and must be nobody else's then.
+        image: of the voxels, where `image_data` made it already, as in another thread; then no voxel is touched here.
     """
     colour = volume.channels == 3
     kind = "vtkMRMLVectorVolumeNode" if colour else "vtkMRMLScalarVolumeNode"
     node = scene.AddNewNodeByClass(kind, scene.GenerateUniqueName(name))
-    node.SetAndObserveImageData(_image(volume, copy))
+    node.SetAndObserveImageData(image_data(volume) if image is None else image)
     node.SetIJKToRASMatrix(vtk_matrix(volume.ijk_to_ras))
     if colour:
         node.SetVoxelVectorType(node.VoxelVectorTypeColorRGB)
@@ -43,15 +43,15 @@ def new_volume_node(scene: Any, volume: Volume, name: str, copy: bool = True) ->
     return node
 
 
-def _image(volume: Volume, copy: bool) -> Any:
-    """A vtkImageData with the voxels; colours as components."""
-    if volume.channels == 1:
-        return image_of(volume.array.reshape(volume.spatial_shape), copy)
+def image_data(volume: Volume) -> Any:
+    """A vtkImageData that shares the voxels' memory where they are contiguous; colours as components, which are copied.
+    It may be made in any thread."""
     k, j, i = volume.spatial_shape
     image = vtk.vtkImageData()
     image.SetDimensions(i, j, k)
-    scalars = np.ascontiguousarray(np.moveaxis(volume.array, 0, -1).reshape(-1, volume.channels))
-    image.GetPointData().SetScalars(numpy_to_vtk(scalars, deep=True))
+    array = volume.array if volume.array.ndim == 4 else volume.array[None]
+    scalars = np.ascontiguousarray(np.moveaxis(array, 0, -1).reshape(-1, array.shape[0]))
+    image.GetPointData().SetScalars(numpy_to_vtk(scalars))
     return image
 
 

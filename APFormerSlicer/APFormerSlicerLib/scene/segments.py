@@ -85,11 +85,12 @@ def checked_part(array: np.ndarray | Part, volume_node: Any, labels: Sequence[La
         )
     if isinstance(array, Part):
         return array
-    _check_values(array, labels)
+    check_values(array, labels)
     return Part.of(array)
 
 
-def _check_values(array: np.ndarray, labels: Sequence[Label]) -> None:
+def check_values(array: np.ndarray, labels: Sequence[Label]) -> None:
+    """Raises InputError when a label map, of whole numbers, has a value that is none of the labels'."""
     values = [0, *(label.value for label in labels)]
     known = np.isin(np.arange(HIGHEST_LABEL + 1), values)
     within = array.min(initial=0) >= 0 and array.max(initial=0) <= HIGHEST_LABEL

@@ -31,7 +31,6 @@ def write_table(
             node.AddColumn(_column(title, values))
         for title, unit in (units or {}).items():
             node.SetColumnUnitLabel(title, unit)
-        node.SetUseColumnNameAsColumnHeader(True)
     finally:
         node.EndModify(was_modifying)
     return node

@@ -58,6 +58,14 @@ def show_window(volume_node: Any, window: Window) -> None:
     display.SetWindowLevel(window.width, window.center)
 
 
+def has_window(volume_node: Any, window: Window) -> bool:
+    """Whether the volume is shown with it."""
+    display = volume_node.GetDisplayNode()
+    if display is None or display.GetAutoWindowLevel():
+        return False
+    return _text(display.GetWindowLevelMin(), display.GetWindowLevelMax()) == _text(window.lower, window.upper)
+
+
 def show_window_unasked(volume_node: Any, window: Window) -> bool:
     """The same, unless a person or the file's header has chosen how the volume is shown; whether it was done.
 

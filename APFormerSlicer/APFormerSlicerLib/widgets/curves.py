@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import qt
+from slicer.i18n import tr as _
 
 Points = Sequence[tuple[int, float]]
 # For losses: Okabe and Ito's colours, which people with colour blindness can tell apart, less the yellow: too faint.
@@ -16,9 +17,9 @@ GRID = "#9aa0a8"
 WIDTH, HEIGHT = 304, 180  # pixels, of both plots together
 LEFT, RIGHT, TOP, BOTTOM = 34, 6, 18, 16  # margins of each
 LINE_HEIGHT = 13  # of the legend
-LONGEST_NAME = 18  # characters
+LONGEST_NAME = 19  # characters
 MARK = 12  # pixels, of the piece of line before a name
-LOSS = "loss: "
+LOSS, TOTAL, DICE = "loss: ", "total", "Dice of "
 
 
 def draw(curves: Mapping[str, Points], color: Any, colors: Mapping[str, str] | None = None) -> Any:
@@ -29,7 +30,8 @@ def draw(curves: Mapping[str, Points], color: Any, colors: Mapping[str, str] | N
         colors: those of labels, by the names of their curves; losses have a palette of their own.
     """
     losses = {name[len(LOSS) :]: points for name, points in curves.items() if name.startswith(LOSS)}
-    shares = {name: points for name, points in curves.items() if not name.startswith(LOSS)}
+    losses = {TOTAL: losses[TOTAL]} if TOTAL in losses else losses  # its parts have names that only engineers know
+    shares = {name.removeprefix(DICE): points for name, points in curves.items() if not name.startswith(LOSS)}
     pixmap = qt.QPixmap(WIDTH, HEIGHT)
     pixmap.fill(qt.QColor(0, 0, 0, 0))
     painter = qt.QPainter()
@@ -40,10 +42,11 @@ def draw(curves: Mapping[str, Points], color: Any, colors: Mapping[str, str] | N
     painter.setFont(font)
     half = WIDTH // 2
     longest = max((points[-1][0] for points in curves.values() if points), default=1)
-    own = {name: qt.QColor((colors or {})[name]) if name in (colors or {}) else color for name in shares}
+    known = {name.removeprefix(DICE): qt.QColor(found) for name, found in (colors or {}).items()}
+    own = {name: known.get(name, color) for name in shares}
     palette = {name: qt.QColor(COLORS[number % len(COLORS)]) for number, name in enumerate(losses)}
-    _plot(painter, 0, half, shares, (0.0, 1.0), longest, color, own)
-    _plot(painter, half, half, losses, nice_range(losses.values()), longest, color, palette)
+    _plot(painter, 0, half, _("Dice"), shares, (0.0, 1.0), longest, color, own)
+    _plot(painter, half, half, _("Loss"), losses, nice_range(losses.values()), longest, color, palette)
     painter.end()
     return pixmap
 
@@ -61,6 +64,7 @@ def _plot(
     painter: Any,
     left: int,
     width: int,
+    title: str,
     curves: Mapping[str, Points],
     bounds: tuple[float, float],
     longest: int,
@@ -74,6 +78,7 @@ def _plot(
         y = round(y0 + (y1 - y0) * share)
         painter.drawLine(x0, y, x1, y)
     painter.setPen(qt.QPen(color))
+    painter.drawText(x0, TOP - 6, title)
     for share in (0.0, 0.5, 1.0):
         painter.drawText(left + 2, round(y0 + (y1 - y0) * share) + 4, f"{low + (high - low) * share:.3g}")
     painter.drawText(x1 - 8 * len(str(longest)), y0 + 12, str(longest))

@@ -74,7 +74,10 @@ class Dialogs:
         window.exec_()
 
     def confirm(self, what: str, meaning: str, yes: str) -> bool:
-        """A question whose safe answer, Cancel, is the default."""
+        """A question whose safe answer, Cancel, is the default; with `Slicer --testing` it is what is answered."""
+        if slicer.app.testingEnabled():
+            logging.warning("%s %s Not agreed to.", what, meaning)
+            return False
         box = self._box(qt.QMessageBox.Question, what)
         box.setInformativeText(meaning)
         agreed = box.addButton(yes, qt.QMessageBox.AcceptRole)

@@ -30,7 +30,7 @@ class Editor:
         widget.setSourceVolumeNodeSelectorVisible(False)
         widget.setSwitchToSegmentationsButtonVisible(False)
         widget.setShow3DButtonVisible(False)  # the page has one that also centers the view
-        widget.setEffectNameOrder(EFFECTS)
+        widget.setEffectNameOrder(list(EFFECTS))
         widget.setUnorderedEffectsVisible(False)
         self._take_settings()
         widget.setMRMLScene(scene)

@@ -121,25 +121,25 @@ class InputPanel:
         looked_at = None if image is None else (volume.GetID(), image.GetMTime(), volume.GetName())
         if looked_at != self._looked_at:
             self._looked_at, self._suggested = looked_at, ""
-            text = ""
-            if looked_at is not None:
-                text = self._find_suggestion()
+            text, why = ("", "") if looked_at is None else self._find_suggestion()
             show_text(self._ui.suggestionLabel, text)
+            self._ui.suggestionLabel.setToolTip(why)
         different = bool(self._suggested) and self._suggested != self._workflow.state.model
         self._ui.useSuggestionButton.setVisible(different)
 
-    def _find_suggestion(self) -> str:
+    def _find_suggestion(self) -> tuple[str, str]:
+        """In a line, and why."""
         try:
             suggestions = self._workflow.suggestions()
         except APFormerError as error:  # an image that cannot be segmented; the header says so too
-            return f"{error.what} {error.remedy}"
+            return f"{error.what} {error.remedy}", ""
         found = best(suggestions)
         if found is None:
-            return "" if suggestions else _("No installed model can segment this kind of image.")
+            return ("", "") if suggestions else (_("No installed model can segment this kind of image."), "")
         self._suggested = found.card.reference
         if not self._workflow.state.model:
             self._workflow.state.model = self._suggested
-        return _("Suggested: {model}, because {reason}.").format(model=found.card.name, reason=found.why)
+        return _("Suggested: {model}").format(model=found.card.name), _("Because {reason}.").format(reason=found.why)
 
     def _segmented(self) -> None:
         """There are maps, and it is known how long the model takes."""

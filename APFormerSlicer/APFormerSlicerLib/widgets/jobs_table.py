@@ -10,31 +10,38 @@ from slicer.i18n import tr as _
 
 from ..workflow import Run
 from ..workflow.jobs import Jobs
-from .tables import fill, stretch
+from .tables import fill, fit, stretch
 
+MARGIN = 4  # pixels, beside a button
 MOST_ROWS = 3  # that are seen at once; the table scrolls
 TITLE, STATE, CANCEL = range(3)
 
 
 class JobsTable:
-    """Is seen only while there is a job that the Segment button is not about.
+    """Is seen only while there is a job that the Segment button is not about, and no other list tells of.
 
     Args:
         table: with the columns title, state and cancel.
         own: the job that the button cancels, None where it segments.
+        told_elsewhere: whether a job alone is no reason to show the table, as one of the work list is.
     """
 
-    def __init__(self, table: Any, jobs: Jobs, own: Callable[[], Run | None]) -> None:
-        self._table, self._jobs, self._own = table, jobs, own
+    def __init__(
+        self, table: Any, jobs: Jobs, own: Callable[[], Run | None], told_elsewhere: Callable[[Run], bool]
+    ) -> None:
+        self._table, self._jobs, self._own, self._told_elsewhere = table, jobs, own, told_elsewhere
         self._runs: list[Run] = []  # row by row
         stretch(table, TITLE)
+        table.horizontalHeader().setSectionResizeMode(CANCEL, qt.QHeaderView.Fixed)
         table.horizontalHeader().setVisible(False)
         table.setVisible(False)
 
     def refresh(self) -> None:
         """Show the jobs as they are now."""
         runs, own = [job.run for job in self._jobs.listed], self._own()
-        others = [run for run in runs if run is not own]
+        others = [run for run in runs if run is not own and not self._told_elsewhere(run)]
+        if own is not None and len(runs) > 1:  # it may wait for one of those
+            others = [run for run in runs if run is not own]
         self._table.setVisible(bool(others))
         rows = [(run.title, state(run), "") for run in runs] if others else []
         keys = [str(number) for number in range(len(rows))]
@@ -42,9 +49,10 @@ class JobsTable:
         if runs != self._runs:
             self._runs = runs
             for row in range(len(rows)):
-                self._table.setCellWidget(row, CANCEL, self._button(runs[row]))
-        heights = [self._table.rowHeight(row) for row in range(min(len(rows), MOST_ROWS))]
-        self._table.setFixedHeight(sum(heights) + 2 * self._table.frameWidth)
+                button = self._button(runs[row])
+                self._table.setCellWidget(row, CANCEL, button)
+                self._table.setColumnWidth(CANCEL, button.sizeHint.width() + MARGIN)
+        fit(self._table, MOST_ROWS)
 
     def _button(self, run: Run) -> Any:
         button = qt.QToolButton()

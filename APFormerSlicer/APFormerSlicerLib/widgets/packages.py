@@ -6,7 +6,6 @@ more. What can be imported is found out by a process like the worker's.
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import json
 import os
@@ -187,9 +186,11 @@ def self_check(packages: Sequence[Package], proved: Probe, python: str) -> str:
 
 
 def _look_at(requirement: Any) -> Package:
+    from importlib import metadata  # which loads a reader of e-mails
+
     version = None
-    with suppress(importlib.metadata.PackageNotFoundError):
-        version = importlib.metadata.version(requirement.name) or None
+    with suppress(metadata.PackageNotFoundError):
+        version = metadata.version(requirement.name) or None
     if not slicer.packaging.pip_check([requirement]):
         return Package(requirement, ABSENT if version is None else UNSUITABLE, version)
     package = Package(requirement, PRESENT, version)

@@ -34,9 +34,6 @@ def fold(button: Any, contents: Any) -> None:
 
 
 def keep_height(ui: Ui) -> None:
-    """Let nothing below the header move when a message comes or the bar appears."""
-    ui.messageArea.setFixedHeight(MESSAGE_LINES * ui.messageArea.fontMetrics().lineSpacing() + MESSAGE_LINES)
-    for bar in (ui.progressBar, ui.tuningProgressBar):
-        policy = bar.sizePolicy
-        policy.setRetainSizeWhenHidden(True)
-        bar.setSizePolicy(policy)
+    """Let nothing below the header move when a message comes."""
+    line = qt.QFontMetrics(ui.messageArea.font).lineSpacing()
+    ui.messageArea.setFixedHeight(MESSAGE_LINES * (line + 1))

@@ -11,7 +11,6 @@ import slicer
 from apformer.bundles import ModelLibrary
 
 from ..workflow import Workflow
-from .batch_panel import BatchPanel
 from .changing import Changing
 from .collaborators import Asks, HostedWorker, Install
 from .dialogs import Dialogs
@@ -25,6 +24,9 @@ from .site_panel import SitePanel
 from .training_panel import TrainingPanel
 from .tuning_panel import TuningPanel
 from .versions_panel import VersionsPanel
+from .volumes_export import VolumesExport
+from .window_chooser import WindowChooser
+from .work_panel import WorkPanel
 
 HELP = "Help/five-minutes.html"  # within the module's resources
 
@@ -67,8 +69,10 @@ class Panel:
         self.input = InputPanel(ui, workflow)
         self.region = RegionChooser(ui, workflow, asks)
         self.segment = SegmentPanel(ui, workflow, asks, install)
-        self.batch = BatchPanel(ui, workflow, asks, install, self.segment)
+        self.window = WindowChooser(ui, workflow, asks)
+        self.work = WorkPanel(ui, workflow, asks, install, self.segment)
         self.review = ReviewPanel(ui, workflow, asks, self._editor)
+        self.volumes = VolumesExport(ui, workflow, asks)
         self.site = SitePanel(ui, workflow, asks, install)
         changing = Changing(asks, install)
         self.training = TrainingPanel(ui, workflow, asks, changing)
@@ -95,6 +99,8 @@ class Panel:
     def close(self) -> None:
         """The window is being closed: end what runs, and the workers."""
         self.input.close()
+        self.work.close()
+        self.window.close()
         self.segment.close()
         self.review.close()
         self.site.close()

@@ -11,17 +11,18 @@ from slicer.i18n import tr as _
 
 from ..scene import Status
 from ..scene.surface import is_in_3d
-from ..workflow import Workflow, sentence
+from ..workflow import SegmentRow, Workflow, sentence
 from ..workflow.places import places_of
 from ..workflow.scene_watch import Observation
 from .collaborators import Asks, Ui
 from .editor import Editor
 from .hints import Hints, quietly, show_text
 from .pages import fold, when_turned
-from .tables import fill, selected, stretch
+from .tables import fill, fit, selected, stretch
 from .views_3d import Views3D
 
 MAPS = {"uncertainty": "uncertaintyCheckBox", "kept_tokens": "keptMapCheckBox"}
+MOST_ROWS = 4  # of the table of segments that are seen at once
 PAUSE_MS = 500  # volumes are counted when a stroke of the brush is over, not while it is drawn
 
 
@@ -40,7 +41,7 @@ class ReviewPanel:
         self._timer.setInterval(PAUSE_MS)
         self._timer.connect("timeout()", self._show_all)
         stretch(ui.segmentsTable, 0)
-        fold(ui.segmentsButton, ui.segmentsTable)
+        fold(ui.segmentsButton, ui.segmentsContents)
         when_turned(ui, self.refresh)
         for name, box in MAPS.items():
             getattr(ui, box).connect("toggled(bool)", lambda on, name=name: self._toggle_map(name, on))
@@ -81,21 +82,15 @@ class ReviewPanel:
             rows, maps = reviewing.rows(node), reviewing.maps(node)
         except APFormerError as error:
             fill(ui.segmentsTable, [], [])
+            fit(ui.segmentsTable, MOST_ROWS)
             self._allow_all((False, sentence(error)))
             self._show_3d(None)
             show_text(ui.placesLabel, "")
             show_text(ui.reviewLabel, sentence(error))
             return
-        texts = [
-            (
-                row.name,
-                "..." if row.volume_ml is None else f"{row.volume_ml:.1f}",
-                _status(row.status),
-                row.model or _("hand"),
-            )
-            for row in rows
-        ]
-        fill(ui.segmentsTable, [row.segment_id for row in rows], texts, [row.comment for row in rows])
+        texts = [(row.name, _ml(row.volume_ml), _status(row.status)) for row in rows]
+        fill(ui.segmentsTable, [row.segment_id for row in rows], texts, [_tip(row) for row in rows])
+        fit(ui.segmentsTable, MOST_ROWS)
         self._allow_all((bool(rows), _("The segmentation is empty.")))
         show_text(ui.reviewLabel, self._note if rows else _("The segmentation is empty."))
         self._show_maps(maps)
@@ -129,6 +124,7 @@ class ReviewPanel:
     def _allow_all(self, checked: tuple[bool, str]) -> None:
         ui = self._ui
         widgets = [ui.acceptButton, ui.flagButton, ui.commentEdit, ui.show3DButton]
+        widgets += [ui.volumesTableButton, ui.volumesCsvButton]
         if not checked[0]:
             widgets += [ui.nextPlaceButton, ui.visitAgainButton, ui.uncertaintyCheckBox, ui.keptMapCheckBox]
         for widget in widgets:
@@ -215,6 +211,12 @@ class ReviewPanel:
 def _ml(volume: float | None) -> str:
     """What is still counted has no number yet."""
     return "..." if volume is None else f"{volume:.1f}"
+
+
+def _tip(row: SegmentRow) -> str:
+    """All of a segment."""
+    made = _("{segment}, made by {maker}").format(segment=row.name, maker=row.model or _("hand"))
+    return "\n".join(filter(None, (made, row.comment)))
 
 
 def _status(status: Status) -> str:

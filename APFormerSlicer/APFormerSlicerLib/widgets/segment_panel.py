@@ -57,8 +57,9 @@ class SegmentPanel:
         workflow.state.changed.connect(self.refresh)
         workflow.versions.changed.connect(lambda _name: self._forget_estimate())
         workflow.segmenting.jobs.changed.connect(self._jobs_changed)
+        workflow.watch.closed.connect(self._forget_volumes)
         workflow.region.moved.connect(self._region_moved)
-        self._table = JobsTable(ui.jobsTable, workflow.segmenting.jobs, self._own_run)
+        self._table = JobsTable(ui.jobsTable, workflow.segmenting.jobs, self._own_run, workflow.worklist.asked_for)
         self._jobs_changed()
         self.refresh()
 
@@ -164,20 +165,24 @@ class SegmentPanel:
 
     def _tell(self, run: Run, volume_id: Any) -> None:
         """What came of it stands where its volume is chosen, and here and now unless a job is shown here."""
-        if run.status == DONE:
-            text = _result_line(run.outcome)
+        if run.status == DONE:  # of a file, the work list tells
+            text = _result_line(run.outcome) if isinstance(run.outcome, Segmented) else ""
         elif run.status == FAILED and run.error is not None:
             text = run.error.what
         else:
             text = _("Cancelled.") if run.error is None else sentence(run.error)
         chosen = self._chosen_id()
         self._said[volume_id] = text
-        if chosen != volume_id:
+        if chosen != volume_id and not self._workflow.worklist.asked_for(run):
             self._said[chosen] = text if chosen is None else f"{run.title}: {text}"
         if run in self._own:
             self._own.remove(run)
             if run.status == FAILED and run.error is not None:
                 self._asks.error(run.error)
+
+    def _forget_volumes(self) -> None:
+        """After the scene was closed, the IDs of its nodes stand for others."""
+        self._said = {None: self._said.get(None, "")}
 
     def _batch_ended(self, batch: Job) -> None:
         if batch is self._batch:

@@ -10,7 +10,7 @@ import slicer
 from apformer.errors import APFormerError
 from slicer.i18n import tr as _
 
-from ..workflow import NOT_OUTLINED, NOT_THERE, OTHERS, Added, Run, Workflow, sentence
+from ..workflow import NOT_OUTLINED, NOT_THERE, OTHERS, Added, CaseRow, Run, Workflow, sentence
 from ..workflow.runs import DONE, FAILED
 from ..workflow.thumbnails import SIDE, thumbnail
 from .collaborators import Asks, Install, Ui
@@ -21,6 +21,7 @@ from .tables import fill, selected, stretch
 
 STATUSES = ("in progress", "completed", "flagged")  # as in apformer.datasets, which is loaded when it is used
 MOST_PROBLEMS = 8  # that are shown
+MOST_LABELS = 3  # that stand beside a case's picture
 
 
 class SitePanel:
@@ -90,10 +91,8 @@ class SitePanel:
             return
         texts = []
         for row in rows:
-            lines = [f"{label} {ml:.1f} mL" for label, ml in row.volumes_ml.items()]
-            labels = "\n".join([*lines, *([_("not outlined: ") + ", ".join(row.unknown)] if row.unknown else [])])
-            texts.append(("", f"{row.name}\n{row.date[:10]}", row.status, labels))
-        tips = [" ".join(filter(None, (row.comment, row.proposed_by and f"({row.proposed_by})"))) for row in rows]
+            texts.append(("", f"{row.name}\n{row.date[:10]}", row.status, _labels(row)))
+        tips = ["\n".join(filter(None, _told(row))) for row in rows]
         fill(ui.casesTable, [row.name for row in rows], texts, tips)
         self._show_pictures()
         ui.casesTable.resizeRowsToContents()
@@ -197,7 +196,8 @@ class SitePanel:
     def _new_site(self) -> None:
         folder = self._asks.folder(_("Empty folder for the data set"), self._workflow.state.site)
         if folder is not None and self._install.ensure():
-            self._workflow.collecting.create(folder, self._workflow.models.find(self._workflow.state.model))
+            card = self._workflow.models.find(self._workflow.state.model)
+            self._workflow.collecting.create_aside(folder, card, self._written)
 
     def _name_person(self) -> None:
         self._workflow.state.who = self._ui.whoEdit.text.strip()
@@ -241,15 +241,35 @@ class SitePanel:
 
     def _edit(self) -> None:
         for name in selected(self._ui.casesTable)[:1]:
-            volume_node, _segmentation = self._workflow.collecting.open(name)
-            slicer.util.setSliceViewerLayers(background=volume_node, fit=True)
+            show_text(self._ui.siteReportLabel, _("Opening {case}...").format(case=name))
+            try:
+                self._workflow.collecting.open_aside(name, self._opened)
+            except APFormerError:
+                show_text(self._ui.siteReportLabel, "")
+                raise
+
+    def _opened(self, nodes: tuple[Any, Any] | None, error: BaseException | None) -> None:
+        if self._workflow.watch.is_closing or (nodes is None and error is None):
+            return
+        show_text(self._ui.siteReportLabel, "")
+        self._written(error)
+        if nodes is not None:
+            slicer.util.setSliceViewerLayers(background=nodes[0], fit=True)
+
+    def _written(self, error: BaseException | None) -> None:
+        """What was done aside is over."""
+        if isinstance(error, APFormerError):
+            self._asks.error(error)
+        elif error is not None:
+            raise error
 
     def _mark(self, row: int) -> None:
         status = str(self._ui.caseStatusComboBox.itemData(row))
         self._ui.caseStatusComboBox.setCurrentIndex(0)
         chosen = selected(self._ui.casesTable)
         if status and chosen:
-            self._asks.attempt(lambda: self._workflow.collecting.set_status(chosen[0], status))
+            collecting = self._workflow.collecting
+            self._asks.attempt(lambda: collecting.set_status_aside(chosen[0], status, self._written))
 
     def _check(self) -> None:
         if not self._install.ensure():
@@ -292,6 +312,27 @@ class SitePanel:
 
 def _picture_key(case: Any) -> tuple[Path, str, int]:
     return case.root, case.name, case.current
+
+
+def _volumes(row: CaseRow) -> list[str]:
+    """A line for each label."""
+    return [f"{ml:.1f} mL {label}" for label, ml in row.volumes_ml.items()]
+
+
+def _unknown(row: CaseRow) -> str:
+    return _("not outlined: {names}").format(names=", ".join(row.unknown)) if row.unknown else ""
+
+
+def _told(row: CaseRow) -> list[str]:
+    """All that is known of a case, a line each; some are empty."""
+    return [row.comment, f"({row.proposed_by})" if row.proposed_by else "", *_volumes(row), _unknown(row)]
+
+
+def _labels(row: CaseRow) -> str:
+    """What stands beside the picture: `MOST_LABELS` lines at most."""
+    unknown = _unknown(row)
+    lines = _volumes(row)[: MOST_LABELS - bool(unknown)]
+    return "\n".join([*lines, *([unknown] if unknown else [])])
 
 
 def _added(added: Added) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 
 import qt
 
+ROW_MARGIN = 10  # pixels: a row holds a combo box or a button, too
+
 
 def fill(table: Any, keys: Sequence[str], rows: Sequence[Sequence[str]], tips: Sequence[str] = ()) -> None:
     """Show the rows, and keep those selected whose keys were.
@@ -38,9 +40,18 @@ def selected(table: Any) -> list[str]:
     return [str(table.item(row, 0).data(qt.Qt.UserRole)) for row in rows if table.item(row, 0) is not None]
 
 
+def fit(table: Any, most: int) -> None:
+    """Make it as high as its rows, of which `most` are seen at once."""
+    heights = [table.rowHeight(row) for row in range(min(table.rowCount, most))]
+    header = table.horizontalHeader()
+    above = 0 if header.isHidden() else header.sizeHint.height()
+    table.setFixedHeight(above + sum(heights) + 2 * table.frameWidth)
+
+
 def stretch(table: Any, column: int) -> None:
-    """Columns are as wide as their contents, `column` takes what is left."""
+    """Columns are as wide as their contents, `column` takes what is left; rows are as high as a line needs."""
     table.verticalHeader().setVisible(False)
+    table.verticalHeader().setDefaultSectionSize(qt.QFontMetrics(table.font).lineSpacing() + ROW_MARGIN)
     header = table.horizontalHeader()
     header.setStretchLastSection(False)
     for number in range(table.columnCount):

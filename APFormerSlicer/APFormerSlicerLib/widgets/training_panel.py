@@ -14,10 +14,11 @@ from .collaborators import Asks, Ui
 from .curves import draw
 from .hints import Hints, show_text
 from .pictures import in_a_row
-from .tables import fill, stretch
+from .tables import fill, fit, stretch
 
 PICTURES_WIDTH = 300  # pixels: what a panel of 340 has room for
 MOST_PICTURES = 3
+MOST_ROWS = 12  # of the comparison that are seen without scrolling in it
 
 
 class TrainingPanel:
@@ -111,6 +112,7 @@ class TrainingPanel:
             return
         keys, rows = comparison_rows(trained.comparison)
         fill(ui.comparisonTable, keys, rows)
+        fit(ui.comparisonTable, MOST_ROWS)
         show_text(ui.decisionLabel, trained.verdict)
         active, free = self._is_active(trained.reference), self._changing.check()
         adopt, keep = _("It is the active version already."), _("The old version is the active one.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from ..scene import to_volume
 from .cards import Card
 from .hosts import Worker
 from .kept import KeptResults
-from .opening import open_case, opened_case
+from .opening import ReadCase, opened_case
 from .parcel import NOT_OUTLINED, NOT_THERE, Parcel, not_handed_over
 from .runs import DONE, Run
 from .signals import Signal
@@ -28,6 +28,8 @@ if TYPE_CHECKING:  # the rooms of data sets are loaded when one is used
 OTHERS = (NOT_THERE, NOT_OUTLINED)
 IGNORED = "unknown"  # voxels of which nobody knows what they are, as tables call them
 _ANYBODY = "-"  # whose image it is does not matter yet
+Ended = Callable[[BaseException | None], object]
+"""Told on the main thread what was raised, None for nothing."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Collecting:
         self.storing: Run | None = None
         self._scene, self._state, self._worker, self._kept = scene, state, worker, kept
         self._open: SiteDataset | None = None
+        self._wanted: object = None  # the case that was asked for last
 
     # ---------------------------------------------------------------- the folder
 
@@ -100,6 +103,19 @@ class Collecting:
         from apformer.datasets import SiteDataset
 
         return self._take(SiteDataset.create(folder, labels.labels if isinstance(labels, Card) else labels))
+
+    def create_aside(self, folder: Path | str, labels: Sequence[Label] | Card, done: Ended) -> None:
+        """The same in a thread of its own, see `change_aside`."""
+        from apformer.datasets import SiteDataset
+
+        table = labels.labels if isinstance(labels, Card) else labels
+
+        def over(dataset: SiteDataset | None, error: BaseException | None) -> None:
+            if dataset is not None:
+                self._take(dataset)
+            done(error)
+
+        self._worker.aside(lambda: SiteDataset.create(folder, table), over)
 
     @property
     def dataset(self) -> SiteDataset:
@@ -228,8 +244,36 @@ class Collecting:
         Raises:
             ConfigError: there is no such case. InputError: a file of it cannot be read.
         """
+        return self._place(self._read(name)())
+
+    def open_aside(self, name: str, done: Callable[[tuple[Any, Any] | None, BaseException | None], object]) -> None:
+        """The same, read in a thread of its own: unpacking a CT takes seconds. `done` is told the nodes, or what was
+        raised as by `open`; neither, where another case was asked for meanwhile.
+
+        Raises:
+            ConfigError: there is no such case.
+        """
+        read = self._read(name)
+        self._wanted = wanted = object()
+
+        def placed(case: ReadCase | None, error: BaseException | None) -> None:
+            if wanted is not self._wanted:
+                done(None, None)
+                return
+            try:
+                done(None if case is None else self._place(case), error)
+            except APFormerError as raised:
+                done(None, raised)
+
+        self._worker.aside(read, placed)
+
+    def _read(self, name: str) -> Callable[[], ReadCase]:
         dataset = self.dataset
-        volume_node, segmentation_node = open_case(self._scene, dataset.case(name), dataset.labels)
+        case, table = dataset.case(name), dataset.labels
+        return lambda: ReadCase.of(case, table)
+
+    def _place(self, case: ReadCase) -> tuple[Any, Any]:
+        volume_node, segmentation_node = case.place(self._scene)
         self._state.volume, self._state.segmentation = volume_node, segmentation_node
         return volume_node, segmentation_node
 
@@ -241,6 +285,31 @@ class Collecting:
         """
         self.dataset.correct(name, status=status, who=self._state.who or None, comment=comment)
         self.changed.emit()
+
+    def change_aside(self, change: Callable[[SiteDataset], object], done: Ended) -> None:
+        """Change the data set in a thread of its own: its files are flushed to the disk, which takes seconds where that
+        is a network drive, and another program's turn is waited for. `done` is told None, or what was raised.
+
+            collecting.change_aside(lambda dataset: dataset.correct("case-0001", status="completed"), done)
+
+        Raises:
+            ConfigError: as `dataset`.
+        """
+        from apformer.datasets import SiteDataset
+
+        root = self.dataset.root
+
+        def over(_changed: object, error: BaseException | None) -> None:
+            if error is None:
+                self.changed.emit()
+            done(error)
+
+        self._worker.aside(lambda: change(SiteDataset.open(root)), over)
+
+    def set_status_aside(self, name: str, status: str, done: Ended, comment: str | None = None) -> None:
+        """As `set_status`, see `change_aside`."""
+        who = self._state.who or None
+        self.change_aside(lambda dataset: dataset.correct(name, status=status, who=who, comment=comment), done)
 
     def add_label(self, name: str) -> Label:
         """Add a name to the label table.

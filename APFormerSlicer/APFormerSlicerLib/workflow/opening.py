@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from apformer.bundles import Label
+from apformer.part import Part
+from apformer.volume import Volume
 
 from ..scene import Status, new_segmentation, set_status
-from ..scene.loading import new_volume_node
-from ..scene.segments import write_segments
+from ..scene.loading import image_data, new_volume_node
+from ..scene.segments import check_values, write_segments
 from ..scene.terminology import context_name, set_entry
 
 if TYPE_CHECKING:
@@ -20,31 +23,52 @@ if TYPE_CHECKING:
 _CASE, _SITE = "APFormer.Case", "APFormer.Site"  # attributes of the image's node
 
 
-def open_case(scene: Any, case: SiteCase, table: Sequence[Label]) -> tuple[Any, Any]:
-    """A volume node with the image, and a segmentation with the labels that count: a segment for each structure of the
-    table that was outlined, whether it occurs or not, and one for voxels that nobody knows, where there are any.
+@dataclass(frozen=True)
+class ReadCase:
+    """A case's files, read, unpacked and checked: all that looks at voxels. Made in any thread.
 
-    Raises:
-        InputError: a file cannot be read.
+    Attributes:
+        table: the structures that were outlined, whether they occur or not, and what nobody knows, where there is any.
+        image_data: the image's voxels for its node. labels: those that are not 0, uint8.
     """
-    from apformer.datasets import COMPLETED, FLAGGED
-    from apformer.files import read_volume
 
-    image = read_volume(case.image_path)
-    labels = None if case.labels_path is None else read_volume(case.labels_path)
-    volume_node = new_volume_node(scene, image, case.name)
-    volume_node.SetAttribute(_CASE, case.name)
-    volume_node.SetAttribute(_SITE, str(case.root))
-    segmentation_node = new_segmentation(volume_node)
-    status = {COMPLETED: Status.COMPLETED, FLAGGED: Status.FLAGGED}.get(case.status, Status.IN_PROGRESS)
+    case: SiteCase
+    table: Sequence[Label]
+    image: Volume
+    image_data: Any
+    labels: Part
 
-    def describe(segment: Any, label: Label) -> None:
-        set_entry(segment, label, context_name("site"))
-        set_status(segment, status)
+    @staticmethod
+    def of(case: SiteCase, table: Sequence[Label]) -> ReadCase:
+        """Raises InputError when a file cannot be read, or has labels that are not in the table."""
+        from apformer.files import read_volume
 
-    array = np.zeros(image.spatial_shape, np.uint8) if labels is None else labels.array
-    write_segments(segmentation_node, volume_node, array, _outlined(case, table), describe)
-    return volume_node, segmentation_node
+        image = read_volume(case.image_path)
+        labels = np.zeros(image.spatial_shape, np.uint8)
+        if case.labels_path is not None:
+            labels = read_volume(case.labels_path).array
+            table = _outlined(case, table)
+            check_values(labels, table)
+            labels = labels.astype(np.uint8, copy=False)
+        return ReadCase(case, table, image, image_data(image), Part.of(labels))
+
+    def place(self, scene: Any) -> tuple[Any, Any]:
+        """A volume node with the image, and a segmentation with the labels that count, all of the table here."""
+        from apformer.datasets import COMPLETED, FLAGGED
+
+        case = self.case
+        volume_node = new_volume_node(scene, self.image, case.name, self.image_data)
+        volume_node.SetAttribute(_CASE, case.name)
+        volume_node.SetAttribute(_SITE, str(case.root))
+        segmentation_node = new_segmentation(volume_node)
+        status = {COMPLETED: Status.COMPLETED, FLAGGED: Status.FLAGGED}.get(case.status, Status.IN_PROGRESS)
+
+        def describe(segment: Any, label: Label) -> None:
+            set_entry(segment, label, context_name("site"))
+            set_status(segment, status)
+
+        write_segments(segmentation_node, volume_node, self.labels, self.table, describe)
+        return volume_node, segmentation_node
 
 
 def _outlined(case: SiteCase, table: Sequence[Label]) -> list[Label]:

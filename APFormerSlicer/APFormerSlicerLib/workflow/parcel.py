@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from apformer.bundles import Label
 from apformer.errors import InputError, OutputError
-from apformer.files.picture import PICTURE_TO_RAS
 from apformer.jobs.arrays import IMAGE, image_fields, part_fields
 from apformer.names import find, twice
 from apformer.part import Part
@@ -167,7 +166,7 @@ class Parcel:
 def not_handed_over(error: OSError) -> OutputError:
     """Why voxels could not be written for the worker."""
     return OutputError(
-        f"The image could not be handed to the worker ({error.strerror}).",
+        f"The image could not be handed over ({error.strerror}).",
         "The folder for temporary files is full or cannot be written.",
         "Free some disk space, then try again.",
     )
@@ -175,6 +174,8 @@ def not_handed_over(error: OSError) -> OutputError:
 
 def _placed(volume: Volume) -> Volume:
     """Pictures are kept as files that hold no geometry: their pixels lie where the engine reads them."""
+    from apformer.files.picture import PICTURE_TO_RAS
+
     return replace(volume, ijk_to_ras=PICTURE_TO_RAS) if volume.source.kind == "picture" else volume
 
 

@@ -51,7 +51,7 @@ class Training:
     Attributes:
         run: its job: progress, lines, the end, and as its outcome `Trained`.
         labels: those that it may learn, which tell the colours of curves.
-        rows: the "epoch" events, one per stretch of training, in their order.
+        rows: the "epoch" events, one per epoch, in their order.
         measured: "before" and "after" -> label -> (mean Dice, HD95, its unit), as soon as they are known.
         overlays: the newest pictures of validation cases, PNG files.
         changed: after everything that is new.

@@ -7,7 +7,7 @@ from typing import Any
 from apformer.errors import APFormerError, InputError
 
 from ..scene import to_volume
-from ..scene.windows import PRESETS, Window, nearest, show_window, show_window_unasked
+from ..scene.windows import PRESETS, Window, has_window, nearest, show_window, show_window_unasked
 from .cards import Card
 from .models import Models
 from .scene_watch import SceneWatch
@@ -16,6 +16,8 @@ from .suggestion import modality_of
 
 AS_MODEL = "As the model sees it"
 _CT = "CT"
+_MOST_GUESSES = 100
+_guessed: dict[int, bool] = {}  # time of the last change -> whether the values are a CT's: a look takes milliseconds
 
 
 class Windows:
@@ -37,6 +39,10 @@ class Windows:
             return []
         card = self._card()
         return [*PRESETS, *([] if card is None or card.window is None else [_own(card.window)])]
+
+    def shown(self) -> Window | None:
+        """The one of those offered that the chosen volume is shown with; None where it is another one."""
+        return next((window for window in self.offered() if has_window(self._state.volume, window)), None)
 
     def show(self, window: Window, volume_node: Any = None) -> None:
         """Show a volume with the window; without one, the chosen volume.
@@ -87,4 +93,11 @@ def _is_ct(volume_node: Any) -> bool:
         volume = to_volume(volume_node)
     except InputError:
         return False
-    return (volume.modality or modality_of(volume)) == _CT
+    if volume.modality is not None:
+        return volume.modality == _CT
+    changed = int(volume_node.GetImageData().GetMTime())  # no two VTK objects share a time
+    if changed not in _guessed:
+        if len(_guessed) >= _MOST_GUESSES:
+            _guessed.clear()
+        _guessed[changed] = modality_of(volume) == _CT
+    return _guessed[changed]

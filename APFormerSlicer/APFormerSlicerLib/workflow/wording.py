@@ -52,7 +52,8 @@ def estimate_line(data: Mapping[str, Any]) -> Checked:
 
 
 def device_in_words(name: str) -> str:
-    """ "CPU": the engine writes "cpu" as torch does; names of GPUs as they are."""
+    """ "CPU (2 threads)": the engine writes "cpu" as torch does; names of GPUs as they are."""
+    name = name.replace("(1 threads)", "(1 thread)")
     return "CPU" + name[3:] if name.startswith("cpu") else name
 
 

@@ -25,6 +25,7 @@ from .scene_watch import SceneWatch
 from .segmenting import Segmenting
 from .signals import Signal
 from .state import State
+from .wording import Checked, checked
 from .work_item import FAILED, STATUSES, STORED, TO_REVIEW, WAITING, WorkItem
 from .work_items import WorkItems
 
@@ -89,6 +90,10 @@ class WorkList:
         counts = Counter(item.status for item in self._items)
         rest = [f"{counts[name]} {name}" for name in STATUSES if name != STORED and counts[name]]
         return ", ".join([f"{counts[STORED]} of {len(self._items)} stored", *rest])
+
+    def asked_for(self, run: Run) -> bool:
+        """Whether a segmentation is one of an item, in the background."""
+        return any(item.run is run for item in self._items)
 
     def add(self, volume_nodes: Iterable[Any]) -> None:
         """Volumes of the scene; those that are listed already stay where they are."""
@@ -199,7 +204,7 @@ class WorkList:
                 "The result is that of another image, and was discarded.",
                 "Segment all once more.",
             )
-        node = new_volume_node(self._watch.scene, read.volume, item.title, copy=False)
+        node = new_volume_node(self._watch.scene, read.volume, item.title)
         item.volume_node, item.patient = node, read.patient
         if item.ahead is not None:
             try:
@@ -238,16 +243,7 @@ class WorkList:
             APFormerError: the chosen volume is not on the list or has no segments; it cannot be stored, as
                 `Collecting.add` says. Nothing was accepted then.
         """
-        item = self.current
-        segmentation = None if item is None else item.segmentation_node
-        if item is None or segmentation is None:
-            raise InputError(
-                "The chosen volume is not a segmented one of the work list.",
-                "There is nothing to accept.",
-                "Go on to the next one to review, or add the volume to the list and segment it.",
-            )
-        identity = (patient or "").strip() or item.patient
-        self._collecting.require(item.volume_node, segmentation, identity)
+        item, segmentation, identity = self._storable(patient)
         self._reviewing.accept(segmentation)
         before, whole = stamp(segmentation), self._holds_all(item)
         run = self._collecting.add(item.volume_node, segmentation, patient=identity, correct=correct)
@@ -263,13 +259,31 @@ class WorkList:
             run.ended.connect(over)
         return run
 
+    def check(self, patient: str | None = None) -> Checked:
+        """Whether `accept_store_next` can be tried; voxels are not looked at."""
+        return checked(lambda: self._storable(patient))
+
+    def _storable(self, patient: str | None) -> tuple[WorkItem, Any, str | None]:
+        """The chosen item, its segmentation and its patient; raises what `accept_store_next` does."""
+        item = self.current
+        segmentation = None if item is None else item.segmentation_node
+        if item is None or segmentation is None:
+            raise InputError(
+                "The chosen volume is not a segmented one of the work list.",
+                "There is nothing to accept.",
+                "Go on to the next one to review, or add the volume to the list and segment it.",
+            )
+        identity = (patient or "").strip() or item.patient
+        self._collecting.require(item.volume_node, segmentation, identity)
+        return item, segmentation, identity
+
     def _stored(self, item: WorkItem, case: str, whole: bool) -> None:
         """Take it off the scene, if the list loaded it and the whole of what is drawn on it was stored; then go on."""
         here = self.current is item
         item.last_doubt, item.stored = item.doubt, case
         item.mark()
-        if item.image is not None and whole:
-            segmentation, volume_node = item.segmentation_node, item.volume_node
+        segmentation, volume_node = item.segmentation_node, item.volume_node
+        if item.image is not None and segmentation is not None and whole:
             maps = [overlay(segmentation, name) for name in LOOKS]
             unload([*filter(None, maps), segmentation, volume_node])
         if here:

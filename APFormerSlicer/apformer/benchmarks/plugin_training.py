@@ -43,7 +43,7 @@ def train(
     """
     seed_everything(config.seed)
     gates, loss = GateTraining(network, config), APFormerLoss(config.losses)
-    optimiser = torch.optim.AdamW(gates.parameter_groups(), lr=1.0, weight_decay=config.weight_decay)
+    optimiser = torch.optim.AdamW(gates.parameter_groups(), lr=1.0, weight_decay=config.weight_decay, fused=True)
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
     network.train()
     done = told = 0

@@ -75,7 +75,7 @@ class Training:
         gates = GateTraining(network, config)
         searched = network if isinstance(network, JointSearch) and phase.search else None
         groups = network.parameter_groups() if isinstance(network, JointSearch) else gates.parameter_groups()
-        optimiser = torch.optim.AdamW(groups, lr=1.0, weight_decay=config.weight_decay)
+        optimiser = torch.optim.AdamW(groups, lr=1.0, weight_decay=config.weight_decay, fused=True)
         average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
         network.train()
         gates.enter(stage)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-
 from ..errors import APFormerError, BundleError
 from .manifest import refused
 
@@ -50,7 +48,7 @@ def unpack(content: bytes) -> dict[str, torch.Tensor]:
 
     try:
         stored = safetensors.torch.load(content)
-    except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (safetensors.SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise refused(f"The weights are not a complete safetensors file ({error}).") from error
     floating = (torch.float16, torch.bfloat16, torch.float32)
     state: dict[str, torch.Tensor] = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib import metadata as packages
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,7 +182,9 @@ def _monai_fields(
 
 
 def _installed(package: str, otherwise: str) -> str:
+    from importlib import metadata  # which loads a reader of e-mails
+
     try:
-        return packages.version(package)
-    except packages.PackageNotFoundError:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
         return otherwise

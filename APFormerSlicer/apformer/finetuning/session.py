@@ -252,7 +252,7 @@ class _Session:
             if not place.judged:
                 settled["blend"] = _middle(folder.plan["rounds"].values())
             self._settle_round(folder, place, settled)
-        told = {"place": asdict(place), "settled": settled, "version": version, "skipped": self.skipped}
+        told = {"place": asdict(place), "settled": settled, "version": version, "skipped": dict(self.skipped)}
         self.processes.from_first(told)
         try:
             trained = one.run(settled, version)
@@ -279,7 +279,7 @@ class _Session:
         return Round(setup, prepared, folder / place.name, place, self.teller, self.check, self.processes, self.clock)
 
     def _settle_round(self, folder: TrainingFolder, place: Place, settled: dict[str, Any]) -> None:
-        folder.settle(rounds={**folder.plan["rounds"], place.name: settled}, skipped=self.skipped)
+        folder.settle(rounds={**folder.plan["rounds"], place.name: settled}, skipped=dict(self.skipped))
 
     def _allowance(self, setup: Setup, folder: TrainingFolder, place: Place, rounds_left: int) -> Allowance | None:
         """The time of the next training: an even share of what all measuring, drawing and writing leaves. None where
@@ -327,7 +327,7 @@ class _Session:
         before = self.phases.pop()["seconds"] if self.phases and self.phases[-1]["name"] == name else 0.0
         self.phases.append({"name": name, "seconds": round(before + used - self.told, 1)})
         self.told = used
-        folder.settle(used=used, phases=self.phases, skipped=self.skipped, **settled)
+        folder.settle(used=used, phases=self.phases, skipped=dict(self.skipped), **settled)
 
     # ------------------------------------------------------------------ the other processes
 

@@ -42,7 +42,7 @@ from .footprint import Footprint, measure
 from .training_work import Extent, Work
 from .verdict import SLOWEST, Free, Verdict, free_disk, free_places, needed_places
 
-CHECKPOINT_COPIES = 5  # of the weights: network, average, best, and two moments of the optimiser
+CHECKPOINT_COPIES = 6  # of the weights: network, average, the last tenth's, best, and two moments of the optimiser
 EXTRA_DISK = 50 << 20  # bytes for pictures, logs and the report
 _FLOAT = 4  # bytes
 
@@ -167,9 +167,9 @@ class TrainingStep:
 
     @property
     def held_bytes(self) -> int:
-        """Of all weights in memory: the network's, their average, the teacher's."""
+        """Of all weights in memory: the network's, their two averages, the teacher's."""
         teacher = () if self.teacher is None else self.teacher.parameters()
-        return 2 * self.weight_bytes + _FLOAT * sum(parameter.numel() for parameter in teacher)
+        return 3 * self.weight_bytes + _FLOAT * sum(parameter.numel() for parameter in teacher)
 
     def measured(self, device: torch.device, check: Callable[[], None]) -> Footprint:
         """What a training step takes, without pruning, on a batch of noise: with SSA, which is costly, and without."""

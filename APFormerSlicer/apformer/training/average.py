@@ -22,17 +22,26 @@ class Average:
     def __init__(self, network: nn.Module) -> None:
         self.module = copy.deepcopy(network)
         self.count = 0
+        self._pairs: tuple[nn.Module, list[Tensor], list[Tensor], list[tuple[Tensor, Tensor]]] | None = None
 
     @torch.no_grad()
     def update(self, network: nn.Module, weight: float) -> None:
         """Move towards the network by `weight` of the distance; the first time, all of it."""
-        weight = weight if self.count else 1.0
-        mine, theirs = self.module.state_dict(), network.state_dict()
-        real = [name for name, tensor in mine.items() if tensor.is_floating_point()]
-        torch._foreach_lerp_([mine[name] for name in real], [theirs[name].detach() for name in real], weight)
-        for name in mine.keys() - set(real):  # counters
-            mine[name].copy_(theirs[name])
+        mine, theirs, counters = self._matched(network)
+        torch._foreach_lerp_(mine, theirs, weight if self.count else 1.0)
+        for counter, like in counters:
+            counter.copy_(like)
         self.count += 1
+
+    def _matched(self, network: nn.Module) -> tuple[list[Tensor], list[Tensor], list[tuple[Tensor, Tensor]]]:
+        """The tensors of both that belong together, found once: they are changed in place only."""
+        if self._pairs is None or self._pairs[0] is not network:
+            state = network.state_dict()
+            pairs = [(tensor, state[name].detach()) for name, tensor in self.module.state_dict().items()]
+            real = [pair for pair in pairs if pair[0].is_floating_point()]
+            counters = [pair for pair in pairs if not pair[0].is_floating_point()]
+            self._pairs = (network, [a for a, _ in real], [b for _, b in real], counters)
+        return self._pairs[1:]
 
     def follow(self, network: nn.Module, passed: float, reach: float) -> None:
         """Update by a step that is `passed` of the training; the average reaches back over `reach` of it."""

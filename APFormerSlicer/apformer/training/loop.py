@@ -123,6 +123,7 @@ class Trainer:
         self.step = 0  # how many steps were taken in all
         self.place = 0  # how many items were drawn in all
         self.entered: int | None = None  # the stage of the last step
+        self.closed = False  # whether all is done, the average of the last tenth included
         self.skipped = 0  # steps of this stretch whose gradient was not finite
         self.unreadable: dict[str, str] = {}  # cases that could not be read while training, and why
         self.rows: list[Row] = []
@@ -151,7 +152,11 @@ class Trainer:
                 self.save_checkpoint()
                 self.on_epoch(row)
             self.processes.wait()
-        self._try_tail()
+        if not self.closed:
+            self._try_tail()
+            self.closed = True
+            if self.processes.is_first:
+                self.save_checkpoint()
         return self.selection.weights
 
     def _first_says(self, question: Callable[[], Any]) -> Any:
@@ -299,6 +304,7 @@ class Trainer:
             return
         with self.schedule.validation() as seconds:
             judged = self._validate(self.tail, self.config.stages[-1], seconds)
+        self.rows[-1] |= {"tail_dice": mean_of(judged.dice), "tail_loss": judged.loss}
         if mean_of(judged.dice) is not None:
             self._select(judged, self.tail, len(self.config.stages) - 1)
 
@@ -348,6 +354,7 @@ class Trainer:
             "place": self.place,
             "seconds": self.seconds,
             "entered": self.entered,
+            "closed": self.closed,
             "rows": json.dumps(self.rows),
             "unreadable": self.unreadable,
             "windows": self.validation.limit,
@@ -400,6 +407,7 @@ class Trainer:
         self.gates.load_state_dict(state["gates"])
         self.epoch, self.step, self.place, self.rows = epoch, step, place, rows
         self.entered = None if state["entered"] is None else int(state["entered"])
+        self.closed = bool(state["closed"])
         self.unreadable.update(state["unreadable"])
         self.validation.limit = None if state["windows"] is None else int(state["windows"])
         self.selection = selected

@@ -352,11 +352,12 @@ class Timed:
             "annealed": self._annealed,
             "news": self._news,
             "validations": list(self._validations),
-            "slower": self.slower,
+            "slow_then": self._slow_then,
+            "speed": self._speed.state(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """See `Schedule`. How fast the machine is now is measured anew."""
+        """See `Schedule`."""
         stage, used = int(state["stage"]), float(state["used"])
         if not (0 <= stage < len(self._ends) and math.isfinite(used) and used >= 0):
             raise ValueError(f"stage {stage}, {used} s used")
@@ -365,8 +366,9 @@ class Timed:
         self._share, self._annealed = float(state["share"]), bool(state["annealed"])
         self._news = float(state["news"])
         self._validations = [float(seconds) for seconds in state["validations"]]
-        self._slow_then = float(state["slower"])
-        self._speed = _Speed(self.costs.steps, stage, self._slow_then)
+        self._slow_then = float(state["slow_then"])
+        self._speed = _Speed(self.costs.steps)
+        self._speed.restore(stage, state["speed"])
         self._step_began = self._stretch_began = self._stretch_ended = self._clock()
 
 
@@ -376,17 +378,38 @@ class _Speed:
     What is recent is a median, so that no single step that had to wait decides.
 
     Args:
-        guesses: seconds of a step of each stage. stage: the present one. slower: than at first, until now.
+        guesses: seconds of a step of each stage.
     """
 
-    def __init__(self, guesses: Sequence[float], stage: int = 0, slower: float = 1.0) -> None:
+    def __init__(self, guesses: Sequence[float]) -> None:
         self._guesses = tuple(max(1e-6, guess) for guess in guesses)
-        self._until_now, self._stage = slower, stage
-        self._coming = self._guesses[stage] * slower  # seconds of a step, before any of the stage was taken
+        self._stage = 0
+        self._until_now = 1.0  # how much slower than at first the machine was when the stage began
+        self._coming = self._guesses[0]  # seconds of a step, before any of the stage was taken
         self._expected = self._coming  # the same, if the machine is as slow as it was `_until_now`
         self._surprises = False  # whether what is expected comes from steps, not from a guess
         self._first: list[float] = []
         self._recent: deque[float] = deque(maxlen=MOST_RECENT)
+
+    def state(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {
+            "until_now": self._until_now,
+            "coming": self._coming,
+            "expected": self._expected,
+            "surprises": self._surprises,
+            "first": list(self._first),
+            "recent": list(self._recent),
+        }
+
+    def restore(self, stage: int, state: Mapping[str, Any]) -> None:
+        """From the checkpoint."""
+        self._stage, self._surprises = stage, bool(state["surprises"])
+        self._until_now, self._coming, self._expected = (
+            max(1e-6, float(state[name])) for name in ("until_now", "coming", "expected")
+        )
+        self._first = [float(seconds) for seconds in state["first"]]
+        self._recent = deque((float(seconds) for seconds in state["recent"]), maxlen=MOST_RECENT)
 
     def enter(self, stage: int) -> None:
         """Another stage has begun: its steps are to the last one's as the guesses are."""

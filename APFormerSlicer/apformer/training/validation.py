@@ -72,8 +72,9 @@ class Validation:
             seconds: it may take, if that is limited: after them no further window is looked at, now or later.
         """
         network.eval()
+        windows = self.windows[: self.limit]  # finding them takes time once, and none of the validation's
         sums, began, seen = _Sums(self.config), clock(), 0
-        for window in self.windows[: self.limit]:
+        for window in windows:
             check()
             image, label = self._cut(window)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
@@ -159,10 +160,10 @@ def _starts(shape: Sequence[int], patch: Sequence[int]) -> Iterator[tuple[int, .
     if len(shape) == 2 or math.prod(shape) <= LARGEST_WHOLE * math.prod(patch):
         yield None
         return
-    lines = [
-        [min(n * step, max(0, size - step)) for n in range(max(1, math.ceil(size / step)))]
-        for size, step in zip(shape, patch, strict=True)
-    ]
+    lines = []
+    for size, step in zip(shape, patch, strict=True):
+        count = max(1, math.ceil(size / step))
+        lines.append([round(n * max(0, size - step) / max(1, count - 1)) for n in range(count)])
     yield from itertools.product(*lines)
 
 

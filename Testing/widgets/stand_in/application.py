@@ -231,6 +231,7 @@ class qSlicerMainWindow(derive(QtWidgets.QMainWindow)):
         own(self, _module=module)
         representation = module.widgetRepresentation()
         if representation is not None:
+            representation.layout().setContentsMargins(0, 0, 0, 0)  # as qSlicerModulePanel::addModule does
             self.__dict__["_scroll"].takeWidget()
             self.__dict__["_scroll"].setWidget(representation)
             module.enter()

@@ -159,6 +159,8 @@ def start(folder: Path, *, window: bool = True, testing: bool = False) -> Iterat
     QUiLoader.custom = own_widgets | {name: cls for name, cls in vars(ctk).items() if name.startswith("ctk")}
     pip = packaging.Pip()
     volumes = slicer.vtkSlicerVolumesLogic()
+    logics.application.SetModuleLogic("Colors", logics.colors)
+    volumes.SetMRMLApplicationLogic(logics.application)
     volumes.SetMRMLScene(logics.scene)
     modules = scripted.other_modules(terminologies=logics.terminologies, segmentations=logics.segmentations,
                                      sequences=logics.sequences, colors=logics.colors, volumes=volumes)  # fmt: skip
