@@ -29,7 +29,7 @@ def quality(network: nn.Module, cases: PreparedCases, config: TrainingConfig, ta
     """Per label: Dice (mean over cases, pooled), HD95 (mean over cases where both are there), and for pictures SE, SP,
     ACC, IoU as means over images; at the resolution that the network works at, in float32. Networks see the middle of
     an image that is larger than their input; what is outside counts as not found, for all alike."""
-    found: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
+    found: dict[str, tuple[list[Tensor], list[Tensor]]] = {}  # slices of a case, or its volume
     size = config.preprocessing.patch_size
     for index in range(len(cases)):
         image, label = cases.item(index)
@@ -37,9 +37,14 @@ def quality(network: nn.Module, cases: PreparedCases, config: TrainingConfig, ta
         ours, theirs = found.setdefault(cases.case(index).name, ([], []))
         ours.append(_placed(predicted.to(torch.uint8), label.shape[1:]))
         theirs.append(label[0])
-    volumes = [(torch.stack(ours).numpy(), torch.stack(theirs).numpy()) for ours, theirs in found.values()]
+    volumes = [(_volume(ours), _volume(theirs)) for ours, theirs in found.values()]
     judged = [label for label in config.labels if any((theirs == label.value).any() for _, theirs in volumes)]
     return {label.name: _agreement(volumes, label.value, task) for label in judged}
+
+
+def _volume(items: Sequence[Tensor]) -> np.ndarray:
+    """A case's slices, or its one volume, as (k, j, i)."""
+    return (items[0] if items[0].ndim == 3 else torch.stack(list(items))).numpy()
 
 
 def _placed(predicted: Tensor, shape: Sequence[int]) -> Tensor:
