@@ -6,6 +6,7 @@ together, so that what an image gets does not depend on the others of its batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+EXTENTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)  # cells along an axis
 BACKGROUND_LOGIT = 4.0  # of the background outside, and minus that of all else: a foreground probability of 0.0003
 
 
@@ -28,14 +30,15 @@ class Boxes(NamedTuple):
 
 
 def boxes_around(kept: Tensor, halo: int = 0) -> list[Boxes]:
-    """The smallest boxes that hold what is kept, and `halo` cells around it where the image has them.
+    """Boxes that hold what is kept, and `halo` cells around it where the image has them.
 
-    A box holds two cells at least: a norm has no statistics for a single value.
+    Extents are rounded up to one of `EXTENTS`, so that a batch has few of them: what is computed together costs less
+    than the cells it has too many. A box holds two cells at least: a norm has no statistics for a single value.
 
     Args:
         kept: (B, *grid), above 0 where a cell is kept; the grid has two cells at least.
 
-    Returns: one entry per size; images of which nothing is kept are in none.
+    Returns: one entry per extent; images of which nothing is kept are in none.
     """
     found: dict[tuple[int, ...], list[tuple[int, tuple[int, ...]]]] = {}
     grid = tuple(kept.shape[1:])
@@ -43,18 +46,21 @@ def boxes_around(kept: Tensor, halo: int = 0) -> list[Boxes]:
         places = cells.nonzero()
         if not len(places):
             continue
-        starts = [max(0, int(first) - halo) for first in places.amin(0)]
-        stops = [min(length, int(last) + 1 + halo) for length, last in zip(grid, places.amax(0), strict=True)]
-        if all(stop - start == 1 for start, stop in zip(starts, stops, strict=True)):
-            axis = max(range(len(grid)), key=grid.__getitem__)
-            starts[axis] -= 1 if stops[axis] == grid[axis] else 0
-            stops[axis] = starts[axis] + 2
-        extent = tuple(stop - start for start, stop in zip(starts, stops, strict=True))
-        found.setdefault(extent, []).append((image, tuple(starts)))
+        starts = [max(0, first - halo) for first in places.amin(0).tolist()]
+        stops = [min(n, last + 1 + halo) for n, last in zip(grid, places.amax(0).tolist(), strict=True)]
+        extent = [_rounded(stop - start, n) for start, stop, n in zip(starts, stops, grid, strict=True)]
+        if math.prod(extent) == 1:
+            extent[grid.index(max(grid))] = 2
+        starts = [min(start, n - length) for start, n, length in zip(starts, grid, extent, strict=True)]
+        found.setdefault(tuple(extent), []).append((image, tuple(starts)))
     return [
         Boxes(tuple(image for image, _ in members), tuple(starts for _, starts in members), extent)
         for extent, members in found.items()
     ]
+
+
+def _rounded(length: int, most: int) -> int:
+    return min(most, next((extent for extent in EXTENTS if extent >= length), most))
 
 
 def cut(images: Sequence[Tensor], boxes: Boxes, cell: Sequence[int]) -> Tensor:
