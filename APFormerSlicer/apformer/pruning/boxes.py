@@ -71,13 +71,8 @@ def cut(images: Sequence[Tensor], boxes: Boxes, cell: Sequence[int]) -> Tensor:
             whole batch would cost a batch of zeros.
         cell: voxels of a map per cell along each axis.
     """
-    parts = []
-    for image, starts in zip(boxes.images, boxes.starts, strict=True):
-        part = images[image]
-        for axis, (start, cells, step) in enumerate(zip(starts, boxes.extent, cell, strict=True), start=2):
-            part = part.narrow(axis, start * step, cells * step)
-        parts.append(part)
-    return torch.cat(parts)
+    pairs = zip(boxes.images, boxes.starts, strict=True)
+    return torch.cat([_narrowed(images[image], starts, boxes.extent, cell) for image, starts in pairs])
 
 
 def covers(boxes: Sequence[Boxes], kept: Tensor) -> bool:
@@ -96,17 +91,25 @@ def paste(parts: Sequence[tuple[Boxes, Tensor]], like: Tensor, classes: int, cel
     Returns: (B, classes, *size).
     """
     first = parts[0][1] if parts else like
-    outside = first.new_full((1, classes, *[1] * (like.ndim - 2)), -BACKGROUND_LOGIT)
+    outside = first.new_full((1, classes, *like.shape[2:]), -BACKGROUND_LOGIT)
     outside[:, 0] = BACKGROUND_LOGIT
-    size = tuple(like.shape[2:])
-    whole = [outside.expand(1, classes, *size)] * like.shape[0]
+    whole = [outside] * like.shape[0]
     for boxes, logits in parts:
         for image, starts, one in zip(boxes.images, boxes.starts, logits.split(1), strict=True):
-            whole[image] = F.pad(one - outside, _around(starts, cell, one.shape[2:], size)) + outside
+            around = outside.clone()
+            _narrowed(around, starts, boxes.extent, cell).zero_()
+            whole[image] = around + F.pad(one, _padding(starts, cell, one.shape[2:], like.shape[2:]))
     return torch.cat(whole)
 
 
-def _around(starts: Sequence[int], cell: Sequence[int], inner: Sequence[int], size: Sequence[int]) -> list[int]:
+def _narrowed(image: Tensor, starts: Sequence[int], extent: Sequence[int], cell: Sequence[int]) -> Tensor:
+    """What lies in a box, (1, C, *extent * cell), as a view."""
+    for axis, (start, cells, step) in enumerate(zip(starts, extent, cell, strict=True), start=2):
+        image = image.narrow(axis, start * step, cells * step)
+    return image
+
+
+def _padding(starts: Sequence[int], cell: Sequence[int], inner: Sequence[int], size: Sequence[int]) -> list[int]:
     """What `pad` adds before and after, from the last axis."""
     padding: list[int] = []
     for start, step, length, whole in reversed(list(zip(starts, cell, inner, size, strict=True))):
