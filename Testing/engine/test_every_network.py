@@ -35,6 +35,16 @@ UTR = {name: value for name, value in SHAPE.items() if name != "image_size"}
 SMALL_UTR = {**UTR, "channels": [2, 2, 4, 8], "depths": [1, 1, 1, 1, 2], "kernels": [3, 3, 3], "heads": 2}
 NETWORKS: dict[str, dict[str, Any]] = {
     "apformer": {**SHAPE, "channels": [4, 4, 8, 8], "depth": 2, "heads": 2, "head_dim": 8, "ffn_dim": 16},
+    "leanformer": {
+        **SHAPE,
+        "channels": [4, 6],
+        "detail": 2,
+        "width": 8,
+        "depth": 2,
+        "heads": 2,
+        "head_dim": 4,
+        "ffn_dim": 8,
+    },
     "mobile_utr": SMALL_UTR,
     "sparse_unetr": {
         **SHAPE,
@@ -76,7 +86,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     },
 }
 # How a fine-tuning meets a budget: gates of its own, what is cut at once, or (all others) gates of the plug-in.
-WAYS = {"apformer": "apformer", "sparse_unetr": "slimmed", "slimmed": "slimmed"}
+WAYS = {"apformer": "apformer", "leanformer": "leanformer", "sparse_unetr": "slimmed", "slimmed": "slimmed"}
 STAGE = {"epochs": 1, "size": [16, 16, 16], "batch_size": 2, "learning_rate": 0.01, "validate_every": 1}
 
 

@@ -30,7 +30,7 @@ def quality(network: nn.Module, cases: PreparedCases, config: TrainingConfig, ta
     ACC, IoU as means over images; at the resolution that the network works at, in float32. Networks see the middle of
     an image that is larger than their input; what is outside counts as not found, for all alike. A case judges the
     labels that were outlined in it, where it is known what is there."""
-    found: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
+    found: dict[str, tuple[list[Tensor], list[Tensor]]] = {}  # slices of a case, or its volume
     size = config.preprocessing.patch_size
     for index in range(len(cases)):
         image, label = cases.item(index)
@@ -40,13 +40,18 @@ def quality(network: nn.Module, cases: PreparedCases, config: TrainingConfig, ta
         ours.append(seen.masked_fill(label[1] == UNKNOWN, 0) if len(label) > 1 else seen)
         theirs.append(label[0])
     missing = {case.name: case.missing for case in cases.cases}
-    volumes = {name: (torch.stack(ours).numpy(), torch.stack(theirs).numpy()) for name, (ours, theirs) in found.items()}
+    volumes = {name: (_volume(ours), _volume(theirs)) for name, (ours, theirs) in found.items()}
     scores = {}
     for structure in config.labels:
         outlined = [pair for name, pair in volumes.items() if structure.value not in missing[name]]
         if any((reference == structure.value).any() for _, reference in outlined):
             scores[structure.name] = _agreement(outlined, structure.value, task)
     return scores
+
+
+def _volume(items: Sequence[Tensor]) -> np.ndarray:
+    """A case's slices, or its one volume, as (k, j, i)."""
+    return (items[0] if items[0].ndim == 3 else torch.stack(list(items))).numpy()
 
 
 def _placed(predicted: Tensor, shape: Sequence[int]) -> Tensor:

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from ..bundles.preprocessing import ACQUIRED, Preprocessing
 from ..errors import InputError
-from ..networks import build_network
-from ..networks.apformer import APFormer
+from ..networks import APFormer, LeanFormer, build_network
 from ..networks.slimmed import slimmed_arguments
 from ..pruning.budget import Budget
 from ..pruning.plugin import PrunedNetwork
@@ -251,7 +250,7 @@ class Round:
     def _settle(self, network: nn.Module) -> None:
         """Set what is pruned to the share that the budget names, but never below what holds the structures."""
         budget = self.setup.request.budget
-        if budget is None or not isinstance(network, APFormer | PrunedNetwork):
+        if budget is None or not isinstance(network, APFormer | LeanFormer | PrunedNetwork):
             return
         self.training.finish()
         set_threshold(network, self._readable(), Budget.parse(budget).keep, FOREGROUND_KEPT)

@@ -27,6 +27,7 @@ from .norm import InstanceNormAct
 from .parts import checked_numbers, crop_to, pad_to_cells
 from .transformer import LayerSetting, LayerShape, Transformed, TransformerLayer, prunable, transform
 
+TAILS = ("sum", "concat")
 POSITION_STD = 0.02  # of the table of positions when it starts
 
 
@@ -43,6 +44,8 @@ class LeanFormerConfig:
             default. A first stride of 1 works at full size from the start, for structures of a few voxels; (1, 2, 2)
             spares a thin axis.
         detail: channels at full size, on the way up only; 0 where the first level is at full size already.
+        tail: how the image and the deeper features meet at full size: "sum", before one norm, or "concat", as on the
+            levels below, which takes a fifth longer.
         width: of a token. depth, heads, head_dim, ffn_dim: of the transformer.
         dropout: after the attention and the feed-forward part.
         positions: a learned table of where a token is, added to it, besides GRPE, which knows only where tokens are to
@@ -60,7 +63,7 @@ class LeanFormerConfig:
     channels: tuple[int, ...] = (32, 64, 128)
     strides: tuple[tuple[int, ...], ...] = ()
     detail: int = 8
-    fused: bool = True
+    tail: str = "sum"
     width: int = 192
     depth: int = 3
     heads: int = 6
@@ -83,9 +86,12 @@ class LeanFormerConfig:
             checked_numbers(name, (getattr(self, name),), 1)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), not {self.dropout!r}")
-        for name, most in {"detail": 4096, "supervised": len(self.channels), "safety_ring": 8, "halo": 8}.items():
+        outputs = len(self.channels) - (self.detail == 0)  # coarser ones than the finest
+        for name, most in {"detail": 4096, "supervised": outputs, "safety_ring": 8, "halo": 8}.items():
             if not isinstance(getattr(self, name), int) or not 0 <= getattr(self, name) <= most:
                 raise ValueError(f"{name} must be 0 to {most}, not {getattr(self, name)!r}")
+        if self.tail not in TAILS:
+            raise ValueError(f"tail must be one of {TAILS}, not {self.tail!r}")
         if not 1 <= len(self.channels) <= 6:
             raise ValueError(f"channels must be one to six widths, not {self.channels!r}")
         if self.prune_queries and not self.prune_head:
@@ -94,6 +100,8 @@ class LeanFormerConfig:
             raise ValueError("prune_keys needs prune_queries: a key is dropped when no kept query depends on it")
         object.__setattr__(self, "channels", checked_numbers("channels", self.channels, len(self.channels)))
         object.__setattr__(self, "strides", self._checked_strides())
+        if not self.detail and max(self.strides[0]) > 1:
+            raise ValueError("without detail nothing is at full size: the first of the strides must be 1")
         object.__setattr__(self, "image_size", tuple(int(v) for v in self.image_size))
         if len(self.image_size) != self.spatial_dims or not all(8 <= v <= 1024 for v in self.image_size):
             raise ValueError(f"image_size must be {self.spatial_dims} sizes from 8 to 1024, not {self.image_size!r}")
@@ -208,11 +216,13 @@ class LeanFormer(Gated, nn.Module):
             Up(dims, inputs, outputs, step)
             for outputs, inputs, step in zip(skips, (*skips[1:], config.width), steps, strict=True)
         )  # finest first
-        self.detail = ConvBlock(dims, config.in_channels, config.detail) if config.detail and not config.fused else None
-        kind = nn.Conv2d if dims == 2 else nn.Conv3d
-        self.head = kind(skips[0], config.out_channels, 3 if config.fused else 1, padding=1 if config.fused else 0)
-        if config.fused:
+        self.detail = None
+        if config.detail and config.tail == "sum":
             self.up[0] = Edges(dims, skips[1], skips[0], steps[0], config.in_channels)
+        elif config.detail:
+            self.detail = ConvBlock(dims, config.in_channels, config.detail)
+        kind = nn.Conv2d if dims == 2 else nn.Conv3d
+        self.head = kind(skips[0], config.out_channels, 3, padding=1)
         self.heads = nn.ModuleList(kind(width, config.out_channels, 1) for width in skips[1 : 1 + config.supervised])
 
     @property

@@ -6,6 +6,7 @@ together, so that what an image gets does not depend on the others of its batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+EXTENTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)  # cells along an axis
 BACKGROUND_LOGIT = 4.0  # of the background outside, and minus that of all else: a foreground probability of 0.0003
 
 
@@ -28,14 +30,15 @@ class Boxes(NamedTuple):
 
 
 def boxes_around(kept: Tensor, halo: int = 0) -> list[Boxes]:
-    """The smallest boxes that hold what is kept, and `halo` cells around it where the image has them.
+    """Boxes that hold what is kept, and `halo` cells around it where the image has them.
 
-    A box holds two cells at least: a norm has no statistics for a single value.
+    Extents are rounded up to one of `EXTENTS`, so that a batch has few of them: what is computed together costs less
+    than the cells it has too many. A box holds two cells at least: a norm has no statistics for a single value.
 
     Args:
         kept: (B, *grid), above 0 where a cell is kept; the grid has two cells at least.
 
-    Returns: one entry per size; images of which nothing is kept are in none.
+    Returns: one entry per extent; images of which nothing is kept are in none.
     """
     found: dict[tuple[int, ...], list[tuple[int, tuple[int, ...]]]] = {}
     grid = tuple(kept.shape[1:])
@@ -43,18 +46,21 @@ def boxes_around(kept: Tensor, halo: int = 0) -> list[Boxes]:
         places = cells.nonzero()
         if not len(places):
             continue
-        starts = [max(0, int(first) - halo) for first in places.amin(0)]
-        stops = [min(length, int(last) + 1 + halo) for length, last in zip(grid, places.amax(0), strict=True)]
-        if all(stop - start == 1 for start, stop in zip(starts, stops, strict=True)):
-            axis = max(range(len(grid)), key=grid.__getitem__)
-            starts[axis] -= 1 if stops[axis] == grid[axis] else 0
-            stops[axis] = starts[axis] + 2
-        extent = tuple(stop - start for start, stop in zip(starts, stops, strict=True))
-        found.setdefault(extent, []).append((image, tuple(starts)))
+        starts = [max(0, first - halo) for first in places.amin(0).tolist()]
+        stops = [min(n, last + 1 + halo) for n, last in zip(grid, places.amax(0).tolist(), strict=True)]
+        extent = [_rounded(stop - start, n) for start, stop, n in zip(starts, stops, grid, strict=True)]
+        if math.prod(extent) == 1:
+            extent[grid.index(max(grid))] = 2
+        starts = [min(start, n - length) for start, n, length in zip(starts, grid, extent, strict=True)]
+        found.setdefault(tuple(extent), []).append((image, tuple(starts)))
     return [
         Boxes(tuple(image for image, _ in members), tuple(starts for _, starts in members), extent)
         for extent, members in found.items()
     ]
+
+
+def _rounded(length: int, most: int) -> int:
+    return min(most, next((extent for extent in EXTENTS if extent >= length), most))
 
 
 def cut(images: Sequence[Tensor], boxes: Boxes, cell: Sequence[int]) -> Tensor:
@@ -65,13 +71,8 @@ def cut(images: Sequence[Tensor], boxes: Boxes, cell: Sequence[int]) -> Tensor:
             whole batch would cost a batch of zeros.
         cell: voxels of a map per cell along each axis.
     """
-    parts = []
-    for image, starts in zip(boxes.images, boxes.starts, strict=True):
-        part = images[image]
-        for axis, (start, cells, step) in enumerate(zip(starts, boxes.extent, cell, strict=True), start=2):
-            part = part.narrow(axis, start * step, cells * step)
-        parts.append(part)
-    return torch.cat(parts)
+    pairs = zip(boxes.images, boxes.starts, strict=True)
+    return torch.cat([_narrowed(images[image], starts, boxes.extent, cell) for image, starts in pairs])
 
 
 def covers(boxes: Sequence[Boxes], kept: Tensor) -> bool:
@@ -90,17 +91,25 @@ def paste(parts: Sequence[tuple[Boxes, Tensor]], like: Tensor, classes: int, cel
     Returns: (B, classes, *size).
     """
     first = parts[0][1] if parts else like
-    outside = first.new_full((1, classes, *[1] * (like.ndim - 2)), -BACKGROUND_LOGIT)
+    outside = first.new_full((1, classes, *like.shape[2:]), -BACKGROUND_LOGIT)
     outside[:, 0] = BACKGROUND_LOGIT
-    size = tuple(like.shape[2:])
-    whole = [outside.expand(1, classes, *size)] * like.shape[0]
+    whole = [outside] * like.shape[0]
     for boxes, logits in parts:
         for image, starts, one in zip(boxes.images, boxes.starts, logits.split(1), strict=True):
-            whole[image] = F.pad(one - outside, _around(starts, cell, one.shape[2:], size)) + outside
+            around = outside.clone()
+            _narrowed(around, starts, boxes.extent, cell).zero_()
+            whole[image] = around + F.pad(one, _padding(starts, cell, one.shape[2:], like.shape[2:]))
     return torch.cat(whole)
 
 
-def _around(starts: Sequence[int], cell: Sequence[int], inner: Sequence[int], size: Sequence[int]) -> list[int]:
+def _narrowed(image: Tensor, starts: Sequence[int], extent: Sequence[int], cell: Sequence[int]) -> Tensor:
+    """What lies in a box, (1, C, *extent * cell), as a view."""
+    for axis, (start, cells, step) in enumerate(zip(starts, extent, cell, strict=True), start=2):
+        image = image.narrow(axis, start * step, cells * step)
+    return image
+
+
+def _padding(starts: Sequence[int], cell: Sequence[int], inner: Sequence[int], size: Sequence[int]) -> list[int]:
     """What `pad` adds before and after, from the last axis."""
     padding: list[int] = []
     for start, step, length, whole in reversed(list(zip(starts, cell, inner, size, strict=True))):
