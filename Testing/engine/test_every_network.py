@@ -116,7 +116,7 @@ def walk(name: str, arguments: dict[str, Any], a_dataset: Path, tmp_path: Path) 
     assert Segmenter(tuned, "cpu").segment(image).labels.spatial_shape == image.spatial_shape
 
     # after two epochs it may find nothing, and then nothing makes it the active version: it is named
-    request = a_request(site, base=_reference(tuned), name="light", epochs=4, budget="keep=0.5")
+    request = a_request(site, base=_reference(tuned), name="light", steps=12, budget="keep=0.5")
     light = finetune(request, library=library)
     way = WAYS.get(name, "pruned")
     assert light.bundle.network_name == way
@@ -160,7 +160,7 @@ def test_the_dense_form_of_the_token_sparse_network_gets_gates_too(tmp_path: Pat
     library = ModelLibrary([tmp_path / "models"])
     base = _a_base(library, "sparse_unetr", {**NETWORKS["sparse_unetr"], "prune_ratio": 0.0})
     site = a_site(tmp_path / "site")
-    tuned = finetune(a_request(site, base=base.name, epochs=4, budget="keep=0.5"), library=library).bundle
+    tuned = finetune(a_request(site, base=base.name, steps=12, budget="keep=0.5"), library=library).bundle
     assert tuned.network_name == "pruned"
     assert tuned.network_arguments["base"] == "sparse_unetr"
 

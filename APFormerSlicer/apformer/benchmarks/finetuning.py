@@ -219,7 +219,7 @@ def _run(
 
 def _tell(event: Mapping[str, Any], say: Say) -> None:
     if event["event"] == "epoch" and event["dice"]:
-        say(f"epoch {event['epoch']} of {event['of']}, {event['phase']}: Dice {event['dice']}, {event['steps']} steps")
+        say(f"step {event['step']}, {event['phase']}: Dice {event['dice']}")
     elif event["event"] == "log":
         say(event["message"])
 

@@ -81,6 +81,27 @@ def measure(
     return scores
 
 
+def probe(
+    bundle: Bundle,
+    case: Case,
+    read: Callable[[Case], Labelled],
+    judged: Mapping[int, str],
+    device: str,
+    check: Check,
+) -> None:
+    """Do for a case what `measure` does, to see how long it takes, with a network that has not learned yet: its labels
+    are compared with themselves, since distances to noise take longer than to any answer.
+
+    Raises:
+        InputError: the case cannot be read.
+    """
+    segmenter = Segmenter(bundle, device)
+    with segmenter.network.register_forward_pre_hook(lambda *_: check()):
+        image, label, _ = read(case)
+        segmenter.segment(image)
+        evaluate(label, label, dict(judged))
+
+
 def summary(model: str, scores: Scores, judged: Mapping[int, str], cost: Mapping[str, Any]) -> dict[str, Any]:
     """The figures of one model, as the report holds them; None for what the model does not know, what no case has (see
     `metrics`), or what is not defined. "false_positives" tells what was found of a label in cases without it.

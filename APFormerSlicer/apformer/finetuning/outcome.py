@@ -148,7 +148,7 @@ def _report(
         "threads": torch.get_num_threads(),
         "seed": request.seed,
         "time": {
-            "asked_s": None if request.epochs else request.seconds,
+            "asked_s": None if request.steps else request.seconds,
             "used_s": round(teller.used, 1),
             "phases": list(found.phases),
         },
@@ -194,7 +194,7 @@ def _save(
     base = setup.base
     training = {
         "seed": config.seed,
-        "epochs": len(trained.rows),
+        "steps": trained.rows[-1]["step"],
         "minutes": round(sum(row["seconds"] for row in trained.rows) / 60, 1),
         "hardware": report["machine"],
         "precision": config.precision,

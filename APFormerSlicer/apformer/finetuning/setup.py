@@ -201,7 +201,7 @@ def _listed(dataset: SiteDataset, listed: Mapping[str, str], request: Request) -
 def beginning(setup: Setup) -> dict[str, Any]:
     """What a training begins with, and must not change until it is finished; plain data, as JSON gives it back."""
     request = setup.request
-    settings = {name: getattr(request, name) for name in ("budget", "epochs", "seed", "rehearsal")}
+    settings = {name: getattr(request, name) for name in ("budget", "steps", "seed", "rehearsal")}
     values = sorted(map(list, setup.plan.site_values.items()))
     began = {
         "cases": case_list(setup.sites),

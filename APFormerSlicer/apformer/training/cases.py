@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -228,32 +230,78 @@ class PreparedCases:
         self.items: list[tuple[int, int | None]] = []  # (case, slice or None for the whole volume)
         self.notes: list[str] = []  # of the cases that were read, for the user
         self._read = read
+        self._maker: ThreadPoolExecutor | None = None
+        self._making: Future[None] | None = None
+        self._stopped = Event()
 
     def build(
         self,
         progress: Callable[[int, int], None] = lambda done, total: None,
         skip: Callable[[Case, InputError], None] | None = None,
+        first: int | None = None,
     ) -> None:
         """Read, prepare and store every case that is not stored yet.
 
         Args:
             skip: told of a case that cannot be read, which is then left out; without it the error is raised.
+            first: return as soon as so many cases are there; a thread prepares the others meanwhile, and their items
+                come as they are ready. `finish` waits for it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        for index, case in enumerate(self.cases):
-            label_path = self._paths(case)[1]
-            try:
-                if not all(path.exists() for path in self._paths(case)):
-                    self._store(case)
-                depth = np.load(label_path, mmap_mode="r").shape[1]
-            except InputError as error:
-                if skip is None:
-                    raise
-                skip(case, error)
-                continue
-            slices: list[int | None] = list(range(depth)) if self.preprocessing.spatial_dims == 2 else [None]
-            self.items += [(index, k) for k in slices]
+        coming = iter(range(len(self.cases)))
+        for index in coming:
+            self._add(index, skip)
             progress(index + 1, len(self.cases))
+            if first is not None and self.items and len({case for case, _ in self.items}) >= first:
+                break
+        left = list(coming)
+        if left:
+            # With one core: the others are computing.
+            self._maker = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
+            self._making = self._maker.submit(self._add_all, left, skip)
+
+    def _add_all(self, indices: Sequence[int], skip: Callable[[Case, InputError], None] | None) -> None:
+        for index in indices:
+            if self._stopped.is_set():
+                return
+            self._add(index, skip)
+
+    def finish(self) -> None:
+        """Wait until all cases are prepared.
+
+        Raises:
+            InputError, OutputError: what went wrong meanwhile.
+        """
+        if self._making is not None and self._maker is not None:
+            self._making.result()
+            self._maker.shutdown()
+            self._making = self._maker = None
+
+    def stop(self) -> None:
+        """Prepare no further case; the present one is not waited for."""
+        self._stopped.set()
+        if self._maker is not None:
+            self._maker.shutdown(wait=False)
+
+    def raise_failure(self) -> None:
+        """Raise what has gone wrong in the thread until now, if anything has; does not wait."""
+        if self._making is not None and self._making.done():
+            self.finish()
+
+    def _add(self, index: int, skip: Callable[[Case, InputError], None] | None) -> None:
+        """Prepare a case if it is not, and offer its items."""
+        case = self.cases[index]
+        try:
+            if not all(path.exists() for path in self._paths(case)):
+                self._store(case)
+            depth = np.load(self._paths(case)[1], mmap_mode="r").shape[1]
+        except InputError as error:
+            if skip is None:
+                raise
+            skip(case, error)
+            return
+        slices: list[int | None] = list(range(depth)) if self.preprocessing.spatial_dims == 2 else [None]
+        self.items += [(index, k) for k in slices]
 
     def _store(self, case: Case) -> None:
         image, label, corrected = self._read(case)
@@ -277,14 +325,18 @@ class PreparedCases:
         Raises:
             InputError: its prepared files are missing or damaged.
         """
+        pixels, target = self._loaded(index, 0), self._loaded(index, 1)
+        return torch.from_numpy(pixels.astype(np.float32)), torch.from_numpy(target)
+
+    def label(self, index: int) -> Tensor:
+        """The second of an `item` alone."""
+        return torch.from_numpy(self._loaded(index, 1))
+
+    def _loaded(self, index: int, which: int) -> np.ndarray:
         case, k = self.items[index]
-        image_path, label_path = self._paths(self.cases[case])
         try:
-            pixels: Any = np.load(image_path, mmap_mode="r")
-            target: Any = np.load(label_path, mmap_mode="r")
-            if k is not None:
-                pixels, target = pixels[:, k], target[:, k]
-            return torch.from_numpy(np.array(pixels, dtype=np.float32)), torch.from_numpy(np.array(target))
+            array: Any = np.load(self._paths(self.cases[case])[which], mmap_mode="r")
+            return np.array(array if k is None else array[:, k])
         except (OSError, ValueError, EOFError) as error:
             raise InputError(
                 f"The prepared form of {self.cases[case].name} cannot be read ({error}).",
