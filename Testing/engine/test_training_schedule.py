@@ -134,8 +134,9 @@ def test_a_first_guess_ten_times_wrong_costs_no_time() -> None:
         assert len(machine.moments) > 600
 
 
-def test_the_time_is_used_for_steps_not_for_watching() -> None:
-    machine = Machine(0.5)
+@pytest.mark.parametrize("writing", [0.3, 8.0])
+def test_the_time_is_used_for_steps_not_for_watching(writing: float) -> None:
+    machine = Machine(0.5, writing=writing)
     machine.train(900.0)
     assert len(machine.moments) * machine.step > 0.75 * (900.0 - machine.after)
     assert len(machine.validations) > 8

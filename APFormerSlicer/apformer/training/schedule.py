@@ -303,9 +303,16 @@ class Timed:
         return Moment(self._stage, within, self._share, self._share - before)
 
     def _is_news(self) -> bool:
-        every = max(self.seconds / MOST_NEWS, min(NEWS_SECONDS, self.seconds / 12))
-        since = self._clock() - self._stretch_began
-        return since >= every and self._news <= NEWS_SHARE * self.used + every
+        return self._clock() - self._stretch_began >= self._every and self._may_write()
+
+    @property
+    def _every(self) -> float:
+        """Seconds between two lines of the log."""
+        return max(self.seconds / MOST_NEWS, min(NEWS_SECONDS, self.seconds / 12))
+
+    def _may_write(self) -> bool:
+        """Whether a line, with its checkpoint and its pictures, is affordable by now."""
+        return self._news + self._writing <= NEWS_SHARE * self.used + self._every
 
     # -------------------------------------------------------------- validations
 
@@ -315,7 +322,7 @@ class Timed:
             return False
         one, spent = self._validation_seconds(), sum(self._validations)
         left = VALIDATION_SHARE * self.seconds - spent - (self.costs.closing + 1) * one
-        if left < 0:
+        if left < 0 or not self._may_write():
             return False
         number = min(MOST_VALIDATIONS, len(self._validations) + 1 + left / max(one, 1e-9))
         return self.used >= (len(self._validations) + 1) * self._end() / (number + 1)
