@@ -48,6 +48,23 @@ def test_every_study_leaves_enough_patients_to_judge() -> None:
         assert len({run.name for run in study.runs}) == len(study.runs)
 
 
+def partly_outlined(patients: int) -> Source:
+    """Every third patient is complete; of the others, every second has the rare organ."""
+    names = dict(enumerate(finetuning.ORGANS, 1))
+    labelled = {0: tuple(names), 1: (1, 2, 7), 2: (1, 2)}
+    pairs = [Pair(f"hn_{n:03d}", (Path("image"),), Path("labels"), labelled[n % 3]) for n in range(patients)]
+    return Source(tuple(pairs), names)
+
+
+def test_who_judges_partial_labels_outlines_something_rare_and_takes_no_complete_patient_away() -> None:
+    study, source = finetuning.STUDIES["partial-labels"], partly_outlined(90)
+    patients = finetuning._patients(source, study)
+    assert all(pairs[0].labelled == (1, 2, 7) for pairs in list(patients.values())[: study.others])
+    complete, everyone, absent = (finetuning._learn_from(patients, one, study, source) for one in study.runs)
+    assert len(complete) == 30 and all(len(pair.labelled or ()) == 7 for pair in complete)
+    assert len(everyone) == 70 and everyone == absent and set(complete) < set(everyone)
+
+
 def test_results_of_other_settings_are_not_continued(tmp_path: Path) -> None:
     study = finetuning.STUDIES["site-shift"]
     results = tmp_path / "results.json"

@@ -117,7 +117,7 @@ def test_keep_one_is_the_dense_network_without_gathering(a_rig: Rig, monkeypatch
         gathered.append(arguments)
         return ragged_layer(*arguments)
 
-    monkeypatch.setattr("apformer.networks.apformer.ragged_layer", spy)
+    monkeypatch.setattr("apformer.networks.transformer.ragged_layer", spy)
     with torch.inference_mode():
         assert torch.equal(a_rig.use(NAMED["ours, keep 1.0"])(image), a_rig.use(DENSE)(image))
         assert not gathered

@@ -56,5 +56,5 @@ def a_base(library: ModelLibrary, name: str = "ball", **network: Any) -> Bundle:
 
 
 def a_request(dataset: SiteDataset, **changes: Any) -> Request:
-    settings: dict[str, Any] = {"name": "site-ball", "base": "ball", "epochs": 2, "device": "cpu", "threads": 1}
+    settings: dict[str, Any] = {"name": "site-ball", "base": "ball", "steps": 6, "device": "cpu", "threads": 1}
     return Request(dataset=dataset.root, **{**settings, **changes})

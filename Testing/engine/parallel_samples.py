@@ -32,23 +32,23 @@ PROCESSES = 2
 LONGEST_SECONDS = 300  # after which processes that have not ended are taken to hang
 QUICK = 0.02  # learning rate: few steps have to be enough
 SCENARIOS: dict[str, dict[str, Any]] = {
-    "together": {"epochs": 12},
-    "pruned": {"epochs": 6, "budget": "keep=0.5"},
-    "stopped": {"epochs": 4},
-    "resumed": {"epochs": 4, "name": "stopped", "resume": True},
-    "whole": {"epochs": 4},
-    "left": {"epochs": 4},
-    "refused": {"epochs": 4, "labels": ("Spleen",)},
+    "together": {"steps": 36},
+    "pruned": {"steps": 18, "budget": "keep=0.5"},
+    "stopped": {"steps": 12},
+    "resumed": {"steps": 12, "name": "stopped", "resume": True},
+    "whole": {"steps": 12},
+    "left": {"steps": 12},
+    "refused": {"steps": 12, "labels": ("Spleen",)},
 }
 
 
 def train(site: Path, models: Path, output: Path, scenario: str, rank: int) -> None:
     """One of the processes: train, and leave in `output` what it saw. The first is stopped in "stopped", the other in
-    "left", both in the second epoch."""
+    "left", both in the second stretch."""
     stopper = Stopper("epoch", 2) if (scenario, rank) in (("stopped", 0), ("left", 1)) else Stopper()
     if rank:
         stopper.waiting = False  # it is told nothing
-        checks = 8 + 8 + 3  # of files, of prepared cases, of steps of the first epoch
+        checks = 8 + 8 + 3  # of files, of prepared cases, of steps of the first stretch
         stopper.left = checks + 2 if scenario == "left" else 10**9
     recipe.PEAK_RATE = QUICK
     seen: dict[str, Any] = {}
@@ -71,7 +71,7 @@ def observe(seen: dict[str, Any]) -> None:
     step, run, clip = Trainer.train_step, Trainer.run, nn.utils.clip_grad_norm_
     gradients: list[dict[str, Tensor]] = []
 
-    def observed_step(self: Trainer, stage: Any, batch: dict[str, Tensor], rate: float) -> dict[str, float]:
+    def observed_step(self: Trainer, stage: Any, batch: dict[str, Tensor], rate: float, *more: Any) -> dict[str, float]:
         if "batch" not in seen:
             names = dict(self.network.named_parameters())
 
@@ -84,12 +84,12 @@ def observe(seen: dict[str, Any]) -> None:
             for network in (self.network, joined):
                 self.joined = network
                 torch.set_rng_state(noise)
-                step(self, stage, batch, rate)
+                step(self, stage, batch, rate, *more)
             nn.utils.clip_grad_norm_ = clip
             torch.set_rng_state(noise)
             self.skipped = 0
             seen["batch"], seen["alone"], seen["joined"] = batch["image"], *gradients
-        return step(self, stage, batch, rate)
+        return step(self, stage, batch, rate, *more)
 
     def observed_run(self: Trainer) -> dict[str, Tensor]:
         weights = run(self)

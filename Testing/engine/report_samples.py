@@ -99,7 +99,8 @@ def _log(folds: int, epochs: int) -> list[dict[str, Any]]:
             phase = ("adapt", "tighten", "hold", "harden")[min(3, 4 * (epoch - 1) // epochs)]
             fall = math.exp(-epoch / 9) + 0.02 * random.random()
             row = {
-                "epoch": epoch, "phase": phase, "fold": fold, "seconds": 31.2, "loss_segmentation": 0.12 + fall,
+                "epoch": epoch, "step": 20 * epoch, "phase": phase, "fold": fold, "seconds": 31.2,
+                "loss_segmentation": 0.12 + fall,
                 "loss_rehearsal": 0.03 + 0.2 * fall, "loss_budget": 0.08 * fall,
                 "learning_rate": 3e-4 * 0.5 * (1 + math.cos(math.pi * epoch / epochs)),
             }  # fmt: skip

@@ -105,7 +105,8 @@ def test_import_check_split_and_export(run: CommandLine, root: Path, tmp_path: P
     source = a_decathlon(tmp_path / "source", [f"a{n}" for n in range(3)])
     refused = run("dataset", "import-decathlon", root, source, "--json")
     assert refused.status == 1 and "--add-labels" in refused.json["error"]["remedy"]
-    done = run("dataset", "import-decathlon", root, source, "--add-labels", "--json").json
+    looked_for = ("--outlined", "Liver, Tumor,Spleen")  # the source does not tell of tumours: none was seen
+    done = run("dataset", "import-decathlon", root, source, "--add-labels", *looked_for, "--json").json
     assert len(done["added"]) == 3 and done["patients"] == 3 and done["failed"] == []
     checked = run("dataset", "check", root, "--json")
     assert checked.status == 0 and checked.json["ready"]
@@ -157,3 +158,28 @@ def test_wrong_calls_exit_with_2(run: CommandLine, root: Path) -> None:
     assert run("dataset", "correct", root, "case-0001", "--labels", "x", "--restore", 1).status == 2
     assert run("dataset", "add", root, "x.nii", "--status", "done").status == 2
     assert run("dataset").status == 2
+
+
+def test_what_was_outlined_is_said_listed_shown_and_corrected(run: CommandLine, root: Path, tmp_path: Path) -> None:
+    image, labels = write(tmp_path / "i.nii.gz", an_image(1)), write(tmp_path / "l.nii.gz", some_labels(an_image(1)))
+    words = ("--labels", labels, "--patient", "secret", "--json")
+    assert run("dataset", "add", root, image, *words, "--others-unknown").json["labelled"] == [1]
+    assert "1 of 2 structures outlined" in run("dataset", "list", root).out
+    assert "2 Tumor: not outlined" in run("dataset", "show", root, "case-0001").out
+    assert "Tumor in 0" in run("dataset", "check", root).out
+    assert run("dataset", "correct", root, "case-0001", "--outlined", "Tumor", "--json").json["labelled"] is None
+    shown = run("dataset", "show", root, "case-0001", "--json").json
+    assert [version.get("labelled") for version in shown["versions"]] == [[1], None]
+    wrong = run("dataset", "correct", root, "case-0001", "--outlined", "Spleen", "--json")
+    assert wrong.status == 1 and "no 'Spleen'" in wrong.json["error"]["what"]
+    assert run("dataset", "add", root, image, *words, "--outlined", "Tumor", "--others-unknown").status == 2
+
+
+def test_imports_say_what_was_outlined(run: CommandLine, root: Path, tmp_path: Path) -> None:
+    folder = a_decathlon(tmp_path / "source", ["a1"], labels={"0": "background", "2": "Liver"})
+    told = run("dataset", "import-decathlon", root, folder, "--json")
+    assert told.status == 0 and "does not tell of Tumor" in told.err
+    image, labels = write(tmp_path / "i.nii.gz", an_image(7)), write(tmp_path / "l.nii.gz", some_labels(an_image(7)))
+    assert run("dataset", "import-pairs", root, image, labels, "--others-unknown", "--json").status == 0
+    cases = run("dataset", "list", root, "--json").json["cases"]
+    assert [case["labelled"] for case in cases] == [[1], [1]]

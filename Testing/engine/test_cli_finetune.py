@@ -24,7 +24,7 @@ from cli_samples import CommandLine
 from finetune_samples import a_base, a_site
 
 EPOCH: dict[str, Any] = {
-    "event": "epoch", "epoch": 3, "of": 20, "phase": "tighten", "fold": 2, "folds": 4, "dice": {"Ball": 0.9},
+    "event": "epoch", "epoch": 3, "step": 310, "phase": "tighten", "fold": 2, "folds": 4, "dice": {"Ball": 0.9},
     "losses": {"total": 0.5, "ssa": 0.1, "segmentation": 0.4}, "learning_rate": 6e-4, "kept": 0.31, "eta_s": 61.0,
     "overlays": [],
 }  # fmt: skip
@@ -33,7 +33,7 @@ EVENTS: list[dict[str, Any]] = [
     {"event": "progress", "fraction": 0.1, "message": "measuring: case 2 of 2", "eta_s": 100.0},
     {"event": "measured", "which": "before", "labels": {"Ball": {"mean_dice": 0.25}, "Hole": {}}},
     EPOCH,
-    {"event": "progress", "fraction": 0.2, "message": "training, tighten: epoch 3 of 20", "eta_s": 60.0},
+    {"event": "progress", "fraction": 0.2, "message": "training, tighten: step 310", "eta_s": 60.0},
     {"event": "log", "message": "No case was lost [so far]."},
 ]
 
@@ -149,9 +149,9 @@ def test_every_option_reaches_the_request(run: CommandLine, home: Path, faked: F
 
 @pytest.mark.parametrize("base", [[], ["--base", "none"]])
 def test_without_a_base_it_is_trained_from_scratch(run: CommandLine, home: Path, faked: Faked, base: list[str]) -> None:
-    ran = run("finetune", "--data", home / "site", *base, "-o", "balls", "--epochs", 5)
-    assert faked.asked == [Request(dataset=home / "site", name="balls", base=None, epochs=5)]
-    assert "from scratch" in ran.err and "5 epochs" in ran.err and "Hole: new" in ran.err
+    ran = run("finetune", "--data", home / "site", *base, "-o", "balls", "--steps", 15)
+    assert faked.asked == [Request(dataset=home / "site", name="balls", base=None, steps=15)]
+    assert "from scratch" in ran.err and "15 steps" in ran.err and "Hole: new" in ran.err
 
 
 @pytest.mark.parametrize(
@@ -161,9 +161,9 @@ def test_without_a_base_it_is_trained_from_scratch(run: CommandLine, home: Path,
         ["--data", "SITE"],
         ["--data", "SITE", "-o", "x", "--time", "soon"],
         ["--data", "SITE", "-o", "x", "--time", "5s"],
-        ["--data", "SITE", "-o", "x", "--time", "90s", "--epochs", "5"],
-        ["--data", "SITE", "-o", "x", "--epochs", "1"],
-        ["--data", "SITE", "-o", "x", "--epochs", "many"],
+        ["--data", "SITE", "-o", "x", "--time", "90s", "--steps", "5"],
+        ["--data", "SITE", "-o", "x", "--steps", "1"],
+        ["--data", "SITE", "-o", "x", "--steps", "many"],
         ["--data", "SITE", "-o", "../x"],
         ["--data", "SITE", "-o", "x", "--base", "ball", "--map", "Hole"],
         ["--data", "SITE", "-o", "x", "--map", "Hole=Ball"],
@@ -231,7 +231,7 @@ def test_problems_and_what_becomes_of_each_label_are_told_in_plain_words(
 # ------------------------------------------------------------------ while it runs
 
 
-def test_with_json_stdout_is_one_object_and_stderr_tells_every_epoch(
+def test_with_json_stdout_is_one_object_and_stderr_tells_how_far_it_is(
     run: CommandLine, home: Path, faked: Faked
 ) -> None:
     ran = run("finetune", "--data", home / "site", "--base", "ball", "-o", "ball", "--json")
@@ -243,15 +243,15 @@ def test_with_json_stdout_is_one_object_and_stderr_tells_every_epoch(
     assert lines.count("measuring") == 1
     assert "before: Dice Ball 0.250, Hole -" in lines
     assert (
-        "training 2 of 4 · epoch 3 of 20 · tighten · Dice Ball 0.900 · 31% of tokens kept · 61 s left · "
+        "training 2 of 4 · step 310 · tighten · Dice Ball 0.900 · 31% of tokens kept · 61 s left · "
         "learning rate 0.0006 · loss 0.5 (segmentation 0.4, ssa 0.1)"
     ) in lines
     assert "No case was lost [so far]." in lines and not any(line.startswith("training,") for line in lines)
 
 
-def test_an_epoch_without_validation_pruning_folds_or_time_says_less() -> None:
+def test_a_line_without_validation_pruning_folds_or_time_says_less() -> None:
     bare = {**EPOCH, "fold": 1, "folds": 1, "dice": None, "kept": None, "eta_s": None, "losses": {}}
-    assert finetune_view.as_line(bare) == "epoch 3 of 20 · tighten · learning rate 0.0006"
+    assert finetune_view.as_line(bare) == "step 310 · tighten · learning rate 0.0006"
 
 
 def test_quiet_leaves_the_result_out_too_and_warnings_in(run: CommandLine, home: Path, faked: Faked) -> None:
@@ -276,8 +276,8 @@ def test_a_terminal_sees_a_bar_and_the_lines_above_it(
     ran = run("finetune", "--data", home / "site", "-o", "x", "--json")
     assert ran.status == 0 and json.loads(ran.out)["adopted"]
     text = shown.getvalue()
-    assert "epoch 3 of 20 · tighten" in text and "No case was lost [so far]." in text
-    assert "training, tighten: epoch 3 of 20" in text and "60 s left" in text
+    assert "step 310 · tighten" in text and "No case was lost [so far]." in text
+    assert "training, tighten: step 310" in text and "60 s left" in text
 
 
 def test_only_the_first_of_several_processes_speaks(
@@ -348,21 +348,21 @@ def test_an_error_that_follows_from_ctrl_c_is_not_told_as_one(
 def test_a_real_training_that_was_stopped_is_resumed_to_a_version_of_the_model(
     run: CommandLine, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["--data", home / "site", "--base", "ball", "-o", "real", "--epochs", 3, "--device", "cpu", "--threads", 1]
+    words = ["--data", home / "site", "--base", "ball", "-o", "real", "--steps", 9, "--device", "cpu", "--threads", 1]
     said = finetune_view.as_line
 
-    def stop_after_the_first_epoch(event: Any) -> str:
+    def stop_after_the_first_stretch(event: Any) -> str:
         if event["event"] == "epoch" and event["epoch"] == 1:
             signal.raise_signal(signal.SIGINT)
         return said(event)
 
-    monkeypatch.setattr(finetune_view, "as_line", stop_after_the_first_epoch)
+    monkeypatch.setattr(finetune_view, "as_line", stop_after_the_first_stretch)
     stopped = run("finetune", *words)
-    assert stopped.status == 130 and "epoch 1 of 3" in stopped.err and "epoch 2 of 3" not in stopped.err
+    assert stopped.status == 130 and "step 3 ·" in stopped.err and "step 6 ·" not in stopped.err
     assert "is not finished" in run("finetune", *words).err
     ran = run("finetune", *words, "--resume", "--adopt", "always", "--json")
     assert ran.status == 0, ran.err
-    assert "\nepoch 2 of 3" in ran.err and "\nepoch 1 of 3" not in ran.err
+    assert "\nstep 6 ·" in ran.err and "\nstep 3 ·" not in ran.err
     assert ran.json["model"]["name"] == "real" and ran.json["adopted"]
     assert set(ran.json["after"]["labels"]) == {"Ball", "Hole"}
     assert Path(ran.json["page"]).is_file() and Path(ran.json["report"]).is_file()

@@ -68,6 +68,8 @@ def test_empty_masks_are_worth_a_look_and_nothing_but_empty_masks_block(dataset:
 
 def test_a_label_that_no_case_shows_cannot_be_learned(dataset: SiteDataset) -> None:
     dataset.add_label("Cyst")
+    assert kinds(dataset)["never outlined"].what == "Cyst is outlined in no completed case."
+    dataset.correct("case-0001", outlined=["Cyst"])  # somebody has looked, and found none
     assert "Cyst occurs in completed cases of no patient" in kinds(dataset)["rare label"].what
 
 

@@ -12,6 +12,7 @@ import pytest
 import SimpleITK as sitk
 from apformer.datasets import SiteDataset, export_decathlon, import_cases, read_decathlon, read_pairs
 from apformer.datasets.channels import write_channels_nifti
+from apformer.datasets.table import make_table
 from apformer.errors import ConfigError, OutputError
 from apformer.files import read_volume, write_labels
 from apformer.volume import Volume
@@ -217,17 +218,24 @@ def test_files_that_nnunet_lists_by_case_are_read(tmp_path: Path) -> None:
     assert import_cases(dataset, read_decathlon(folder)).added == ["case-0001"]
 
 
-def test_voxels_that_nnunet_ignores_are_unknown_and_not_a_structure(tmp_path: Path) -> None:
-    labels = {"background": 0, "Liver": 1, "ignore": 2}
+def test_voxels_that_nnunet_ignores_are_kept_as_unknown_and_are_no_structure(tmp_path: Path) -> None:
+    partly = read_decathlon(an_nnunet(tmp_path / "partly", {"background": 0, "Liver": 1, "ignore": 2}, value=2))
     dataset = a_dataset(tmp_path / "data", labels="Liver")
-    untouched = an_nnunet(tmp_path / "whole", labels, value=1)
-    assert import_cases(dataset, read_decathlon(untouched), add_labels=True).failed == {}
+    assert import_cases(dataset, partly, add_labels=True).failed == {}
     assert [label.name for label in dataset.labels] == ["Liver"]
-    partly = an_nnunet(tmp_path / "partly", labels, value=2)
-    other = a_dataset(tmp_path / "other", labels="Liver")
-    report = import_cases(other, read_decathlon(partly), add_labels=True)
-    assert "8 voxels marked as 'ignore'" in report.failed["x"].what and "--map ignore=" in report.failed["x"].remedy
-    assert import_cases(other, read_decathlon(partly), mapping={"ignore": None}).failed == {}
+    kept = dataset.case("case-0001")
+    assert kept.revision is not None and kept.revision.counts == {255: 8}
+    without = a_dataset(tmp_path / "without", labels="Liver")
+    assert import_cases(without, partly, mapping={"ignore": None}).failed == {}
+    assert without.cases()[0].revision is not None and without.cases()[0].revision.counts == {}
+
+
+def test_ignored_voxels_do_not_become_a_label_that_has_their_value_from_before(tmp_path: Path) -> None:
+    labels = make_table(["Liver,Tumor"])
+    dataset = SiteDataset.create(tmp_path / "data", (labels[0], replace(labels[1], value=255)))
+    source = read_decathlon(an_nnunet(tmp_path / "source", {"background": 0, "Liver": 1, "ignore": 2}, value=2))
+    error = import_cases(dataset, source).failed["x"]
+    assert "kept as 255, which in this data set is Tumor" in error.meaning and "new data set" in error.remedy
 
 
 def test_pictures_and_masks_are_paired_by_name(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_an_index_comes_back_as_it_was_written(root: Path) -> None:
 
 
 def test_a_newer_schema_is_refused_in_plain_words(root: Path) -> None:
-    edit(root, lambda data: data.update(schema=2, something="new"))
+    edit(root, lambda data: data.update(schema=3, something="new"))
     with pytest.raises(ConfigError, match="newer version of this program") as caught:
         SiteDataset.open(root)
     assert "Update this program" in caught.value.remedy
@@ -58,6 +58,14 @@ def test_a_newer_schema_is_refused_in_plain_words(root: Path) -> None:
         lambda data: data["cases"][0]["image"].update(ijk_to_ras=[0.0] * 16),
         lambda data: data["cases"][0]["revisions"][0]["counts"].update({"300": 1}),
         lambda data: data["cases"][0]["revisions"][0]["counts"].update({"\u0661": 1}),
+        lambda data: data["cases"][0]["revisions"][0].update(labelled=[2, 1]),
+        lambda data: data["cases"][0]["revisions"][0].update(labelled=[1, 1]),
+        lambda data: data["cases"][0]["revisions"][0].update(labelled=[0, 1]),
+        lambda data: data["cases"][0]["revisions"][0].update(labelled=[1, 256]),
+        lambda data: data["cases"][0]["revisions"][0].update(labelled=[True]),
+        lambda data: data["cases"][0]["revisions"][0].update(labelled="1"),
+        lambda data: data["cases"][0]["revisions"][0].update(labelled=[1] * 256),
+        lambda data: data["cases"][0]["revisions"][0].update(labelled=[2]),  # there are voxels of label 1
         lambda data: data["cases"].append(data["cases"][0]),
         lambda data: data.update(next_number=1),
         lambda data: data.update(removed=[1]),

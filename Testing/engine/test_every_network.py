@@ -35,6 +35,16 @@ UTR = {name: value for name, value in SHAPE.items() if name != "image_size"}
 SMALL_UTR = {**UTR, "channels": [2, 2, 4, 8], "depths": [1, 1, 1, 1, 2], "kernels": [3, 3, 3], "heads": 2}
 NETWORKS: dict[str, dict[str, Any]] = {
     "apformer": {**SHAPE, "channels": [4, 4, 8, 8], "depth": 2, "heads": 2, "head_dim": 8, "ffn_dim": 16},
+    "leanformer": {
+        **SHAPE,
+        "channels": [4, 6],
+        "detail": 2,
+        "width": 8,
+        "depth": 2,
+        "heads": 2,
+        "head_dim": 4,
+        "ffn_dim": 8,
+    },
     "mobile_utr": SMALL_UTR,
     "sparse_unetr": {
         **SHAPE,
@@ -76,7 +86,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     },
 }
 # How a fine-tuning meets a budget: gates of its own, what is cut at once, or (all others) gates of the plug-in.
-WAYS = {"apformer": "apformer", "sparse_unetr": "slimmed", "slimmed": "slimmed"}
+WAYS = {"apformer": "apformer", "leanformer": "leanformer", "sparse_unetr": "slimmed", "slimmed": "slimmed"}
 STAGE = {"epochs": 1, "size": [16, 16, 16], "batch_size": 2, "learning_rate": 0.01, "validate_every": 1}
 
 
@@ -116,7 +126,7 @@ def walk(name: str, arguments: dict[str, Any], a_dataset: Path, tmp_path: Path) 
     assert Segmenter(tuned, "cpu").segment(image).labels.spatial_shape == image.spatial_shape
 
     # after two epochs it may find nothing, and then nothing makes it the active version: it is named
-    request = a_request(site, base=_reference(tuned), name="light", epochs=4, budget="keep=0.5")
+    request = a_request(site, base=_reference(tuned), name="light", steps=12, budget="keep=0.5")
     light = finetune(request, library=library)
     way = WAYS.get(name, "pruned")
     assert light.bundle.network_name == way
@@ -160,7 +170,7 @@ def test_the_dense_form_of_the_token_sparse_network_gets_gates_too(tmp_path: Pat
     library = ModelLibrary([tmp_path / "models"])
     base = _a_base(library, "sparse_unetr", {**NETWORKS["sparse_unetr"], "prune_ratio": 0.0})
     site = a_site(tmp_path / "site")
-    tuned = finetune(a_request(site, base=base.name, epochs=4, budget="keep=0.5"), library=library).bundle
+    tuned = finetune(a_request(site, base=base.name, steps=12, budget="keep=0.5"), library=library).bundle
     assert tuned.network_name == "pruned"
     assert tuned.network_arguments["base"] == "sparse_unetr"
 

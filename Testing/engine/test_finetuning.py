@@ -17,13 +17,13 @@ from apformer.inference import Segmenter
 pytest.importorskip("monai", reason="training needs MONAI (the extra 'train')")
 
 from apformer.finetuning import finetune
-from apformer.finetuning.rounds import FEWEST_PATIENCE
-from apformer.finetuning.schedule import FEWEST_STEPS_IN_ALL
+from apformer.finetuning.rounds import Allowance
 from apformer.finetuning.session import _Session
+from apformer.finetuning.timing import FEWEST_STEPS_IN_ALL
 from apformer.training.checkpoint import CHECKPOINT
 from finetune_samples import a_ball, a_base, a_request, a_site
 
-ENOUGH = 90  # epochs after which a small network tells balls from noise; half of them are not enough for it
+ENOUGH = 270  # steps after which a small network tells balls from noise; half of them are not enough for it
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, list[dict[st
     library = ModelLibrary([folder / "models"])
     site = a_site(folder / "site")
     events: list[dict[str, Any]] = []
-    request = a_request(site, base=None, name="balls", epochs=ENOUGH)
+    request = a_request(site, base=None, name="balls", steps=ENOUGH)
     outcome = finetune(request, library=library, on_event=events.append)
     return outcome, events, library, site.root
 
@@ -100,9 +100,9 @@ def test_the_report_holds_what_was_done_and_the_page_needs_nothing_else(learned:
 def test_a_better_version_takes_over_and_one_step_goes_back(learned: Any) -> None:
     _, _, library, site = learned
     dataset = SiteDataset.open(site)
-    weak = finetune(a_request(dataset, base=None, name="weak", epochs=20), library=library).bundle
+    weak = finetune(a_request(dataset, base=None, name="weak", steps=60), library=library).bundle
     events: list[dict[str, Any]] = []
-    request = a_request(dataset, base="weak", name="weak", epochs=ENOUGH, rehearsal=False)
+    request = a_request(dataset, base="weak", name="weak", steps=ENOUGH, rehearsal=False)
     outcome = finetune(request, library=library, on_event=events.append)
     first_epoch = next(n for n, event in enumerate(events) if event["event"] == "epoch")
     measured = told(events, "measured")
@@ -119,12 +119,12 @@ def test_a_better_version_takes_over_and_one_step_goes_back(learned: Any) -> Non
 
 def test_what_is_not_better_is_kept_but_not_adopted(tmp_path: Path, library: ModelLibrary, base: Bundle) -> None:
     site = a_site(tmp_path / "site")
-    outcome = finetune(a_request(site, name="ball", epochs=2), library=library)
+    outcome = finetune(a_request(site, name="ball", steps=6), library=library)
     assert not outcome.adopted
     assert "no clear gain" in outcome.verdict
     assert library.find("ball").checksum == base.checksum
     assert library.find("ball@1.1.0").version == "1.1.0"
-    forced = finetune(a_request(site, name="ball", epochs=2, adopt="always"), library=library)
+    forced = finetune(a_request(site, name="ball", steps=6, adopt="always"), library=library)
     assert forced.adopted
     assert library.find("ball").version == forced.bundle.version == "1.2.0"
 
@@ -174,7 +174,7 @@ def test_with_few_patients_every_one_is_judged_once_by_a_model_that_never_saw_it
 def test_a_budget_prunes_the_new_version(tmp_path: Path, library: ModelLibrary, base: Bundle) -> None:
     site = a_site(tmp_path / "site")
     events: list[dict[str, Any]] = []
-    request = a_request(site, name="light", epochs=10, budget="keep=0.5", adopt="always")
+    request = a_request(site, name="light", steps=30, budget="keep=0.5", adopt="always")
     outcome = finetune(request, library=library, on_event=events.append)
     phases = [event["phase"] for event in told(events, "epoch")]
     assert list(dict.fromkeys(phases)) == ["adapt", "tighten", "hold", "harden"]
@@ -184,7 +184,7 @@ def test_a_budget_prunes_the_new_version(tmp_path: Path, library: ModelLibrary, 
     assert after["gmac"] <= after["gmac_dense"]
     assert outcome.summary["before"]["kept_tokens_mean"] is None
     assert 0 <= after["kept_tokens_mean"] <= 1
-    again = finetune(a_request(site, base="light", name="light", epochs=4), library=library)
+    again = finetune(a_request(site, base="light", name="light", steps=12), library=library)
     assert not again.bundle.network_arguments.get("prune_queries"), "gates of other images are not taken over"
 
 
@@ -192,7 +192,7 @@ def test_labels_that_the_site_does_not_have_are_kept_from_the_base(learned: Any,
     _, _, library, _ = learned
     site = a_site(tmp_path / "site", labels="2=Hole", only=2)
     events: list[dict[str, Any]] = []
-    outcome = finetune(a_request(site, base="balls", name="balls", epochs=4), library=library, on_event=events.append)
+    outcome = finetune(a_request(site, base="balls", name="balls", steps=12), library=library, on_event=events.append)
     assert {name for event in told(events, "epoch") for name in event["dice"]} == {"Hole"}
     assert [label.name for label in outcome.bundle.labels] == ["Ball", "Hole"]
     assert list(outcome.summary["after"]["labels"]) == ["Hole"], "nothing at the site can judge the ball"
@@ -212,28 +212,15 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path, library: ModelLibr
     assert not weights[0].equal(weights[2])
 
 
-def test_a_training_that_no_longer_improves_ends_early(tmp_path: Path, library: ModelLibrary, base: Bundle) -> None:
-    request = a_request(a_site(tmp_path / "site"), epochs=4 * FEWEST_PATIENCE)
-    events: list[dict[str, Any]] = []
-    outcome = finetune(request, library=library, on_event=events.append)
-    epochs = told(events, "epoch")
-    stopped = [event["epoch"] for event in epochs if event.get("stopped_early")]
-    if stopped:
-        assert len(epochs) == stopped[-1] < request.epochs
-    else:
-        scores = [sum(event["dice"].values()) for event in epochs if event["dice"]]
-        assert max(scores[-FEWEST_PATIENCE:]) > max(scores[:-FEWEST_PATIENCE])
-    assert outcome.summary["time"]["used_s"] > 0
-
-
 def test_a_fold_that_has_no_time_left_takes_the_fewest_steps_instead_of_losing_the_folds_before(
     tmp_path: Path, library: ModelLibrary, base: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three folds and the final training; after the first, the clock says that nothing is left."""
-    times = {4: 4.0}  # by trainings that are left
-    monkeypatch.setattr(_Session, "_time_for", lambda self, setup, folder, left, validation: times.get(left, 0.0))
+    times = {4: Allowance(4.0, 0.0)}  # by trainings that are left
+    nothing = Allowance(0.0, 0.0)
+    monkeypatch.setattr(_Session, "_allowance", lambda self, setup, folder, place, left: times.get(left, nothing))
     site = a_site(tmp_path / "site", patients=4, labels="Ball", only=1)
-    outcome = finetune(a_request(site, epochs=None, seconds=60.0), library=library)
+    outcome = finetune(a_request(site, steps=None, seconds=60.0), library=library)
     steps: dict[int, int] = {}
     for row in json.loads(outcome.report.read_text(encoding="utf-8"))["curves"]:
         steps[row["fold"]] = steps.get(row["fold"], 0) + row["steps"]

@@ -22,7 +22,7 @@ from apformer.errors import APFormerError, BundleError, ConfigError, InputError,
 
 pytest.importorskip("monai", reason="training needs MONAI (the extra 'train')")
 
-from apformer.finetuning import Request, finetune, schedule
+from apformer.finetuning import Request, finetune, timing
 from apformer.finetuning.folder import TRAININGS
 from apformer.inference import Segmenter
 from apformer.networks import build_network
@@ -159,7 +159,7 @@ def test_a_folder_that_is_no_data_set_is_named(
     tmp_path: Path, library: ModelLibrary, make: Callable[[Path], None]
 ) -> None:
     make(tmp_path / "nowhere")
-    error = refusal(Request(tmp_path / "nowhere", "mine", "ball", epochs=2), library, APFormerError)
+    error = refusal(Request(tmp_path / "nowhere", "mine", "ball", steps=6), library, APFormerError)
     assert str(tmp_path / "nowhere") in error.what
 
 
@@ -277,7 +277,7 @@ def test_a_training_case_that_becomes_unreadable_between_epochs_is_left_out_and_
     site.freeze_split()
     lost = first_of(site, validation=False)
     listen = when("epoch", lambda: damage(prepared(site, lost, "image")))
-    outcome = finetune(a_request(site, budget=budget, epochs=4), library=library, on_event=listen)
+    outcome = finetune(a_request(site, budget=budget, steps=12), library=library, on_event=listen)
     (skipped,) = outcome.summary["data"]["skipped"]
     assert skipped["case"] == lost and "cannot be read" in skipped["reason"]
     assert_sound(site)
@@ -287,7 +287,7 @@ def test_it_is_still_named_when_the_training_was_stopped_and_resumed(tmp_path: P
     site = a_site(tmp_path / "site")
     site.freeze_split()
     lost = first_of(site, validation=False)
-    stopper = Stopper("epoch 2 of 3", 2)
+    stopper = Stopper("step 6", 2)
     listen = when("epoch", lambda: prepared(site, lost, "image").unlink())
 
     def both(event: dict[str, Any]) -> None:
@@ -295,8 +295,8 @@ def test_it_is_still_named_when_the_training_was_stopped_and_resumed(tmp_path: P
         stopper(event)
 
     with pytest.raises(Stopped):
-        finetune(a_request(site, epochs=3), library=library, on_event=both, check=stopper.check)
-    outcome = finetune(a_request(site, epochs=3, resume=True), library=library)
+        finetune(a_request(site, steps=9), library=library, on_event=both, check=stopper.check)
+    outcome = finetune(a_request(site, steps=9, resume=True), library=library)
     assert [skipped["case"] for skipped in outcome.summary["data"]["skipped"]] == [lost]
 
 
@@ -427,13 +427,13 @@ def test_too_little_time_is_refused_with_what_is_missing_and_that_much_more_is_e
     tmp_path: Path, library: ModelLibrary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = a_site(tmp_path / "site")
-    monkeypatch.setattr(schedule.StepTimer, "_time", lambda self, stage: 2.0)  # seconds a step, on this machine
-    error = refusal(a_request(site, epochs=None, seconds=40.0), library)
+    monkeypatch.setattr(timing.StepTimer, "_time", lambda self, stage, half: 2.0)  # seconds a step, on this machine
+    error = refusal(a_request(site, steps=None, seconds=40.0), library)
     assert "steps" in error.what
     more = re.search(r"at least (\d+) (s|min) more", error.remedy)
     assert more is not None
     seconds = 40.0 + int(more[1]) * {"s": 1, "min": 60}[more[2]]
     stopper = Stopper("preparing", 9)
     with pytest.raises(Stopped):  # it begins: a refused training is not in the way
-        finetune(a_request(site, epochs=None, seconds=seconds), library=library, on_event=stopper, check=stopper.check)
+        finetune(a_request(site, steps=None, seconds=seconds), library=library, on_event=stopper, check=stopper.check)
     assert stopper.told[-1]["message"] == "preparing the cases"

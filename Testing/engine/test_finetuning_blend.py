@@ -91,7 +91,7 @@ def test_the_new_version_has_the_weights_of_the_chosen_place_and_new_structures_
         assert tuned[0.5][name][2].equal(tuned[1.0][name][2])
 
 
-@pytest.mark.parametrize("settings", [{}, {"budget": "keep=0.5", "epochs": 4}])
+@pytest.mark.parametrize("settings", [{}, {"budget": "keep=0.5", "steps": 12}])
 def test_the_report_tells_how_good_every_place_was(tmp_path: Path, settings: dict[str, Any]) -> None:
     library = ModelLibrary([tmp_path / "models"])
     a_base(library, **TINY)

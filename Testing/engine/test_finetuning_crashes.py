@@ -26,12 +26,14 @@ from apformer.errors import ConfigError, OutputError
 
 pytest.importorskip("monai", reason="training needs MONAI (the extra 'train')")
 
-from apformer.finetuning import Outcome, events, finetune, schedule
+from apformer.finetuning import Outcome, finetune, session, timing
 from apformer.finetuning.blend import SHARES
 from apformer.finetuning.folder import TRAININGS
+from apformer.finetuning.recipe import FINAL_RATE
 from apformer.inference import Segmenter
 from apformer.training import loop
 from apformer.training.checkpoint import CHECKPOINT, load_checkpoint
+from apformer.training.validation import Validation
 from crash_samples import TINY, Stopped, Stopper, assert_same_weights, plain_pictures, plan_of, train_on
 from dataset_samples import assert_sound
 from finetune_samples import a_ball, a_base, a_request, a_site
@@ -46,9 +48,9 @@ ENGINE = Path(__file__).resolve().parents[2] / "APFormerSlicer"
 KILLS = int(os.environ.get("APFORMER_KILLS", "30"))
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "a single split": {"epochs": 3},
-    "cross-validation": {"epochs": 2},
-    "a budget": {"epochs": 4, "budget": "keep=0.5"},
+    "a single split": {"steps": 9},
+    "cross-validation": {"steps": 6},
+    "a budget": {"steps": 12, "budget": "keep=0.5"},
 }
 # Where each is stopped, one after the other: (what was told, number of the check after it); see `Stopper`.
 MOMENTS = {
@@ -57,9 +59,9 @@ MOMENTS = {
         ("measuring ball", 1),
         ("measuring ball 1.0.0: case 2", 1),  # all are measured, and nothing is noted yet
         ("preparing", 2),
-        ("preparing", 10),  # in the first epoch
+        ("preparing", 10),  # in the first stretch
         ("1: epoch", 2),
-        ("epoch 2 of 3", 5),  # while the last epoch is validated
+        ("step 6", 5),  # while the last stretch is validated
         ("measuring the new model", 1),
         ("drawing", 1),
     ],
@@ -71,7 +73,7 @@ MOMENTS = {
         ("4: epoch", 2),
         ("drawing", 1),
     ],
-    "a budget": [("tighten: epoch", 2), ("hold: epoch", 1), ("measuring the new model", 1), ("drawing", 1)],
+    "a budget": [("tighten: step", 2), ("hold: step", 1), ("measuring the new model", 1), ("drawing", 1)],
 }
 
 
@@ -187,7 +189,7 @@ def redraws(site: SiteDataset) -> None:
         (redraws, {}, "divided anew"),
         (None, {"seed": 6}, "seed = 5000"),
         (None, {"budget": "keep=0.5"}, "budget = None"),
-        (None, {"epochs": 4}, "epochs = 3"),
+        (None, {"steps": 12}, "steps = 9"),
         (None, {"base": None}, "ball 1.0.0"),
         (None, {"labels": ("Ball",)}, "labels"),
     ],
@@ -383,20 +385,20 @@ STEP, VALIDATION, CASE = 60.0, 20.0, 5.0  # seconds, by a clock that goes on wit
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    clock = SimpleNamespace(now=0.0, slower_from=float("inf"))
 
     def slow(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
         def work(*given: Any, **named: Any) -> Any:
-            clock.now += seconds
+            clock.now += seconds * (3.0 if clock.now > clock.slower_from else 1.0)
             return function(*given, **named)
 
         return work
 
-    monkeypatch.setattr(events, "time", clock)
-    monkeypatch.setattr(loop, "time", clock)
-    monkeypatch.setattr(loop, "validate", slow(loop.validate, VALIDATION))
+    monkeypatch.setattr(session, "WorkClock", lambda: lambda: clock.now)
+    monkeypatch.setattr(session, "FIRST_CASES", None)  # how many are there when a pass begins is left to chance
+    monkeypatch.setattr(Validation, "__call__", slow(Validation.__call__, VALIDATION))
     monkeypatch.setattr(loop.Trainer, "train_step", slow(loop.Trainer.train_step, STEP))
-    monkeypatch.setattr(schedule.StepTimer, "_time", lambda self, stage: STEP)
+    monkeypatch.setattr(timing.StepTimer, "_time", lambda self, stage, half: STEP)
     monkeypatch.setattr(Segmenter, "segment", slow(Segmenter.segment, CASE))
     return clock
 
@@ -404,10 +406,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def test_the_seconds_of_all_processes_are_counted_once(trained: Trained, clock: SimpleNamespace) -> None:
     whole = trained.train("timed-whole").summary["time"]
     names = ("measure the base", "training", "measure the new model")
-    seconds = (2 * CASE, 3 * (STEP * 3 + VALIDATION) + len(SHARES) * VALIDATION, 2 * CASE)
+    seconds = (2 * CASE, 3 * (STEP * 3 + VALIDATION) + (1 + len(SHARES)) * VALIDATION, 2 * CASE)
     assert [(part["name"], part["seconds"]) for part in whole["phases"]] == list(zip(names, seconds, strict=True))
     assert whole["used_s"] == sum(seconds)
-    moments = (("measuring ball 1.0.0: case 1", 1), ("1: epoch", 3), ("epoch 2 of", 3), ("measuring the new", 1))
+    moments = (("measuring ball 1.0.0: case 1", 1), ("1: epoch", 3), ("step 6", 3), ("measuring the new", 1))
     for number, (moment, calls) in enumerate((*moments, ("drawing", 1))):
         trained.stop("timed", Stopper(moment, calls), resume=number > 0)
     assert trained.train("timed", resume=True).summary["time"] == whole, "what was lost is not counted"
@@ -416,14 +418,23 @@ def test_the_seconds_of_all_processes_are_counted_once(trained: Trained, clock: 
 def test_a_training_with_a_time_that_is_resumed_has_the_time_that_was_left(
     trained: Trained, clock: SimpleNamespace
 ) -> None:
-    asked = {"epochs": None, "seconds": 3000.0}
+    asked = {"steps": None, "seconds": 3000.0}
     whole = trained.train("given", **asked)
-    for number, moment in enumerate(("measuring ball", "1: epoch", "epoch 3 of")):
-        trained.stop("given-again", Stopper(moment, 2), resume=number > 0, **asked)
+    for number, (moment, calls) in enumerate((("measuring ball", 2), ("1: epoch", 2), ("adapt: step", 5))):
+        trained.stop("given-again", Stopper(moment, calls), resume=number > 0, **asked)
     resumed = trained.train("given-again", resume=True, **asked)
-    assert 0.9 * 3000 < whole.summary["time"]["used_s"] <= 3000
+    assert whole.summary["time"]["used_s"] == pytest.approx(3000, rel=0.05)
     assert resumed.summary["time"] == whole.summary["time"]
     assert_same_weights(resumed.bundle, whole.bundle)
+
+
+def test_a_machine_that_becomes_three_times_slower_after_a_third_ends_in_time(
+    trained: Trained, clock: SimpleNamespace
+) -> None:
+    clock.slower_from = clock.now + 2000.0
+    outcome = trained.train("slower", steps=None, seconds=6000.0)
+    assert outcome.summary["time"]["used_s"] == pytest.approx(6000, rel=0.05)
+    assert outcome.summary["curves"][-1]["learning_rate"] == pytest.approx(FINAL_RATE), "annealed all the same"
 
 
 def test_a_clock_that_jumps_changes_nothing(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,7 +202,7 @@ def test_the_curves_have_every_loss_label_and_phase_in_the_pages_colours(
     svg = re.findall(r"<svg.*?</svg>", html_in(tmp_path), re.DOTALL)[0]
     used = {(kind, int(index)) for kind, index in re.findall(r"var\(--(label|series|phase)-(\d+)\)", svg)}
     assert used == {(kind, index) for kind in ("label", "series", "phase") for index in range(4)}
-    for words in ("Dice, validation cases", "Losses", "Learning rate", "Share of tokens kept", "epoch"):
+    for words in ("Dice, validation cases", "Losses", "Learning rate", "Share of tokens kept", "step"):
         assert words in svg
     assert not re.search(r"(fill|stroke): #", svg)  # nothing keeps a colour that one of the themes would hide
     keys = page.text[page.text.index("Phases") : page.text.index("One validation slice")]
@@ -228,14 +228,14 @@ def test_a_training_without_gates_has_no_panel_of_kept_tokens(
     assert "Share of tokens kept" not in html_in(tmp_path)
 
 
-def test_a_single_epoch_without_validation_can_be_drawn(page_of: Callable[[Report], Page]) -> None:
+def test_a_single_row_without_validation_can_be_drawn(page_of: Callable[[Report], Page]) -> None:
     report = a_report()
-    report["curves"] = [{"epoch": 1, "seconds": 1.0, "learning_rate": 0.0, "loss_total": 0.0, "dice": None}]
+    report["curves"] = [{"epoch": 1, "step": 20, "seconds": 1.0, "learning_rate": 0.0, "loss_total": 0.0, "dice": None}]
     assert "Losses" in page_of(report).text
 
 
-def test_a_training_that_was_stopped_before_its_first_epoch_says_so(page_of: Callable[[Report], Page]) -> None:
-    assert "No epoch was completed." in page_of(a_report(epochs=0)).text
+def test_a_training_that_was_stopped_before_its_first_step_says_so(page_of: Callable[[Report], Page]) -> None:
+    assert "No step was taken." in page_of(a_report(epochs=0)).text
 
 
 @pytest.mark.parametrize("card", [LIGHT_CARD, DARK_CARD])

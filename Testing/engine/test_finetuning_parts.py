@@ -1,7 +1,9 @@
-"""Parts of fine-tuning, each alone: rehearsal, pace, the rule, the design of a new model, corrected voxels."""
+"""Parts of fine-tuning, each alone: rehearsal, time, the rule, the design of a new model, corrected voxels."""
 
 from __future__ import annotations
 
+import itertools
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +16,20 @@ from apformer.datasets.table import make_table
 from apformer.errors import ConfigError
 from apformer.finetuning.design import design
 from apformer.finetuning.measure import summary
-from apformer.finetuning.schedule import FEWEST_STEPS_IN_ALL, least_seconds, plan_effort
 from apformer.finetuning.verdict import finds_nothing, judge
 from apformer.volume import Volume
 from torch import Tensor, nn
 
 pytest.importorskip("monai", reason="training needs MONAI (the extra 'train')")
 
+from apformer.finetuning import timing
 from apformer.finetuning.cases import SiteReader, as_case
 from apformer.finetuning.labels import plan_labels
 from apformer.finetuning.request import Request
-from apformer.training.cases import PreparedCases
+from apformer.finetuning.timing import StepTimer, by_size, check_beforehand, check_time, least_seconds
+from apformer.training.cases import CORRECTED, PreparedCases
 from apformer.training.config import LossWeights, Stage
 from apformer.training.losses import CORRECTED_WEIGHT, APFormerLoss
-from apformer.training.pace import Timed, validates
 from apformer.training.rehearsal import Rehearsal
 from finetune_samples import a_site
 
@@ -101,7 +103,7 @@ def test_corrected_voxels_weigh_more_in_the_cross_entropy() -> None:
     labels = torch.tensor([[[[1, 0]]]])
     left, right = torch.tensor([[[[1, 0]]]]), torch.tensor([[[[0, 1]]]])
     entropy = torch.nn.functional.cross_entropy(logits, labels[:, 0], reduction="none").flatten()
-    difference = loss._segmentation(logits, labels, right) - loss._segmentation(logits, labels, left)
+    difference = loss._segmentation(logits, labels, right, None) - loss._segmentation(logits, labels, left, None)
     total = CORRECTED_WEIGHT + 1
     expected = (CORRECTED_WEIGHT - 1) * (entropy[1] - entropy[0]) / total
     assert float(difference) == pytest.approx(float(expected), rel=1e-5)
@@ -121,10 +123,10 @@ def test_corrections_are_what_differs_from_the_proposal_of_a_model(tmp_path: Pat
     case = dataset.correct(case.name, image.with_array(corrected), status="completed")
     plan = plan_labels(dataset.labels, {1}, None, Request(dataset.root, "new", None))
     reader = SiteReader.of([case], plan)
-    read = reader(as_case(case))
-    assert np.argwhere(read.corrected).tolist() == [[1, 1, 3]]
+    read = reader(as_case(case, plan))
+    assert read.marks is not None and np.argwhere(read.marks == CORRECTED).tolist() == [[1, 1, 3]]
     flat = design([case], [1]).preprocessing
-    prepared = PreparedCases([as_case(case)], tmp_path / "prepared", flat, reader)
+    prepared = PreparedCases([as_case(case, plan)], tmp_path / "prepared", flat, reader)
     prepared.build()
     labels = prepared.item(1)[1]
     assert labels.shape == (2, 4, 4)
@@ -134,77 +136,48 @@ def test_corrections_are_what_differs_from_the_proposal_of_a_model(tmp_path: Pat
 # ------------------------------------------------------------------------------------------------ time
 
 
-STAGES = (
-    Stage(6, (8, 8), 4, 1e-3, validate_every=2),
-    Stage(4, (8, 8), 4, 1e-3, validate_every=2, gates="hard"),
-)
-
-
-def played(
-    pace: Timed, seconds_per_step: dict[str, float], validation: float, settling: float = 0.0
-) -> tuple[float, list[dict[str, Any]]]:
-    """A training of `STAGES` on a machine of that speed: seconds in all, log rows.
-
-    Args:
-        settling: seconds that setting thresholds takes, before the gates' first hard epoch.
-    """
-    owners = [stage for stage in STAGES for _ in range(stage.epochs)]
-    rows: list[dict[str, Any]] = []
-    for epoch, stage in enumerate(owners):
-        steps = pace.steps(epoch, stage, rows)
-        train = steps * seconds_per_step[stage.gates]
-        row = {"epoch": epoch + 1, "steps": steps, "train_seconds": train, "seconds": train}
-        if validates(epoch, owners):
-            row |= {"dice": {}, "seconds": train + validation}
-        if settling and stage.gates == "hard" and owners[epoch - 1] is not stage:
-            row |= {"settle_seconds": settling, "seconds": row["seconds"] + settling}
-        rows.append(row)
-    return sum(row["seconds"] for row in rows), rows
-
-
-@pytest.mark.parametrize("speed", [0.5, 1.0, 2.0, 4.0])
-def test_a_time_is_kept_whatever_the_machine_turns_out_to_do(speed: float) -> None:
-    pace = Timed(100.0, STAGES, lambda stage: 0.1, 1.0)
-    total, rows = played(pace, {"closed": 0.1 * speed, "hard": 0.05 * speed}, 1.0 * speed)
-    assert total == pytest.approx(100.0, rel=0.1)
-    assert all(row["steps"] >= 1 for row in rows)
-
-
-def test_time_for_thresholds_is_kept_too_and_does_not_make_steps_look_slow() -> None:
-    pace = Timed(100.0, STAGES, lambda stage: 0.1, 1.0, settling_seconds=15.0)
-    total, rows = played(pace, {"closed": 0.1, "hard": 0.1}, 1.0, settling=20.0)
-    assert total == pytest.approx(100.0, rel=0.1)
-    hard = [row["steps"] for row in rows[STAGES[0].epochs + 1 :]]
-    assert min(hard) > 0.5 * rows[0]["steps"]
-
-
-def test_time_that_an_early_stop_saved_is_not_spent_elsewhere() -> None:
-    pace = Timed(100.0, STAGES, lambda stage: 0.1, 0.0)
-    rows = [{"epoch": 1, "steps": 100, "train_seconds": 10.0, "seconds": 10.0}]
-    assert pace.steps(9, STAGES[1], rows) <= 1.25 * 100
-
-
 def test_a_time_that_holds_no_training_is_refused_with_what_is_missing() -> None:
     with pytest.raises(ConfigError, match="holds 4 steps") as caught:
-        plan_effort(10.0, step_s=2.0, validation_s=1.0, precision="float32")
-    assert "at least 45 s more" in caught.value.remedy
+        check_time(10.0, step_s=2.0)
+    assert "at least 44 s more" in caught.value.remedy
 
 
 def test_the_least_time_is_enough() -> None:
-    effort = plan_effort(least_seconds(2.0), step_s=2.0, validation_s=1.0, precision="float32")
-    assert effort.steps == FEWEST_STEPS_IN_ALL
+    check_time(least_seconds(2.0), step_s=2.0)
+    with pytest.raises(ConfigError):
+        check_time(0.99 * least_seconds(2.0), step_s=2.0)
 
 
 def test_what_is_missing_counts_every_training_that_shares_it() -> None:
     with pytest.raises(ConfigError) as caught:
-        plan_effort(10.0, step_s=2.0, validation_s=1.0, precision="float32", shares=4)
+        check_time(10.0, step_s=2.0, shares=4)
     assert "at least 3 min more" in caught.value.remedy
 
 
-def test_validations_take_their_share_of_the_time_and_no_more() -> None:
-    effort = plan_effort(600.0, step_s=0.5, validation_s=20.0, precision="float32")
-    assert effort.epochs / effort.validate_every * 20.0 <= 0.15 * 600
-    assert 12 <= effort.epochs <= 60
+def test_a_time_that_is_far_too_short_is_refused_before_anything_long_with_one_that_would_do() -> None:
+    check_beforehand(300.0, 500.0)  # an estimate may be wrong by half
+    with pytest.raises(ConfigError, match="about 9 min") as caught:
+        check_beforehand(60.0, 500.0)
+    assert "at least 11 min" in caught.value.remedy
+
+
+def test_two_steps_are_timed_and_another_number_format_only_where_the_machine_has_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ticks = itertools.count()
+    stage = Stage(1, (8, 8), 2, 1e-3)
+    network = torch.nn.Conv2d(1, 2, 3, padding=1)
+    for there, times in ((False, 2), (True, 4)):
+        checks: list[int] = []
+        monkeypatch.setattr(timing, "has_bfloat16", lambda device, there=there: there)
+        timer = StepTimer(network, 1, torch.device("cpu"), False, partial(checks.append, 1), lambda: float(next(ticks)))
+        assert timer.measure(stage) == (1.0, "float32"), "as fast: float32 rounds less"
+        assert len(checks) == times
+
+
+def test_smaller_stages_are_taken_to_cost_less() -> None:
+    stages = (Stage(1, (8, 8), 4, 1e-3), Stage(1, (16, 16), 2, 1e-3))
+    assert by_size(stages, 3.0) == (1.5, 3.0)
 
 
 # ------------------------------------------------------------------------------------------------ the rule
@@ -319,12 +292,11 @@ def test_a_model_can_be_given_up_between_any_two_files_that_are_read_for_it(
     assert happened == ["check", "read", "check", "read"]
 
 
-def test_thick_slices_get_a_network_of_slices_at_a_size_it_can_take(tmp_path: Path) -> None:
-    found = design(a_case(tmp_path / "site", (6, 400, 300), (1.0, 1.0, 8.0), "MR"), [1]).preprocessing
+def test_thick_slices_get_a_network_of_slices_with_rows_before_columns(tmp_path: Path) -> None:
+    found = design(a_case(tmp_path / "site", (6, 64, 32), (1.0, 1.0, 8.0), "MR"), [1]).preprocessing
     assert found.spatial_dims == 2
     assert found.orientation == "acquired"
-    assert found.patch_size == (256, 192)
-    assert found.spacing_mm == pytest.approx((1.5625, 1.5625))
+    assert found.patch_size == (64, 32)
 
 
 def test_a_ct_window_lies_around_what_is_learned(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from apformer.networks.grpe import GRPE, relative_index, squared_distance
+from apformer.networks.grpe import GRPE, relative_index, squared_distances
 
 
 def a_grpe(grid: tuple[int, ...] = (2, 3), heads: int = 2) -> GRPE:
@@ -60,8 +60,9 @@ def test_relative_index_on_two_tokens_in_a_row():
 
 
 def test_squared_distance_counts_each_axis_in_units_of_its_length():
-    assert squared_distance((1, 4))[0].tolist() == [0.0, 1 / 16, 4 / 16, 9 / 16]
-    assert float(squared_distance((2, 4))[0, 7]) == 1 / 4 + 9 / 16
+    assert squared_distances((1, 4)).tolist() == [9 / 16, 4 / 16, 1 / 16, 0.0, 1 / 16, 4 / 16, 9 / 16]
+    between = relative_index((2, 4))[0, 7]  # the farthest two tokens
+    assert float(squared_distances((2, 4))[between]) == 1 / 4 + 9 / 16
 
 
 def test_head_h_starts_a_tenth_wider_than_the_one_before_and_the_table_at_zero():

@@ -71,8 +71,8 @@ def test_every_field_reaches_the_request() -> None:
 
 @pytest.mark.parametrize("base", [{}, {"base": None}], ids=["absent", "null"])
 def test_what_is_left_out_is_the_default_and_no_base_is_from_scratch(base: dict[str, None]) -> None:
-    assert Request(**parsed(dataset="/data/site", name="heart", epochs=5, **base)) == Request(
-        dataset=Path("/data/site"), name="heart", base=None, epochs=5
+    assert Request(**parsed(dataset="/data/site", name="heart", steps=15, **base)) == Request(
+        dataset=Path("/data/site"), name="heart", base=None, steps=15
     )
 
 
@@ -86,8 +86,8 @@ def test_what_is_left_out_is_the_default_and_no_base_is_from_scratch(base: dict[
         ({"labels": [1]}, "'labels': a list of texts"),
         ({"mapping": ["LV"]}, "'mapping': an object of texts"),
         ({"mapping": {"LV": 1}}, "'mapping': an object of texts"),
-        ({"epochs": 2.5}, "'epochs': a whole number"),
-        ({"epochs": float("nan")}, "'epochs'"),
+        ({"steps": 2.5}, "'steps': a whole number"),
+        ({"steps": float("nan")}, "'steps'"),
         ({"seconds": "15min"}, "'seconds'"),
         ({"seed": -1}, "'seed'"),
         ({"threads": 0}, "'threads'"),
@@ -134,7 +134,7 @@ def faked(library: ModelLibrary, monkeypatch: pytest.MonkeyPatch) -> Callable[[C
 
 
 def test_events_become_progress_with_the_time_left_words_and_metrics(faked: Any, home: Path) -> None:
-    epoch = {"event": "epoch", "epoch": 1, "of": 2, "losses": {"total": 0.5}, "dice": None, "overlays": ["/a.png"]}
+    epoch = {"event": "epoch", "epoch": 1, "step": 40, "losses": {"total": 0.5}, "dice": None, "overlays": ["/a.png"]}
     measured = {"event": "measured", "which": "before", "labels": {"Ball": {"mean_dice": 0.5}}}
 
     def tell(on_event: Any, check: Any) -> None:
@@ -270,7 +270,7 @@ def test_what_the_work_raises_is_raised(error: BaseException) -> None:
 
 def test_a_real_worker_trains_stops_at_a_cancel_and_resumes_to_a_complete_result(home: Path, tmp_path: Path) -> None:
     """The cancel is heard by the training itself: the worker that ran it answers afterwards, and was not ended."""
-    fields = {"dataset": str(home / "site"), "name": "site-ball", "base": "ball", "epochs": 3, "device": "cpu"}
+    fields = {"dataset": str(home / "site"), "name": "site-ball", "base": "ball", "steps": 9, "device": "cpu"}
     fields |= {"threads": 1, "adopt": "always"}
     begun = threading.Event()
     heard: list[Event] = []

@@ -103,6 +103,30 @@ def test_a_case_that_was_opened_is_corrected_by_its_name_without_an_image(site: 
         run_here("store", **asking(site, tmp_path / "b", other, array=None, case="case-0009"))
 
 
+def test_what_was_outlined_is_stored_with_the_labels(site: SiteDataset, tmp_path: Path) -> None:
+    run_here("store", **asking(site, tmp_path / "a", outlined=[]))
+    assert stored(site).cases()[0].revision.labelled == (FIRST.value,)
+    again = asking(site, tmp_path / "b", array=None, patient=None, case="case-0001", outlined=[FIRST.name, SECOND.name])
+    run_here("store", **again)
+    assert stored(site).cases()[0].revision.labelled is None
+    with pytest.raises(ConfigError, match="no 'Spleen'"):
+        run_here(
+            "store", **asking(site, tmp_path / "c", array=None, patient=None, case="case-0001", outlined=["Spleen"])
+        )
+    with pytest.raises(RequestError, match="'outlined'"):
+        run_here("store", **asking(site, tmp_path / "d", outlined=[1]))
+
+
+def test_a_proposal_that_was_corrected_says_what_was_outlined_in_the_correction(
+    site: SiteDataset, tmp_path: Path
+) -> None:
+    part = part_fields(tmp_path / "proposal.npy", Part.of(a_mask(SECOND.value)))
+    proposal = {"model": "slices 1.0.0", "labels": part, "names": {str(SECOND.value): SECOND.name}}
+    run_here("store", **asking(site, tmp_path / "job", proposal=proposal, outlined=[]))
+    (case,) = stored(site).cases()
+    assert [revision.labelled for revision in case.revisions] == [None, (FIRST.value,)]
+
+
 @pytest.mark.parametrize("step", ["storing the image", "reading it back to prove it", "storing the labels"])
 def test_cancelled_at_any_step_it_leaves_the_data_set_as_it_was(site: SiteDataset, tmp_path: Path, step: str) -> None:
     def cancel(job: Job, event: Event) -> None:

@@ -18,7 +18,8 @@ pytest.importorskip("monai", reason="training needs MONAI (the extra 'train')")
 from apformer.training import parse_config, train
 from apformer.training.cases import by_name, read_case, read_dataset, split_cases
 from apformer.training.config import TrainingConfig
-from apformer.training.loop import mean_of
+from apformer.training.selection import mean_of
+from apformer.training.validation import Judged
 from training_samples import SETTINGS, a_trainer, settings
 
 
@@ -42,10 +43,9 @@ def test_a_label_that_no_validation_case_has_is_left_out_of_every_judgement(a_da
 
 def test_selection_goes_by_the_labels_that_are_judged(a_dataset: Path, tmp_path: Path) -> None:
     trainer = a_trainer(a_dataset, two_labels(), tmp_path / "run")
-    trainer.epoch = 4
-    trainer._select({"Ball": 0.5, "Ghost": None})
-    trainer._select({"Ball": 0.4, "Ghost": None})
-    assert trainer.best[0] == 0.5
+    trainer._select(Judged({"Ball": 0.5, "Ghost": None}, 1.0, 1), trainer.ema, 0)
+    trainer._select(Judged({"Ball": 0.4, "Ghost": None}, 0.5, 1), trainer.ema, 0)
+    assert trainer.selection.dice == 0.5
     assert mean_of({"Ball": 0.5, "Ghost": None}) == 0.5 and mean_of({"Ghost": None}) is None
 
 

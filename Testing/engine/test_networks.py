@@ -10,7 +10,8 @@ import pytest
 import torch
 from apformer.errors import ConfigError
 from apformer.networks import NETWORK_NAMES, build_network
-from apformer.networks.apformer import APFormer, APFormerConfig, Attention
+from apformer.networks.apformer import APFormer
+from apformer.networks.transformer import Attention, LayerSetting, LayerShape
 from torch import Tensor
 
 
@@ -111,8 +112,7 @@ def test_padding_repeats_the_edge_so_a_padded_image_gives_the_same_logits():
 
 def test_attention_is_softmax_of_scaled_products_plus_bias_times_values():
     torch.manual_seed(0)
-    config = APFormerConfig(image_size=(16, 24), channels=(1, 1, 1, 4), heads=3, head_dim=5)
-    attention = Attention(config, config.layer_shapes[0]).eval()
+    attention = Attention(LayerSetting(4, (2, 3), 5, 0.0), LayerShape(3, 5, 5, 1)).eval()
     torch.nn.init.normal_(attention.position.table)
     tokens = torch.randn(2, 6, 4)
     with torch.no_grad():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import itertools
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,12 +19,14 @@ from apformer.bundles import load_bundle
 from apformer.errors import ConfigError, InputError, OutputError
 from apformer.inference import Segmenter
 from apformer.networks import build_network
-from apformer.training import augment, parse_config, read_config, train
-from apformer.training.augment import AugmentedCases, build_augmentation, erase_organ, fit, replace_organ
+from apformer.training import batches, parse_config, read_config, train
+from apformer.training.augment import fit
+from apformer.training.batches import AugmentedCases, Drawn, Draws, ahead
 from apformer.training.cases import prepare, read_dataset, split_cases
 from apformer.training.checkpoint import CHECKPOINT, FORMER
 from apformer.training.config import Augmentation, Split, Stage
-from apformer.training.loop import ahead, fingerprint
+from apformer.training.loop import fingerprint
+from apformer.training.pathology import erase_organ, replace_organ
 from apformer.training.run import write_bundle
 from apformer.volume import Volume
 from training_samples import SETTINGS, a_trainer, prepared, settings
@@ -174,83 +177,66 @@ def test_slices_without_the_organ_are_made_as_often_as_asked(
     cases, _ = prepared(a_dataset, config, tmp_path / "prepared")
     made: list[str] = []
     for name in ("erase_organ", "replace_organ"):
-        monkeypatch.setattr(augment, name, lambda image, label, name=name: (made.append(name), (image, label))[1])
+        monkeypatch.setattr(batches, name, lambda image, label, name=name: (made.append(name), (image, label))[1])
     dataset = AugmentedCases(cases, config.stages[0], Augmentation(empty_p=0.1, replace_p=0.3), 0)
-    drawn = [dataset[index] for index in range(len(dataset)) for dataset.epoch in range(10)]
-    assert made.count("erase_organ") / len(drawn) == pytest.approx(0.1, abs=0.05)
-    assert made.count("replace_organ") / len(drawn) == pytest.approx(0.3, abs=0.08)
+    items = list(range(len(cases)))
+    for turn in range(10):
+        _ = dataset[Drawn(turn * len(items), items)]
+    drawn = 10 * len(items)
+    assert made.count("erase_organ") / drawn == pytest.approx(0.1, abs=0.05)
+    assert made.count("replace_organ") / drawn == pytest.approx(0.3, abs=0.08)
 
 
-def test_augmentation_moves_image_and_labels_alike() -> None:
-    strong = Augmentation(
-        affine_p=1.0,
-        rotate_degrees=40,
-        translate=0.2,
-        noise_p=0,
-        blur_p=0,
-        contrast_p=0,
-        intensity_p=0,
-        low_resolution_p=0,
-        zoom_p=1.0,
-        flip_axes=(0, 1),
-        rotate90_p=1.0,
-    )
-    transform = build_augmentation(strong, 2, (64, 64), air_is_zero=True)
-    transform.set_random_state(seed=3)
-    mask = torch.zeros(1, 64, 64)
-    mask[:, 20:40, 15:50] = 1
-    out = transform({"image": mask.clone(), "label": mask.clone()})
-    moved = out["label"] > 0.5
-    assert not torch.equal(moved, mask > 0.5)
-    agreement = ((out["image"] > 0.5) == moved).float().mean()
-    assert agreement > 0.97
-
-
-def test_zooming_keeps_labels_on_the_image_to_a_fraction_of_a_pixel() -> None:
-    quiet = Augmentation(affine_p=0, noise_p=0, blur_p=0, contrast_p=0, intensity_p=0, low_resolution_p=0, zoom_p=1.0)
-    transform = build_augmentation(quiet, 2, (48, 48), air_is_zero=True)
-    square = torch.zeros(1, 48, 48)
-    square[:, 15:30, 18:36] = 1
-    rows = torch.arange(48.0)
-
-    def middle(mask: torch.Tensor) -> float:
-        return float((mask[0].sum(1) * rows).sum() / mask.sum())
-
-    shifts = []
-    for seed in range(40):
-        transform.set_random_state(seed=seed)
-        out = transform({"image": square.clone(), "label": square.clone()})
-        shifts.append(middle(out["label"]) - middle(out["image"]))
-    assert abs(float(np.mean(shifts))) < 0.15, "a constant shift teaches the network outlines beside the organ"
-
-
-def test_an_item_is_augmented_the_same_whenever_its_epoch_comes_and_differently_in_the_next(
+def test_a_batch_is_augmented_the_same_whenever_its_place_comes_and_differently_at_the_next(
     a_dataset: Path, tmp_path: Path
 ) -> None:
     config = parse_config(settings())
     cases, _ = prepared(a_dataset, config, tmp_path / "prepared")
-    items = AugmentedCases(cases, config.stages[0], config.augmentation, config.seed)
-    first = items[2]["image"]
-    _ = items[0], items[1]
-    assert torch.equal(items[2]["image"], first)
-    items.epoch = 1
-    assert not torch.equal(items[2]["image"], first)
+    made = AugmentedCases(cases, config.stages[0], config.augmentation, config.seed)
+    first = made[Drawn(4, [2, 0])]["image"]
+    _ = made[Drawn(6, [1, 2])]
+    assert torch.equal(made[Drawn(4, [2, 0])]["image"], first)
+    assert not torch.equal(made[Drawn(6, [2, 0])]["image"], first)
+    other_part = AugmentedCases(cases, config.stages[0], config.augmentation, config.seed, (1, 2))
+    assert not torch.equal(other_part[Drawn(4, [2, 0])]["image"], first), (
+        "two processes change their images differently"
+    )
 
 
-def test_the_learning_rate_warms_up_and_falls_along_each_stage(a_dataset: Path, tmp_path: Path) -> None:
+def test_every_item_is_drawn_once_before_any_is_drawn_again_from_any_place_on() -> None:
+    drawn = list(itertools.islice(Draws(lambda: 7, 5).batches(0, 3), 14))
+    items = [item for batch in drawn for item in batch.items]
+    assert [sorted(items[n : n + 7]) for n in range(0, 42, 7)] == [list(range(7))] * 6
+    assert items[:7] != items[7:14]
+    later = list(itertools.islice(Draws(lambda: 7, 5).batches(15, 3), 9))
+    assert later == drawn[5:]
+    assert [len(batch.items) for batch in itertools.islice(Draws(lambda: 2, 5).batches(0, 3), 2)] == [2, 2]
+
+
+def test_items_that_come_meanwhile_take_part_from_the_next_pass_on() -> None:
+    count = [2]
+    stream = Draws(lambda: count[0], 0).batches(0, 2)
+    first = next(stream)
+    count[0] = 4
+    assert sorted(first.items) == [0, 1]
+    assert sorted(next(stream).items + next(stream).items) == [0, 1, 2, 3]
+
+
+def test_the_learning_rate_warms_up_and_falls_along_each_stage_to_its_very_end(a_dataset: Path, tmp_path: Path) -> None:
     stage = {"epochs": 10, "size": [16] * 3, "batch_size": 1, "learning_rate": 1.0, "final_learning_rate": 0.5}
     config = parse_config(settings(stages=[stage, {**stage, "learning_rate": 0.5, "final_learning_rate": 0.0}]))
     trainer = a_trainer(a_dataset, config, tmp_path / "run")
     rates = []
-    for step in range(20 * 6):
-        trainer.epoch, trainer.within = step // 6, step % 6 / 6
-        rates.append(trainer.learning_rate(config.stage_of(trainer.epoch)))
+    while trainer.schedule.coming() is not None:
+        while (moment := trainer.schedule.step()) is not None:
+            rates.append(trainer.learning_rate(moment))
+            trainer.schedule.stepped()
     peak = int(np.argmax(rates))
     assert 0 < peak <= 0.1 * len(rates)
-    assert rates[0] < 0.2
+    assert rates[0] < 0.25
     assert all(a >= b for a, b in zip(rates[peak:], rates[peak + 1 :], strict=False))
     assert rates[len(rates) // 2] == pytest.approx(0.5, abs=0.01)
-    assert rates[-1] < 0.01
+    assert rates[-1] == 0.0
 
 
 def test_an_interrupted_run_resumes_to_exactly_the_weights_of_an_uninterrupted_one(
@@ -451,8 +437,8 @@ def test_a_stage_may_cut_at_full_resolution_from_anywhere(a_dataset: Path, tmp_p
     whole, _ = cases.item(5)
     windows = whole[0].unfold(0, 8, 1).unfold(1, 8, 1).reshape(-1, 8, 8)
     places = set()
-    for dataset.epoch in range(12):
-        distance = (windows - dataset[5]["image"][0]).abs().amax((1, 2))
+    for turn in range(12):
+        distance = (windows - dataset[Drawn(turn, [5])]["image"][0, 0]).abs().amax((1, 2))
         assert distance.min() < 1e-5, "a cut is a piece of the image, unscaled"
         places.add(int(distance.argmin()))
     assert len(places) > 3
@@ -474,8 +460,8 @@ def test_a_2d_model_trains_on_the_slices_of_volumes(a_dataset: Path, tmp_path: P
     cases, _ = prepared(a_dataset, config, tmp_path / "prepared")
     assert len(cases) == 6 * 14
     stage = Stage(1, (8, 8), 8, 0.01)
-    item = AugmentedCases(cases, stage, config.augmentation, 0)[5]
-    assert item["image"].shape == (1, 8, 8)
+    item = AugmentedCases(cases, stage, config.augmentation, 0)[Drawn(0, [5])]
+    assert item["image"].shape == (1, 1, 8, 8)
     assert item["label"].dtype == torch.uint8
 
 

@@ -123,10 +123,14 @@ CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "a part is missing": lambda state: state.pop("ema"),
     "a weight is missing": lambda state: state["network"].popitem(),
     "a weight has another shape": lambda state: state["network"].update({"head.bias": torch.zeros(9)}),
-    "a weight has another type": lambda state: state["best"].update({"head.bias": torch.zeros(2, dtype=torch.int64)}),
+    "a weight has another type": lambda state: state["selection"]["weights"].update(
+        {"head.bias": torch.zeros(2, dtype=torch.int64)}
+    ),
     "a moment has another shape": lambda state: state["optimiser"][0].update(exp_avg=torch.zeros(1)),
     "a moment of no weight": lambda state: state["optimiser"].update({10**6: state["optimiser"][0]}),
     "an epoch that cannot be": lambda state: state.update(epoch=-1),
+    "an average that is none": lambda state: state["tail"].update(count="x"),
+    "a place of another schedule": lambda state: state["schedule"].update(stretches=7),
     "a text for a number": lambda state: state.update(step="many"),
     "rows that are none": lambda state: state.update(rows="["),
     "weights that are a list": lambda state: state.update(network=[1]),

@@ -41,10 +41,15 @@ def test_a_case_is_added_and_a_model_learns_from_the_site_is_adopted_and_rolled_
         page.locator(".notice-remedy", has_text="Give the patient's ID").wait_for(timeout=SLOW)
         page.get_by_label("Patient ID").fill("patient 9")
         page.get_by_label("Patient ID").blur()
+        page.get_by_text("No segment has the name of Hole.").wait_for(timeout=SLOW)
+        page.locator(".v-select", has_text="Structures without a segment").click()
+        page.locator(".v-list-item", has_text="were not outlined").click()
         page.get_by_text("Add the case").click()
         page.get_by_text("Stored as").wait_for(timeout=SLOW)
+        page.locator("tr", has_text="not outlined: Hole").wait_for(timeout=SLOW)
         site.reload()
         assert [case.status for case in site.cases()] == ["completed"] * 9
+        assert site.cases()[-1].revision is not None and site.cases()[-1].revision.labelled == (1,)
 
         page.keyboard.press("5")
         page.get_by_label("Minutes").fill("0.6")  # a busy machine makes no 24 steps in less

@@ -96,7 +96,7 @@ def _fail(error: Exception) -> None:
     raise error
 
 
-def test_with_slicer_in_testing_mode_an_error_goes_to_the_log_and_nothing_waits(
+def test_with_slicer_in_testing_mode_errors_and_questions_go_to_the_log_and_nothing_waits(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     import stand_in
@@ -105,4 +105,6 @@ def test_with_slicer_in_testing_mode_an_error_goes_to_the_log_and_nothing_waits(
         from APFormerSlicerLib.widgets.dialogs import Dialogs
 
         Dialogs(host.window).error(InputError("It is empty.", "Nothing to do.", "Choose another."))
+        assert not Dialogs(host.window).confirm("It is there.", "It would be replaced.", "Replace")
     assert "It is empty. Nothing to do. Choose another." in caplog.text
+    assert "It is there. It would be replaced. Not agreed to." in caplog.text

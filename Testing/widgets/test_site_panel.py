@@ -79,6 +79,24 @@ def test_the_patient_is_asked_for_and_kept_as_a_pseudonym_only(shown: Shown, a_s
     assert kept and not any(b"Doe" in content for content in kept)
 
 
+def test_what_structures_without_a_segment_are_is_asked_only_where_there_are_any(
+    shown: Shown, a_site: Path, a_result: Any
+) -> None:
+    ui = shown.ui
+    ui.patientEdit.setText("P 1")
+    assert not ui.othersComboBox.isVisibleTo(ui.casesPage), "both labels have a segment, one of them an empty one"
+    segmentation = a_result.GetSegmentation()
+    segmentation.RemoveSegment(segmentation.GetSegmentIdBySegmentName("posterior"))
+    ui.patientEdit.setText("P 2")
+    assert ui.othersComboBox.isVisibleTo(ui.casesPage) and ui.othersComboBox.currentText == "not there: posterior"
+    ui.othersComboBox.setCurrentIndex(1)
+    add(shown, "P 3")
+    assert ui.othersComboBox.currentText == "not outlined: posterior", "what was said stays"
+    (case,) = shown.workflow.collecting.dataset.cases()
+    assert case.revision is not None and case.revision.labelled == (1,)
+    assert "not outlined: posterior" in cells(shown, 3)[0]
+
+
 def test_the_patient_of_one_image_does_not_go_with_the_next(shown: Shown, a_result: Any) -> None:
     shown.ui.patientEdit.setText("P 1")
     shown.choose(add_volume(shown.host.scene, noise(SHAPE) + 1, "another"))

@@ -26,7 +26,7 @@ def a_site(shown: Shown, tmp_path: Path) -> Path:
 
 
 def epoch(number: int, **more: Any) -> dict[str, Any]:
-    return {"event": "epoch", "epoch": number, "of": 20, "phase": "adapt", "fold": 1, "folds": 1,
+    return {"event": "epoch", "epoch": number, "step": 100 * number, "phase": "adapt", "fold": 1, "folds": 1,
             "losses": {"total": 1.0 / number}, "dice": {"anterior": 0.5}, "kept": 0.4, "overlays": [],
             **more}  # fmt: skip
 
@@ -180,13 +180,10 @@ def test_a_training_is_watched_with_curves_and_cancelled(shown: Shown, a_site: P
     picture.fill(qt.QColor("red"))
     assert picture.save(str(tmp_path / "overlay 脳.png"))
     shown.ui.tuneButton.click()
-    shown.trainer.last.progress(0.3, "training, adapt: epoch 3 of 20", eta_s=90.0)
+    shown.trainer.last.progress(0.3, "training, adapt: step 300", eta_s=90.0)
     for number in (1, 2, 3):
         shown.trainer.last.tell("metrics", **epoch(number, overlays=[str(tmp_path / "overlay 脳.png")]))
-    assert (
-        "adapt: epoch 3 of 20" in shown.ui.tuningStatusLabel.text
-        and "about 90 s left" in shown.ui.tuningStatusLabel.text
-    )
+    assert "adapt: step 300" in shown.ui.tuningStatusLabel.text and "about 90 s left" in shown.ui.tuningStatusLabel.text
     curves = shown.ui.curvesLabel.pixmap.toImage()
     drawn = {curves.pixelColor(x, y).name() for x in range(curves.width()) for y in range(curves.height())}
     assert {"#0072b2", "#d55e00"} <= drawn  # Dice and tokens kept

@@ -16,7 +16,7 @@ from apformer.errors import ConfigError, InputError, OutputError
 from apformer.files import read_volume, write_scalar
 from apformer.volume import Volume
 from APFormerSlicerLib.scene import new_segmentation, to_label_map, to_volume
-from APFormerSlicerLib.workflow import Added, Choice, Workflow
+from APFormerSlicerLib.workflow import NOT_OUTLINED, NOT_THERE, Added, Choice, Workflow
 from bundle_samples import LABELS
 from headless import draw, matrix_of, redraw
 from workflow_samples import PlayedWorker, a_block
@@ -145,6 +145,53 @@ def test_a_case_is_opened_corrected_and_stored_again(
     assert (case.name, case.status) == ("case-0001", COMPLETED)
     assert np.array_equal(read_volume(case.labels_path).array, mask)
     assert len(a_workflow.collecting.rows()) == 1
+
+
+def test_structures_without_a_segment_are_what_the_user_says_and_said_last(
+    a_workflow: Workflow, a_site: SiteDataset, a_choice: Choice, a_proposal: Any
+) -> None:
+    nodes, collecting = (a_choice.volume_node, a_proposal), a_workflow.collecting
+    assert collecting.lacking(*nodes) == [], "an empty segment says that there is nothing"
+    posterior = a_proposal.GetSegmentation().GetSegmentIdBySegmentName("posterior")
+    a_proposal.GetSegmentation().RemoveSegment(posterior)
+    assert collecting.lacking(*nodes) == ["posterior"] and collecting.others(nodes[0]) == NOT_THERE
+    assert add(a_workflow, *nodes, patient=PATIENT).case.revision.labelled is None
+    case = add(a_workflow, *nodes, patient=PATIENT, correct=True, others=NOT_OUTLINED).case
+    assert case.revision.labelled == (1,) and collecting.others(nodes[0]) == NOT_OUTLINED
+    (row,) = collecting.rows()
+    assert row.unknown == ("posterior",)
+    with pytest.raises(InputError, match="does not say"):
+        collecting.add(*nodes, patient=PATIENT, others="perhaps")
+    assert collecting.lacking(nodes[0], None) == []
+
+
+def test_a_case_that_leaves_structures_out_is_opened_and_stored_again_without_them(
+    a_workflow: Workflow, a_site: SiteDataset, a_choice: Choice, a_proposal: Any
+) -> None:
+    a_proposal.GetSegmentation().RemoveSegment(a_proposal.GetSegmentation().GetSegmentIdBySegmentName("posterior"))
+    add(a_workflow, a_choice.volume_node, a_proposal, patient=PATIENT, others=NOT_OUTLINED)
+    a_workflow.state.others = NOT_THERE  # of the images that came after
+    volume_node, node = a_workflow.collecting.open("case-0001")
+    assert a_workflow.collecting.lacking(volume_node, node) == ["posterior"]
+    corrected(node, volume_node)
+    case = add(a_workflow, volume_node, node).case
+    assert case.revision.labelled == (1,) and a_workflow.state.others == NOT_THERE
+    draw(node, "posterior", np.roll(a_block(SHAPE), 2, 2), matrix_of(volume_node))
+    assert add(a_workflow, volume_node, node).case.revision.labelled is None
+
+
+def test_voxels_that_nobody_knows_are_a_segment_of_their_own(
+    a_workflow: Workflow, a_site: SiteDataset, a_choice: Choice, a_proposal: Any
+) -> None:
+    doubtful = np.zeros(SHAPE, np.uint8)
+    doubtful[0, 0, :2] = 1
+    draw(a_proposal, "Ignore", doubtful, matrix_of(a_choice.volume_node))
+    added = add(a_workflow, a_choice.volume_node, a_proposal, patient=PATIENT)
+    assert added.notes == () and added.case.revision.counts == {1: 8, 255: 2}
+    assert set(a_workflow.collecting.rows()[0].volumes_ml) == {"anterior", "unknown"}
+    volume_node, node = a_workflow.collecting.open("case-0001")
+    corrected(node, volume_node)
+    assert add(a_workflow, volume_node, node).case.revision.counts == {1: 9, 255: 2}
 
 
 def test_a_photograph_comes_back_in_colour(

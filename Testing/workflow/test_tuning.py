@@ -36,7 +36,7 @@ def report(version: str, adopted: bool = True) -> dict[str, Any]:
 
 
 def epoch(number: int, **more: Any) -> dict[str, Any]:
-    return {"event": "epoch", "epoch": number, "of": 20, "phase": "adapt", "fold": 1, "folds": 1,
+    return {"event": "epoch", "epoch": number, "step": 100 * number, "phase": "adapt", "fold": 1, "folds": 1,
             "losses": {"total": 1.0 / number}, "dice": None, "kept": None, "overlays": [], **more}  # fmt: skip
 
 
@@ -128,7 +128,7 @@ def test_events_become_curves_figures_and_pictures(a_workflow: Workflow, a_worke
     asked.tell("metrics", **epoch(1))
     asked.tell("metrics", **epoch(2, dice={"anterior": 0.7}, kept=0.4, overlays=["/a.png"], phase="tighten"))
     asked.tell("metrics", **epoch(3, losses={"total": None}))
-    assert training.step == "adapt, epoch 3 of 20"
+    assert training.step == "adapt, step 300"
     assert training.curves() == {
         "loss: total": [(1, 1.0), (2, 0.5)], "Dice of anterior": [(2, 0.7)], "looked at closely": [(2, 0.4)],
     }  # fmt: skip

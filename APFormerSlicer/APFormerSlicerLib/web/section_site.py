@@ -8,15 +8,17 @@ from typing import Any
 from apformer.datasets import DuplicateCaseError
 from apformer.errors import ConfigError, InputError
 from apformer.memory import memory_limit
+from apformer.names import find
 from trame.widgets import html
 
-from ..workflow import CaseRow, Run
+from ..workflow import NOT_OUTLINED, NOT_THERE, OTHERS, CaseRow, Run
 from .desk import Desk
 from .importing import close
-from .parts import button, heading, hint, text_field
+from .parts import button, heading, hint, select, text_field
 from .values import flag, one_of, text
 
 _PRIVATE = "site"  # folder of a session that was given none: it goes with the session
+_OTHERS = {NOT_THERE: "are not in the image", NOT_OUTLINED: "were not outlined"}
 
 
 class SiteSection:
@@ -34,6 +36,8 @@ class SiteSection:
                 "site_ready": False,
                 "site_shared": shared is not None,
                 "site_labels": [],
+                "lacking": "",
+                "kinds_of_others": [{"title": title, "value": value} for value, title in _OTHERS.items()],
                 "cases": [],
                 "case_known": False,
                 "problems": None,
@@ -41,13 +45,15 @@ class SiteSection:
         )
         desk.field("patient", "", text())
         desk.field("who", desk.workflow.state.who, text())
+        desk.field("others", NOT_THERE, one_of(OTHERS))
         desk.action("create_site")(self._create)
         desk.action("add_case", flag)(self._add)
         desk.action("open_case", one_of(lambda: [one["name"] for one in desk.state.cases]))(self._open)
         desk.action("check_site")(self._check)
         desk.on("who")(self._choose_who)
+        desk.on("segments", "site_labels")(self._look_for_lacking)
         desk.workflow.collecting.changed.connect(self.refresh)
-        desk.workflow.state.changed.connect(self._forget_question)
+        desk.workflow.state.changed.connect(self._look_at_another)
 
     def open_existing(self) -> None:
         """Take the data set that is in the folder already; none is no error."""
@@ -77,7 +83,11 @@ class SiteSection:
         """Store the reviewed image; a known one is asked about, and added with `correct` after that."""
         desk = self._desk
         run = desk.workflow.collecting.add(
-            desk.volume, desk.segmentation, patient=desk.state.patient or None, correct=correct
+            desk.volume,
+            desk.segmentation,
+            patient=desk.state.patient or None,
+            correct=correct,
+            others=desk.state.others,
         )
         desk.notices.tell("Storing the case...")
         run.ended.connect(self._tell_added)
@@ -119,9 +129,18 @@ class SiteSection:
     def _choose_who(self) -> None:
         self._desk.workflow.state.who = self._desk.state.who.strip()
 
-    def _forget_question(self) -> None:
-        """It was asked about another image."""
-        self._desk.state.case_known = False
+    def _look_at_another(self) -> None:
+        """What was asked was about another image."""
+        desk = self._desk
+        desk.state.case_known = False
+        if desk.state.site_ready:
+            desk.state.others = desk.workflow.collecting.others(desk.volume)
+
+    def _look_for_lacking(self) -> None:
+        """Which structures of the table have no segment: what they are is asked."""
+        desk = self._desk
+        there = [one["name"] for one in desk.state.segments]
+        desk.state.lacking = ", ".join(name for name in desk.state.site_labels if find(name, there) is None)
 
     # ---------------------------------------------------------------- what it looks like
 
@@ -146,6 +165,9 @@ class SiteSection:
             hint("{{ images.find((one) => one.id === image_id)?.name }}, with its {{ segments.length }} segments.")
             text_field("Patient ID, kept as a pseudonym; from DICOM when empty", "patient")
             text_field("Corrected by (optional)", "who")
+            with html.Div(v_if="lacking"):
+                hint("No segment has the name of {{ lacking }}.")
+                select("Structures without a segment", "others", "kinds_of_others")
             button("Add the case", "trigger('add_case')", "mdi-plus", color="primary", variant="flat")
             button("Replace its labels", "trigger('add_case', [true])", v_if="case_known", color="warning")
         with html.Div(v_else=True):
@@ -177,11 +199,11 @@ class SiteSection:
 
 
 def _row(row: CaseRow) -> dict[str, Any]:
-    labels = ", ".join(f"{name} {volume:.2f} mL" for name, volume in row.volumes_ml.items())
+    labels = ", ".join(f"{name} {volume:.2f} mL" for name, volume in row.volumes_ml.items()) or "no labels"
     return {
         "name": row.name,
         "status": row.status,
         "date": row.date[:10],
-        "labels": labels or "no labels",
+        "labels": labels + (f"; not outlined: {', '.join(row.unknown)}" if row.unknown else ""),
         "comment": row.comment,
     }

@@ -10,7 +10,7 @@ import slicer
 from apformer.errors import APFormerError
 from slicer.i18n import tr as _
 
-from ..workflow import Added, CaseRow, Run, Workflow, sentence
+from ..workflow import NOT_OUTLINED, NOT_THERE, OTHERS, Added, CaseRow, Run, Workflow, sentence
 from ..workflow.runs import DONE, FAILED
 from ..workflow.thumbnails import SIDE, thumbnail
 from .collaborators import Asks, Install, Ui
@@ -31,6 +31,7 @@ class SitePanel:
         self._ui, self._workflow, self._asks, self._install = ui, workflow, asks, install
         self._hints = Hints()
         self._volume: Any = None  # whose patient was typed in
+        self._asked: tuple[Any, ...] = ()  # the volume and the structures without a segment that are asked about
         self._checking: Run | None = None
         self._pictures: dict[Any, Any] = {}  # (folder, case, date) -> QIcon, or None where there is none
         self._missing: list[Any] = []  # cases whose pictures are still to be made
@@ -41,6 +42,8 @@ class SitePanel:
         ui.caseStatusComboBox.addItem(_("Mark as..."), "")
         for status, title in zip(STATUSES, (_("in progress"), _("completed"), _("flagged")), strict=True):
             ui.caseStatusComboBox.addItem(title, status)
+        for others, title in ((NOT_THERE, _("are not there")), (NOT_OUTLINED, _("were not outlined"))):
+            ui.othersComboBox.addItem(title, others)
         stretch(ui.casesTable, 3)
         ui.casesTable.setIconSize(qt.QSize(SIDE, SIDE))
         when_turned(ui, self.refresh)
@@ -88,11 +91,8 @@ class SitePanel:
             return
         texts = []
         for row in rows:
-            texts.append(("", f"{row.name}\n{row.date[:10]}", row.status, "\n".join(_volumes(row)[:MOST_LABELS])))
-        tips = [
-            "\n".join(filter(None, (row.comment, row.proposed_by and f"({row.proposed_by})", *_volumes(row))))
-            for row in rows
-        ]
+            texts.append(("", f"{row.name}\n{row.date[:10]}", row.status, _labels(row)))
+        tips = ["\n".join(filter(None, _told(row))) for row in rows]
         fill(ui.casesTable, [row.name for row in rows], texts, tips)
         self._show_pictures()
         ui.casesTable.resizeRowsToContents()
@@ -128,7 +128,23 @@ class SitePanel:
         else:
             checked = self._workflow.collecting.check(state.volume, state.segmentation, self._ui.patientEdit.text)
         self._hints.allow(self._ui.addCaseButton, checked)
+        self._ask_of_others(checked)
         show_text(self._ui.siteLabel, checked[1])
+
+    def _ask_of_others(self, checked: tuple[bool, str]) -> None:
+        """What structures without a segment are, where there are any; the answer stays until the image changes."""
+        ui, state, collecting = self._ui, self._workflow.state, self._workflow.collecting
+        lacking = collecting.lacking(state.volume, state.segmentation) if checked[0] else []
+        for widget in (ui.othersTitle, ui.othersComboBox):
+            widget.setVisible(bool(lacking))
+        if not lacking:
+            self._asked = ()
+        elif self._asked != (state.volume, *lacking):
+            self._asked = (state.volume, *lacking)
+            names = ", ".join(lacking)
+            for row, title in enumerate((_("not there: {names}"), _("not outlined: {names}"))):
+                ui.othersComboBox.setItemText(row, title.format(names=names))
+            ui.othersComboBox.setCurrentIndex(OTHERS.index(collecting.others(state.volume)))
 
     def _changed(self) -> None:
         show_text(self._ui.siteReportLabel, "")
@@ -191,7 +207,8 @@ class SitePanel:
         self._store(state.volume, state.segmentation, self._ui.patientEdit.text)
 
     def _store(self, volume: Any, segmentation: Any, patient: str, correct: bool = False) -> None:
-        run = self._workflow.collecting.add(volume, segmentation, patient=patient, correct=correct)
+        others = str(self._ui.othersComboBox.itemData(self._ui.othersComboBox.currentIndex)) if self._asked else None
+        run = self._workflow.collecting.add(volume, segmentation, patient=patient, correct=correct, others=others)
         run.changed.connect(self._show_storing)
         run.ended.connect(lambda run: self._end_storing(run, volume, segmentation, patient))
         if run.over:
@@ -300,6 +317,22 @@ def _picture_key(case: Any) -> tuple[Path, str, int]:
 def _volumes(row: CaseRow) -> list[str]:
     """A line for each label."""
     return [f"{ml:.1f} mL {label}" for label, ml in row.volumes_ml.items()]
+
+
+def _unknown(row: CaseRow) -> str:
+    return _("not outlined: {names}").format(names=", ".join(row.unknown)) if row.unknown else ""
+
+
+def _told(row: CaseRow) -> list[str]:
+    """All that is known of a case, a line each; some are empty."""
+    return [row.comment, f"({row.proposed_by})" if row.proposed_by else "", *_volumes(row), _unknown(row)]
+
+
+def _labels(row: CaseRow) -> str:
+    """What stands beside the picture: `MOST_LABELS` lines at most."""
+    unknown = _unknown(row)
+    lines = _volumes(row)[: MOST_LABELS - bool(unknown)]
+    return "\n".join([*lines, *([unknown] if unknown else [])])
 
 
 def _added(added: Added) -> str:

@@ -8,7 +8,7 @@ functions answer (ok, reason) instead.
 from .batch import Batch, every_frame
 from .cards import Card
 from .changes import Changed
-from .collecting import Added, CaseRow
+from .collecting import OTHERS, Added, CaseRow
 from .comparison import Comparison, LabelRow
 from .folder import FolderBatch
 from .headless import HeadlessWorker
@@ -16,6 +16,7 @@ from .hosts import Worker
 from .inputs import Choice, PreciousError, regions, segmentable
 from .jobs import Job
 from .logic import Workflow
+from .parcel import NOT_OUTLINED, NOT_THERE
 from .places import Place
 from .placing import Segmented
 from .reviewing import SegmentRow
@@ -34,6 +35,9 @@ from .work_volumes import collect_volumes
 from .worklist import WorkList
 
 __all__ = [
+    "NOT_OUTLINED",
+    "NOT_THERE",
+    "OTHERS",
     "Added",
     "Batch",
     "Card",

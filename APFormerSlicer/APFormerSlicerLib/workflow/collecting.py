@@ -14,8 +14,8 @@ from ..scene import to_volume
 from .cards import Card
 from .hosts import Worker
 from .kept import KeptResults
-from .opening import ReadCase
-from .parcel import Parcel, not_handed_over
+from .opening import ReadCase, opened_case
+from .parcel import NOT_OUTLINED, NOT_THERE, Parcel, not_handed_over
 from .runs import DONE, Run
 from .signals import Signal
 from .state import State
@@ -25,6 +25,9 @@ if TYPE_CHECKING:  # the rooms of data sets are loaded when one is used
     from apformer.datasets import Problem, SiteCase, SiteDataset
 
 
+OTHERS = (NOT_THERE, NOT_OUTLINED)
+IGNORED = "unknown"  # voxels of which nobody knows what they are, as tables call them
+_ANYBODY = "-"  # whose image it is does not matter yet
 Ended = Callable[[BaseException | None], object]
 """Told on the main thread what was raised, None for nothing."""
 
@@ -35,7 +38,7 @@ class CaseRow:
 
     Attributes:
         date: of the last change, ISO 8601, UTC.
-        volumes_ml: by label, those that occur.
+        volumes_ml: by label, those that occur. unknown: names of the structures that were not outlined.
         proposed_by: the model that a person corrected, such as "liver-ct 1.1.0"; None when there was none.
     """
 
@@ -46,6 +49,7 @@ class CaseRow:
     volumes_ml: Mapping[str, float]
     proposed_by: str | None
     comment: str
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,7 @@ class Collecting:
         status: str | None = None,
         comment: str | None = None,
         correct: bool = False,
+        others: str | None = None,
     ) -> Run:
         """Have the worker copy the image and its corrected segmentation into the data set; the run's outcome is
         `Added`. What is stored is what both are now; voxels are handed over, hashed and packed off the main thread.
@@ -166,6 +171,9 @@ class Collecting:
             status: "in progress", "completed" or "flagged"; left out, what the segments' statuses say.
             comment: left out, that of the flagged segments.
             correct: the image is known, and its labels are to be replaced.
+            others: what the structures are that `lacking` names: NOT_THERE, which teaches that the image has none of
+                them, or NOT_OUTLINED, which leaves open whether it has. Left out, as `others` says; what is given is
+                remembered for the next case.
 
         Raises:
             InputError, ConfigError: image or labels cannot be used; no segment has the name of a label; no patient;
@@ -173,6 +181,7 @@ class Collecting:
             OutputError: there is nowhere to hand the image over.
         """
         parcel = self._ready_parcel(volume_node, segmentation_node, patient)
+        others = checked_others(others or self.others(volume_node))
         notes = parcel.notes
         run = Run(self._worker, "store", f"storing of {parcel.name}", lambda data: self._stored(data, notes))
         try:
@@ -180,11 +189,39 @@ class Collecting:
         except OSError as error:
             raise not_handed_over(error) from error
         kept = self._kept.of(segmentation_node, volume_node)
-        write = parcel.writer(folder, kept, status=status, who=self._state.who, comment=comment, correct=correct)
+        who = self._state.who
+        write = parcel.writer(folder, kept, status=status, who=who, comment=comment, correct=correct, others=others)
+        if parcel.lacking and parcel.opened is None:  # of a case that is opened again, its own answer counts
+            self._state.others = others
         self.storing = run
         run.ended.connect(self._over)
         run.hand_over(write, folder, parcel.stamp)
         return run
+
+    def lacking(self, volume_node: Any, segmentation_node: Any, patient: str | None = None) -> list[str]:
+        """Structures of the table that have no segment, of which a host asks what they are (`others` of `add`); none
+        where nothing could be added."""
+        try:
+            return self._parcel(volume_node, segmentation_node, patient or _ANYBODY).lacking
+        except APFormerError:
+            return []
+
+    def others(self, volume_node: Any) -> str:
+        """What structures without a segment are, unless somebody says otherwise: what was said last; of a case that was
+        opened from the data set and leaves some out, the same as before."""
+        if self._leaves_out(volume_node):
+            return NOT_OUTLINED
+        return self._state.others if self._state.others in OTHERS else NOT_THERE
+
+    def _leaves_out(self, volume_node: Any) -> bool:
+        """Whether the image is that of a case which leaves structures out."""
+        folder = self._state.site_folder
+        opened = None if folder is None or volume_node is None else opened_case(volume_node, folder)
+        try:
+            revision = None if opened is None else self.dataset.case(opened).revision
+        except APFormerError:  # it was removed meanwhile; what stores it says so
+            return False
+        return revision is not None and revision.labelled is not None
 
     def stop(self) -> None:
         """The program is being closed: a case is stored wholly or not at all."""
@@ -330,6 +367,17 @@ class Collecting:
             self.changed.emit()
 
 
+def checked_others(others: str) -> str:
+    """Raises InputError for what is no answer to what structures without a segment are."""
+    if others not in OTHERS:
+        raise InputError(
+            f"{others[:40]!r} does not say what structures without a segment are.",
+            "They are not there, or were not outlined.",
+            f"Choose one of: {', '.join(OTHERS)}.",
+        )
+    return others
+
+
 def _row(case: SiteCase, names: Mapping[int, str]) -> CaseRow:
     revision = case.revision
     counts = {} if revision is None else revision.counts
@@ -340,7 +388,8 @@ def _row(case: SiteCase, names: Mapping[int, str]) -> CaseRow:
         case.status,
         "" if last is None else last.when,
         case.modality,
-        {names.get(value, str(value)): count * case.image.voxel_ml for value, count in counts.items()},
+        {names.get(value, IGNORED): count * case.image.voxel_ml for value, count in counts.items()},
         proposed,
         "" if last is None else last.comment or "",
+        () if revision is None else tuple(name for value, name in names.items() if not revision.outlines(value)),
     )

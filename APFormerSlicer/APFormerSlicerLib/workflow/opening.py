@@ -28,6 +28,7 @@ class ReadCase:
     """A case's files, read, unpacked and checked: all that looks at voxels. Made in any thread.
 
     Attributes:
+        table: the structures that were outlined, whether they occur or not, and what nobody knows, where there is any.
         image_data: the image's voxels for its node. labels: those that are not 0, uint8.
     """
 
@@ -46,12 +47,13 @@ class ReadCase:
         labels = np.zeros(image.spatial_shape, np.uint8)
         if case.labels_path is not None:
             labels = read_volume(case.labels_path).array
+            table = _outlined(case, table)
             check_values(labels, table)
             labels = labels.astype(np.uint8, copy=False)
         return ReadCase(case, table, image, image_data(image), Part.of(labels))
 
     def place(self, scene: Any) -> tuple[Any, Any]:
-        """A volume node with the image, and a segmentation with the labels that count, all of the table."""
+        """A volume node with the image, and a segmentation with the labels that count, all of the table here."""
         from apformer.datasets import COMPLETED, FLAGGED
 
         case = self.case
@@ -67,6 +69,16 @@ class ReadCase:
 
         write_segments(segmentation_node, volume_node, self.labels, self.table, describe)
         return volume_node, segmentation_node
+
+
+def _outlined(case: SiteCase, table: Sequence[Label]) -> list[Label]:
+    from apformer.datasets.table import with_unknown
+
+    revision = case.revision
+    if revision is None:
+        return list(table)
+    outlined = [label for label in table if revision.outlines(label.value)]
+    return outlined + [label for label in with_unknown(table)[len(table) :] if label.value in revision.counts]
 
 
 def opened_case(volume_node: Any, root: Path) -> str | None:

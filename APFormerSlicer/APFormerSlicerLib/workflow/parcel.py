@@ -29,6 +29,9 @@ if TYPE_CHECKING:  # the rooms of data sets are loaded when one is used
 _LABELS, _PROPOSAL = "labels.npy", "proposal.npy"
 
 
+NOT_THERE, NOT_OUTLINED = "not there", "not outlined"  # what structures without a segment are
+
+
 @dataclass(frozen=True)
 class Parcel:
     """What is to be stored, checked as far as it can be without looking at voxels.
@@ -62,6 +65,19 @@ class Parcel:
         return Parcel(dataset, volume_node, segmentation_node, volume, identity, opened)
 
     @property
+    def _table(self) -> tuple[Label, ...]:
+        """The labels that segments can be, one of voxels that nobody knows among them."""
+        from apformer.datasets.table import with_unknown
+
+        return with_unknown(self.dataset.labels)
+
+    @property
+    def lacking(self) -> list[str]:
+        """Structures of the table that have no segment, not even an empty one: which would say that there is none."""
+        matched = _matched(_segments(self.segmentation_node), self.dataset.labels)
+        return [label.name for label in self.dataset.labels if label.name not in matched]
+
+    @property
     def name(self) -> str:
         return str(self.volume_node.GetName())
 
@@ -70,7 +86,7 @@ class Parcel:
         """What is told of the image that is stored, such as what its file leaves open, and of segments that are not."""
         image = list(self.volume.notes) if self.opened is None else []  # a case's own file is as we wrote it
         segments = _segments(self.segmentation_node)
-        matched = set(_matched(segments, self.dataset.labels).values())
+        matched = set(_matched(segments, self._table).values())
         left = [name for name in segments if name not in matched]
         return [*image, *([f"Not in the label table, so not stored: {', '.join(left)}."] if left else [])]
 
@@ -79,13 +95,21 @@ class Parcel:
         return int(self.volume_node.GetImageData().GetMTime()), stamp(self.segmentation_node)
 
     def writer(
-        self, folder: Path, kept: Kept | None, *, status: str | None, who: str, comment: str | None, correct: bool
+        self,
+        folder: Path,
+        kept: Kept | None,
+        *,
+        status: str | None,
+        who: str,
+        comment: str | None,
+        correct: bool,
+        others: str,
     ) -> Callable[[], dict[str, Any]]:
         """What puts the voxels into `folder` and gives the fields of the `store` job, in a thread of its own; the nodes
         are read now, and the memory of their voxels stays."""
-        request = self._request(status, who, comment, correct)
+        request = {**self._request(status, who, comment, correct), "outlined": self._outlined(others)}
         proposal = self._proposal(kept)
-        pieces = take_pieces(self.segmentation_node, self.volume_node, self.dataset.labels)
+        pieces = take_pieces(self.segmentation_node, self.volume_node, self._table)
         volume, name, opened = self.volume, self.name, self.opened
 
         def write() -> dict[str, Any]:
@@ -116,7 +140,7 @@ class Parcel:
         said = dict.fromkeys(filter(None, map(comment_of, segments.values())))  # each remark once
         fields: dict[str, Any] = {
             "dataset": str(self.dataset.root),
-            "names": {str(label.value): label.name for label in table},
+            "names": {str(label.value): label.name for label in self._table},
             "status": status or _status([segments[name] for name in _matched(segments, table).values()]),
             "who": who or None,
             "comment": comment or "; ".join(said)[:LONGEST_COMMENT] or None,
@@ -124,6 +148,11 @@ class Parcel:
         if self.opened is not None:
             return {**fields, "case": self.opened}
         return {**fields, "patient": self.identity, "made_by": _made_by(segments), "correct": correct}
+
+    def _outlined(self, others: str) -> list[str]:
+        """Names of the structures that were outlined: those without a segment only when they are not there."""
+        lacking = self.lacking if others == NOT_OUTLINED else []
+        return [label.name for label in self.dataset.labels if label.name not in lacking]
 
     def _proposal(self, kept: Kept | None) -> dict[str, Any] | None:
         """What the model had proposed; None where that is not known, or of another image."""

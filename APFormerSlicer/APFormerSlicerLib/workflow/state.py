@@ -105,6 +105,7 @@ class State:
         site: folder of the site's data set, "" for none. who: the name that goes with corrections, "" for none.
         tuning: see `tuning.Choices`.
         order: of the work list, "given" or "unsure".
+        others: what structures without a segment are, see `Collecting.add`; "" until somebody has said it.
         changed: after every change, whoever made it.
         leaving: roles of nodes that are just being removed.
     """
@@ -117,11 +118,12 @@ class State:
     maps: Parameter[list[str]] = Parameter("maps", ["uncertainty"])
     site: Parameter[str] = Parameter("site", "")
     who: Parameter[str] = Parameter("who", "")
+    others: Parameter[str] = Parameter("others", "")
     tuning: Parameter[dict[str, Any]] = Parameter("tuning", {})
     order: Parameter[str] = Parameter("order", "given")
 
     # What a user chooses for a day of work, not for one patient: closing the scene keeps it.
-    _KEPT = ("model", "device", "maps", "site", "who", "tuning", "order")
+    _KEPT = ("model", "device", "maps", "site", "who", "others", "tuning", "order")
 
     def __init__(self, watch: SceneWatch) -> None:
         self.changed: Signal[()] = Signal()

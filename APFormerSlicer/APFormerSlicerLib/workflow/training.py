@@ -73,12 +73,12 @@ class Training:
 
     @property
     def step(self) -> str:
-        """ "fold 2 of 3, tighten, epoch 3 of 20": where it is; empty before the first epoch."""
+        """ "fold 2 of 3, tighten, step 310": where it is; empty before the first stretch is over."""
         if not self.rows:
             return ""
         row = self.rows[-1]
         fold = f"fold {row.get('fold')} of {row.get('folds')}, " if (row.get("folds") or 1) > 1 else ""
-        return f"{fold}{row.get('phase', '')}, epoch {row.get('epoch')} of {row.get('of')}"
+        return f"{fold}{row.get('phase', '')}, step {row.get('step')}"
 
     def curves(self) -> dict[str, list[tuple[int, float]]]:
         """Name -> (number of the row, value): the losses, "Dice of LABEL", "looked at closely"."""

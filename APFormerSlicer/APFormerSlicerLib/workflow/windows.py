@@ -16,6 +16,8 @@ from .suggestion import modality_of
 
 AS_MODEL = "As the model sees it"
 _CT = "CT"
+_MOST_GUESSES = 100
+_guessed: dict[int, bool] = {}  # time of the last change -> whether the values are a CT's: a look takes milliseconds
 
 
 class Windows:
@@ -91,4 +93,11 @@ def _is_ct(volume_node: Any) -> bool:
         volume = to_volume(volume_node)
     except InputError:
         return False
-    return (volume.modality or modality_of(volume)) == _CT
+    if volume.modality is not None:
+        return volume.modality == _CT
+    changed = int(volume_node.GetImageData().GetMTime())  # no two VTK objects share a time
+    if changed not in _guessed:
+        if len(_guessed) >= _MOST_GUESSES:
+            _guessed.clear()
+        _guessed[changed] = modality_of(volume) == _CT
+    return _guessed[changed]

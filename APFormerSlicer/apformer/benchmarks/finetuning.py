@@ -40,6 +40,7 @@ class Run:
     Attributes:
         labels: name in the data set -> name in the site's table; what is not named is left out.
         budget, rehearsal, base: as in `finetuning.Request`.
+        complete: only patients of whom everything was outlined. absent: what was not outlined is said to be absent.
     """
 
     name: str
@@ -48,6 +49,8 @@ class Run:
     base: str | None
     budget: str | None = None
     rehearsal: bool = True
+    complete: bool = False
+    absent: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,15 @@ class Study:
     Attributes:
         patient: regular expression for the patient in a file name.
         minutes: given to each fine-tuning.
+        rare: names in the data set; where there are any, patients judge of whom one of these was outlined, and not
+            everything was, so that those who are complete can all be learned from.
     """
 
     patient: str
     others: int
     minutes: float
     runs: tuple[Run, ...]
+    rare: tuple[str, ...] = ()
 
 
 SALT = hashlib.sha256(b"benchmark finetune").hexdigest()[:32]  # the same patients train and validate each time
@@ -70,6 +76,18 @@ ACDC = r"^(?P<patient>patient\d+)"
 LEFT = {"Left ventricle": "Left ventricle cavity"}
 HEART = {**LEFT, "Right ventricle": "Right ventricle", "Myocardium": "Myocardium"}
 BASE = "left-ventricle-cine-mr"
+ORGANS = {
+    name: name
+    for name in (
+        "Brainstem",
+        "Spinal cord",
+        "Right parotid gland",
+        "Left parotid gland",
+        "Mandible",
+        "Larynx",
+        "Esophagus",
+    )
+}
 HIPPOCAMPUS = {name: name for name in ("Anterior hippocampus", "Posterior hippocampus")}
 
 STUDIES: dict[str, Study] = {
@@ -98,6 +116,15 @@ STUDIES: dict[str, Study] = {
             Run("with rehearsal", 10, LEFT, BASE),
             Run("without rehearsal", 10, LEFT, BASE, rehearsal=False),
         ),
+    ),
+    "partial-labels": Study(
+        r"^(?P<patient>hn_\d+)", 20, 30.0,
+        (
+            Run("complete patients", 30, ORGANS, None, complete=True),
+            Run("all patients", 150, ORGANS, None),
+            Run("all, others absent", 150, ORGANS, None, absent=True),
+        ),
+        rare=("Larynx", "Esophagus"),
     ),
 }  # fmt: skip
 
@@ -145,7 +172,8 @@ def run(
 
 
 def _patients(source: Source, study: Study) -> dict[str, list[Pair]]:
-    """Patient -> cases, in an order that depends on nothing but the names: the first `others` judge."""
+    """Patient -> cases, in an order that depends on nothing but their names and what was outlined: the first `others`
+    judge."""
     missing = {name for one in study.runs for name in one.labels} - set((source.names or {}).values())
     if missing:
         raise ConfigError(
@@ -163,7 +191,26 @@ def _patients(source: Source, study: Study) -> dict[str, list[Pair]]:
                 "Point to the data set that the study names; see `apformer benchmark finetune --help`.",
             )
         found.setdefault(match["patient"], []).append(pair)
-    return dict(sorted(found.items(), key=lambda item: hashlib.sha256(item[0].encode()).hexdigest()))
+    judges = {name: _judges(pairs, source, study) for name, pairs in found.items()}
+    order = {name: (not judges[name], hashlib.sha256(name.encode()).hexdigest()) for name in found}
+    return {name: found[name] for name in sorted(found, key=lambda name: order[name])}
+
+
+def _judges(pairs: Sequence[Pair], source: Source, study: Study) -> bool:
+    """Whether a patient is one of those who judge first."""
+    rare = {value for value, name in (source.names or {}).items() if name in study.rare}
+    return any(rare & set(pair.labelled or ()) for pair in pairs) and not _is_complete(pairs, source)
+
+
+def _is_complete(pairs: Sequence[Pair], source: Source) -> bool:
+    return all(pair.labelled is None or set(source.names or ()) <= set(pair.labelled) for pair in pairs)
+
+
+def _learn_from(patients: Mapping[str, list[Pair]], one: Run, study: Study, source: Source) -> list[Pair]:
+    """The cases of a run's site: of the patients who do not judge."""
+    left = list(patients.values())[study.others :]
+    chosen = [pairs for pairs in left if not one.complete or _is_complete(pairs, source)][: one.patients]
+    return [pair for pairs in chosen for pair in pairs]
 
 
 def _read(results: Path, name: str, study: Study) -> dict[str, Any]:
@@ -197,7 +244,7 @@ def _run(
     entry: dict[str, Any] = {"patients": one.patients, "base": None if base is None else f"{base.name} {base.version}"}
     model = base
     if one.patients:
-        chosen = [pair for name in names[study.others : study.others + one.patients] for pair in patients[name]]
+        chosen = _learn_from(patients, one, study, source)
         site = _site(source, chosen, one, base, study, scratch / "site")
         request = Request(
             site.root, "studied", one.base, seconds=60 * study.minutes, budget=one.budget, rehearsal=one.rehearsal,
@@ -219,7 +266,7 @@ def _run(
 
 def _tell(event: Mapping[str, Any], say: Say) -> None:
     if event["event"] == "epoch" and event["dice"]:
-        say(f"epoch {event['epoch']} of {event['of']}, {event['phase']}: Dice {event['dice']}, {event['steps']} steps")
+        say(f"step {event['step']}, {event['phase']}: Dice {event['dice']}")
     elif event["event"] == "log":
         say(event["message"])
 
@@ -229,7 +276,13 @@ def _site(source: Source, chosen: list[Pair], one: Run, base: Bundle | None, stu
     table = (*known, *_more(known, one.labels.values()))
     dataset = SiteDataset.create(folder, table, salt=SALT)
     mapping = {name: one.labels.get(name) for name in (source.names or {}).values()}
-    report = import_cases(dataset, replace(source, pairs=tuple(chosen)), patient_pattern=study.patient, mapping=mapping)
+    report = import_cases(
+        dataset,
+        replace(source, pairs=tuple(chosen)),
+        patient_pattern=study.patient,
+        mapping=mapping,
+        outlined=[label.name for label in table] if one.absent else None,
+    )
     if report.failed:
         raise next(iter(report.failed.values()))
     return dataset
@@ -251,7 +304,11 @@ def _judge(model: Bundle, pairs: Sequence[Pair], named: Mapping[int, str], label
         image, label = files.read_volume(case.image), files.read_volume(case.label)
         return Labelled(image, label.with_array(relabelled(np.asarray(label.array), values)))
 
-    cases = [Case(pair.stem, pair.stem, number, pair.images[0], pair.labels) for number, pair in enumerate(pairs)]
+    known = tuple(values.items())
+    cases = [
+        Case(pair.stem, pair.stem, number, pair.images[0], pair.labels, "", known, pair.labelled)
+        for number, pair in enumerate(pairs)
+    ]
     judged = {value: name for name, value in ours.items() if value in values.values()}
     return _figures(model, measure(model, cases, read, {v: v for v in judged}, judged, "cpu", check=_never), judged)
 
@@ -272,7 +329,8 @@ def _number(stem: str) -> int:
 
 def _figures(model: Bundle, scores: Scores, judged: Mapping[int, str]) -> dict[str, Any]:
     found = summary(f"{model.name} {model.version}", scores, judged, {})
-    return {"cases": len(scores), "labels": found["labels"], "ms_per_case": found["ms_per_case"]}
+    counts = {name: sum(name in case for case in found["cases"].values()) for name in found["labels"]}
+    return {"cases": len(scores), "judges": counts, "labels": found["labels"], "ms_per_case": found["ms_per_case"]}
 
 
 def _never() -> None:

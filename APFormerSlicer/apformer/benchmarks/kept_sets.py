@@ -16,7 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..networks.apformer import APFormer, TransformerLayer
+from ..networks.apformer import APFormer
+from ..networks.transformer import TransformerLayer
 from ..pruning.gates import DependencyGate, QueryGate
 
 CENTRE = 0.45  # of each axis: off the middle, so that no symmetry of the grid helps

@@ -5,7 +5,6 @@ A lean loop: no checkpoints, nothing selected on validation cases. The result is
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,11 +13,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import default_collate
 
 from ..pruning.auxiliaries import Auxiliaries
 from ..pruning.plugin import PrunedNetwork
-from ..training.augment import AugmentedCases
+from ..training.batches import endless
 from ..training.cases import PreparedCases
 from ..training.config import Stage, TrainingConfig
 from ..training.gates import GateTraining
@@ -45,7 +43,7 @@ def train(
     """
     seed_everything(config.seed)
     gates, loss = GateTraining(network, config), APFormerLoss(config.losses)
-    optimiser = torch.optim.AdamW(gates.parameter_groups(), lr=1.0, weight_decay=config.weight_decay)
+    optimiser = torch.optim.AdamW(gates.parameter_groups(), lr=1.0, weight_decay=config.weight_decay, fused=True)
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
     network.train()
     done = told = 0
@@ -57,7 +55,7 @@ def train(
                 group["lr"] = group["rate"] * _learning_rate(config, stage, done, progress)
             with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
                 logits, auxiliaries = _run(network, batch["image"])
-            losses = loss(logits, auxiliaries, batch["label"].long(), None)
+            losses = loss(logits, auxiliaries, batch["label"].long(), None, batch.get("marks"), batch.get("missing"))
             if stage.gates != "closed":
                 losses = gates.add_budget(losses, auxiliaries, stage, progress)
             optimiser.zero_grad(set_to_none=True)
@@ -85,20 +83,13 @@ def _batches(
     stage: Stage, config: TrainingConfig, cases: PreparedCases, first_epoch: int, seconds: float | None
 ) -> Iterator[tuple[float, dict[str, Tensor]]]:
     """Batches of a stage, each with how much of the stage is done before it: in epochs, or in time if that is given."""
-    items = AugmentedCases(cases, stage, config.augmentation, config.seed)
-    per_epoch = max(1, len(items) // stage.batch_size)
+    steps = stage.epochs * max(1, len(cases) // stage.batch_size)
     started = time.monotonic()
-    for step in itertools.count():
-        epoch, place = divmod(step, per_epoch)
-        progress = step / (stage.epochs * per_epoch) if seconds is None else (time.monotonic() - started) / seconds
+    for step, batch in enumerate(endless(cases, stage, config.augmentation, config.seed + first_epoch)):
+        progress = step / steps if seconds is None else (time.monotonic() - started) / seconds
         if progress >= 1:
             return
-        if place == 0:
-            items.epoch = first_epoch + epoch
-            generator = torch.Generator().manual_seed(config.seed * 7919 + items.epoch)
-            order = torch.randperm(len(items), generator=generator).tolist()
-        chosen = order[place * stage.batch_size : (place + 1) * stage.batch_size]
-        yield progress, default_collate([items[index] for index in chosen])
+        yield progress, batch
 
 
 def _learning_rate(config: TrainingConfig, stage: Stage, first_epoch: int, progress: float) -> float:

@@ -25,7 +25,7 @@ from ..training.config import Pruning, TrainingConfig
 from ..training.loop import seed_everything
 from .machine import describe_machine
 from .systems_data import SIZE, configuration, task_of
-from .systems_entrants import BASELINE, ENTRANTS, KEEP, Entrant
+from .systems_entrants import BASELINE, ENTRANTS, KEEP, Entrant, entrant
 from .systems_measure import cost, quality
 from .systems_report import draw, render
 from .systems_training import Training
@@ -60,7 +60,7 @@ def run(
         InputError: a case cannot be read.
         OutputError: the file cannot be written.
     """
-    chosen = {name: _entrant(name) for name in systems or ENTRANTS}
+    chosen = {name: entrant(name) for name in systems or ENTRANTS}
     tasks = {dataset: task_of(dataset) for dataset in datasets}
     done = _read(results, {"minutes": minutes, "size": list(size), "baseline": BASELINE})
     for seed in range(seeds):
@@ -98,12 +98,6 @@ def run(
                     _write(results, done)
                     say(json.dumps({label: score["dice"] for label, score in entry["labels"].items()}))
     return done
-
-
-def _entrant(name: str) -> Entrant:
-    if name not in ENTRANTS:
-        raise ConfigError(f"There is no system {name!r}.", "Nothing was run.", f"Choose from: {', '.join(ENTRANTS)}.")
-    return ENTRANTS[name]
 
 
 def _build(entrant: Entrant, config: TrainingConfig) -> nn.Module:

@@ -12,7 +12,7 @@ from ..errors import ConfigError
 from ..training.config import Augmentation, LossWeights, Split, Stage, TrainingConfig
 
 SIZE = (128, 128)  # what a processor trains in minutes; whole images fit into it
-BATCH = 8
+BATCH, BATCH_3D = 8, 2
 PEAK_RATE, FINAL_RATE = 1e-3, 1e-5
 
 
@@ -23,8 +23,12 @@ class Task:
     Attributes:
         labels: "value=name".
         patient: regular expression with the groups number and, where a patient has several files, patient. Those whose
-            number is 1 modulo 5 validate.
-        spacing: (i, j) that slices are brought to, mm; pictures are brought to the patch size instead.
+            number is `remainder` modulo 5 validate.
+        spacing: (i, j) that slices are brought to, mm, or (i, j, k) for volumes; pictures are brought to the patch size
+            instead.
+        patch: (k, j, i) of volumes, which holds the whole field of view; None for slices and pictures, whose size is
+            the benchmark's.
+        remainder: patients whose number is this, modulo 5, validate.
         voxel: (i, j, k) of what is compared, mm, for distances; None for pictures, whose distances are in pixels.
         pixelwise: whether SE, SP, ACC and IoU are reported too, as for polyps and skin lesions.
     """
@@ -34,10 +38,12 @@ class Task:
     channels: int
     patient: str
     orientation: str
-    spacing: tuple[float, float] | None
+    spacing: tuple[float, ...] | None
     intensity: dict[str, Any]
     voxel: tuple[float, float, float] | None = None
     pixelwise: bool = False
+    patch: tuple[int, int, int] | None = None
+    remainder: int = 1
 
 
 PERCENTILES: dict[str, Any] = {"kind": "percentile", "lower": 0.5, "upper": 99.5}
@@ -66,6 +72,32 @@ TASKS = {
         PERCENTILES,
         pixelwise=True,
     ),
+    "left-ventricle-cine-mr": Task(
+        ("1=Left ventricle",), "MR", 1, r"(?P<patient>SC-[A-Z-]+(?P<number>\d+))-IM", ACQUIRED, None, PERCENTILES
+    ),
+    "left-atrium-mr": Task(
+        ("1=Left atrium",),
+        "MR",
+        1,
+        r"la_(?P<number>\d+)",
+        "RAS",
+        (3.0, 3.0, 3.0),
+        PERCENTILES,
+        (3.0, 3.0, 3.0),
+        patch=(48, 96, 96),
+    ),
+    "abdomen-mr": Task(
+        ("1=Liver", "2=Right kidney", "3=Left kidney", "4=Spleen"),
+        "MR",
+        1,
+        r"chaos_(?P<number>\d+)",
+        "RAS",
+        (2.5, 2.5, 7.7),
+        PERCENTILES,
+        (2.5, 2.5, 7.7),
+        patch=(48, 128, 128),
+        remainder=3,
+    ),
 }
 
 
@@ -87,6 +119,7 @@ def task_of(dataset: Path) -> Task:
 def configuration(task: Task, seed: int, size: tuple[int, ...] = SIZE, precision: str = "bfloat16") -> TrainingConfig:
     """What all systems have in common. The network and the stages are each system's own."""
     flips = (0, 1) if task.pixelwise else ()
+    dims, size = (2, size) if task.patch is None else (3, task.patch)
     return TrainingConfig(
         name="benchmark",
         version="1.0.0",
@@ -95,11 +128,11 @@ def configuration(task: Task, seed: int, size: tuple[int, ...] = SIZE, precision
         channels=task.channels,
         data_licence="not distributed",
         labels=make_table(task.labels),
-        preprocessing=Preprocessing(2, task.orientation, task.spacing, size, dict(task.intensity)),
+        preprocessing=Preprocessing(dims, task.orientation, task.spacing, size, dict(task.intensity)),
         network="",
         network_arguments={},
-        split=Split(task.patient),
-        stages=(Stage(1, size, BATCH, PEAK_RATE, FINAL_RATE),),
+        split=Split(task.patient, remainder=task.remainder),
+        stages=(Stage(1, size, BATCH if dims == 2 else BATCH_3D, PEAK_RATE, FINAL_RATE),),
         augmentation=Augmentation(flip_axes=flips, zoom=(0.8, 1.25)),
         losses=LossWeights(),
         seed=seed,

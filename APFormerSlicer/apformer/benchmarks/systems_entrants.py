@@ -6,8 +6,9 @@ TransUNet's ResNet is an eighth as wide as published: at full width, a processor
 
 from __future__ import annotations
 
+from ast import literal_eval
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,6 +26,9 @@ VIT: dict[str, Any] = {"hidden_size": 192, "mlp_dim": 768, "num_heads": 6}
 SPARSE = {**VIT, "num_layers": 6, "skip_after": (2, 3, 5), "prune_after": (2, 4), "patch_size": 8, "drop_path": 0.0}
 # As published, about 60 % of the operations are the transformer's.
 TRANSUNET = {**VIT, "width": 8, "units": (2, 2, 2), "num_layers": 12, "decoder_channels": (96, 48, 32, 16, 8)}
+
+LEAN_3D: dict[str, Any] = {"channels": (32, 64), "width": 128, "heads": 4, "ffn_dim": 256}
+FORMS = ("leanformer",)  # whose arguments can be given, to try them
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,33 @@ class Entrant:
         return self.sparse or self.phases is not DENSE
 
 
+def entrant(name: str) -> Entrant:
+    """One of `ENTRANTS`, or one of them with other arguments: "leanformer[depth=1;channels=(24, 48)]".
+
+    Raises:
+        ConfigError: there is none of this name, or its network takes no arguments here.
+    """
+    plain, bracket, given = name.removesuffix("]").partition("[")
+    known = ENTRANTS.get(plain)
+    if known is None or (bracket and plain not in FORMS):
+        raise ConfigError(f"There is no system {name!r}.", "Nothing was run.", f"Choose from: {', '.join(ENTRANTS)}.")
+    if not bracket:
+        return known
+    try:
+        pairs = dict(part.split("=", 1) for part in given.split(";"))
+        arguments = {key.strip(): literal_eval(value) for key, value in pairs.items()}
+    except (ValueError, SyntaxError) as error:
+        raise ConfigError(
+            f"The arguments of {name!r} are not understood.", "Nothing was run.", "Write NAME[depth=1;width=128]."
+        ) from error
+    return replace(known, settings=f"{known.settings}; {given}", build=_registered(plain, **arguments))
+
+
 def _registered(name: str, **arguments: object) -> Callable[[int, int, tuple[int, ...]], nn.Module]:
     def build(channels: int, classes: int, size: tuple[int, ...]) -> nn.Module:
-        shape: dict[str, object] = {"spatial_dims": 2, "in_channels": channels, "out_channels": classes}
+        shape: dict[str, object] = {"spatial_dims": len(size), "in_channels": channels, "out_channels": classes}
+        if name == "leanformer" and len(size) == 3:
+            shape |= LEAN_3D
         if name != "mobile_utr":
             shape["image_size"] = size
         return build_network(name, {**shape, **arguments})
@@ -92,14 +120,21 @@ def _monai(name: str) -> Callable[[int, int, tuple[int, ...]], nn.Module]:
             ) from error
         if name == "unet":
             return UNet(
-                2, channels, classes, channels=(16, 32, 64, 128, 256), strides=(2,) * 4, num_res_units=2, norm="batch"
+                len(size),
+                channels,
+                classes,
+                channels=(16, 32, 64, 128, 256),
+                strides=(2,) * 4,
+                num_res_units=2,
+                norm="batch",
             )
         if name == "dynunet":
-            strides, filters = [1, *[2] * 4], [16, 32, 64, 128, 256]
-            return DynUNet(2, channels, classes, [3] * 5, strides, strides[1:], filters=filters)
+            filters = [16, 32, 64, 128, 256][: 5 if len(size) == 2 else 4]
+            strides = [1, *[2] * (len(filters) - 1)]
+            return DynUNet(len(size), channels, classes, [3] * len(filters), strides, strides[1:], filters=filters)
         if name == "unetr":
-            return UNETR(channels, classes, size, spatial_dims=2, feature_size=16, **VIT)
-        return SwinUNETR(channels, classes, spatial_dims=2, feature_size=12)
+            return UNETR(channels, classes, size, spatial_dims=len(size), feature_size=16, **VIT)
+        return SwinUNETR(channels, classes, spatial_dims=len(size), feature_size=12)
 
     return build
 
@@ -122,6 +157,7 @@ ENTRANTS: dict[str, Entrant] = {
         GATED,
         ssa=True,
     ),
+    "leanformer": Entrant("LeanFormer", "32-64-128, 3 layers of 6 heads x 32", _registered("leanformer"), ssa=True),
     "mobile-utr": Entrant("MobileUtr", "published base", _registered("mobile_utr")),
     "mobile-utr-pruned": Entrant(
         "MobileUtr", f"published base, gates of the plug-in, keep={KEEP:g}", _gated("mobile_utr"), GATED

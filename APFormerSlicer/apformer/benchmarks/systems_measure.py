@@ -15,7 +15,7 @@ from ..pruning import count_macs, count_parameters
 from ..pruning.attention import GatedNetwork
 from ..pruning.budget import dense_macs
 from ..training.augment import fit
-from ..training.cases import PreparedCases
+from ..training.cases import UNKNOWN, PreparedCases
 from ..training.config import TrainingConfig
 from .comparison import interleaved_seconds
 from .systems_data import Task
@@ -28,18 +28,30 @@ ROUNDS = 15
 def quality(network: nn.Module, cases: PreparedCases, config: TrainingConfig, task: Task) -> dict[str, Any]:
     """Per label: Dice (mean over cases, pooled), HD95 (mean over cases where both are there), and for pictures SE, SP,
     ACC, IoU as means over images; at the resolution that the network works at, in float32. Networks see the middle of
-    an image that is larger than their input; what is outside counts as not found, for all alike."""
-    found: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
+    an image that is larger than their input; what is outside counts as not found, for all alike. A case judges the
+    labels that were outlined in it, where it is known what is there."""
+    found: dict[str, tuple[list[Tensor], list[Tensor]]] = {}  # slices of a case, or its volume
     size = config.preprocessing.patch_size
     for index in range(len(cases)):
         image, label = cases.item(index)
         predicted = forward(network, fit(image, size)[None])[0][0].argmax(0)
         ours, theirs = found.setdefault(cases.case(index).name, ([], []))
-        ours.append(_placed(predicted.to(torch.uint8), label.shape[1:]))
+        seen = _placed(predicted.to(torch.uint8), label.shape[1:])
+        ours.append(seen.masked_fill(label[1] == UNKNOWN, 0) if len(label) > 1 else seen)
         theirs.append(label[0])
-    volumes = [(torch.stack(ours).numpy(), torch.stack(theirs).numpy()) for ours, theirs in found.values()]
-    judged = [label for label in config.labels if any((theirs == label.value).any() for _, theirs in volumes)]
-    return {label.name: _agreement(volumes, label.value, task) for label in judged}
+    missing = {case.name: case.missing for case in cases.cases}
+    volumes = {name: (_volume(ours), _volume(theirs)) for name, (ours, theirs) in found.items()}
+    scores = {}
+    for structure in config.labels:
+        outlined = [pair for name, pair in volumes.items() if structure.value not in missing[name]]
+        if any((reference == structure.value).any() for _, reference in outlined):
+            scores[structure.name] = _agreement(outlined, structure.value, task)
+    return scores
+
+
+def _volume(items: Sequence[Tensor]) -> np.ndarray:
+    """A case's slices, or its one volume, as (k, j, i)."""
+    return (items[0] if items[0].ndim == 3 else torch.stack(list(items))).numpy()
 
 
 def _placed(predicted: Tensor, shape: Sequence[int]) -> Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,12 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import default_collate
 
 from ..pruning.auxiliaries import Auxiliaries
 from ..pruning.joint_search import JointSearch
 from ..pruning.search_network import SearchedNetwork
-from ..training.augment import AugmentedCases, Draws
+from ..training.batches import endless
 from ..training.cases import PreparedCases
 from ..training.config import TrainingConfig
 from ..training.gates import GateTraining
@@ -30,7 +28,6 @@ from .plugin_training import NO_AUXILIARIES
 
 WARMUP = 0.05  # of the time
 SSA_EVERY = 4  # steps; whole attention maps are costly
-STEPS_PER_EPOCH = 64  # only decides how often the order is drawn
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ class Training:
         self.config, self.cases, self.seconds, self.ssa = config, cases, seconds, ssa
         self.loss = APFormerLoss(config.losses)
         self.effort = Effort()
-        self.epoch = 0
+        self.batches = endless(cases, config.stages[0], config.augmentation, config.seed)
 
     def run(self, network: nn.Module, phase: Phase) -> nn.Module:
         """Train through a phase; the average of the weights, as a network of the kind that was given."""
@@ -78,12 +75,12 @@ class Training:
         gates = GateTraining(network, config)
         searched = network if isinstance(network, JointSearch) and phase.search else None
         groups = network.parameter_groups() if isinstance(network, JointSearch) else gates.parameter_groups()
-        optimiser = torch.optim.AdamW(groups, lr=1.0, weight_decay=config.weight_decay)
+        optimiser = torch.optim.AdamW(groups, lr=1.0, weight_decay=config.weight_decay, fused=True)
         average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
         network.train()
         gates.enter(stage)
         began, allowed, before = _clock(), phase.share * self.seconds, self.effort.seconds
-        for number, batch in enumerate(self._batches()):
+        for number, batch in enumerate(self.batches):
             spent = _clock() - began
             if number and spent >= allowed:  # every phase takes a step, however little time there is
                 break
@@ -110,7 +107,7 @@ class Training:
         layer = None
         if self.ssa and self.effort.steps % SSA_EVERY == 0:
             layer = self.effort.steps // SSA_EVERY
-        losses = self.loss(logits, auxiliaries, batch["label"].long(), layer)
+        losses = self.loss(logits, auxiliaries, batch["label"].long(), layer, batch.get("marks"), batch.get("missing"))
         return {**losses, "auxiliaries": auxiliaries}
 
     def _rate(self, progress: float) -> float:
@@ -118,16 +115,6 @@ class Training:
         cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
         rate = stage.final_learning_rate + (stage.learning_rate - stage.final_learning_rate) * cosine
         return rate * min(1.0, (progress + 1e-3) / WARMUP)
-
-    def _batches(self) -> Iterator[dict[str, Tensor]]:
-        config, stage = self.config, self.config.stages[0]
-        items = AugmentedCases(self.cases, stage, config.augmentation, config.seed)
-        while True:
-            items.epoch = self.epoch
-            self.epoch += 1
-            draws = Draws(len(items), stage.batch_size, STEPS_PER_EPOCH, config.seed * 7919 + items.epoch)
-            for chosen in draws.batches():
-                yield default_collate([items[item] for item in chosen])
 
 
 def _clock() -> float:

@@ -9,7 +9,7 @@ from ..errors import UsageError
 from . import options as option
 from .console import Console
 
-STUDIES = ("site-shift", "new-structure", "scratch", "learning-curve", "forgetting")
+STUDIES = ("site-shift", "new-structure", "scratch", "learning-curve", "forgetting", "partial-labels")
 
 
 def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -22,6 +22,8 @@ def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
     _add_finetune(kinds, shared)
     _add_systems(kinds, shared)
     _add_sparse_unetr(kinds, shared)
+    _add_training(kinds, shared)
+    _add_boxed(kinds, shared)
 
 
 def _add_segment(kinds: Any, shared: argparse.ArgumentParser) -> None:
@@ -112,6 +114,22 @@ def _add_sparse_unetr(kinds: Any, shared: argparse.ArgumentParser) -> None:
     sparse.add_argument("--quick", action="store_true", help="a tiny network: shows that it runs, not what it costs")
     sparse.add_argument("--rounds", type=option.positive, metavar="N", help="rounds of the comparison")
     sparse.set_defaults(run=run_sparse_unetr)
+
+
+def _add_training(kinds: Any, shared: argparse.ArgumentParser) -> None:
+    training = kinds.add_parser("training", parents=[shared], help="the parts of a training step, in 2D and 3D")
+    training.add_argument("--network", default="apformer", metavar="NAME", help="default: apformer")
+    training.add_argument("--quick", action="store_true", help="tiny images: shows that it runs, not what it costs")
+    training.add_argument("--threads", type=option.positive, metavar="N", help="threads to compute with")
+    training.set_defaults(run=run_training)
+
+
+def _add_boxed(kinds: Any, shared: argparse.ArgumentParser) -> None:
+    boxed = kinds.add_parser("boxed", parents=[shared], help="LeanFormer's way up on the box of what is kept, or whole")
+    boxed.add_argument("datasets", nargs="+", type=option.path, metavar="DATASET", help="as for `benchmark systems`")
+    boxed.add_argument("--size", type=option.positive, default=256, metavar="N", help="of slices; default: 256")
+    boxed.add_argument("--threads", type=option.positive, metavar="N", help="threads to compute with")
+    boxed.set_defaults(run=run_boxed)
 
 
 def _share(text: str) -> float:
@@ -260,4 +278,28 @@ def run_sparse_unetr(options: argparse.Namespace, console: Console) -> int:
 
     report = sparse_unetr.run(options.device, quick=options.quick, rounds=options.rounds, say=console.say)
     console.result(report, sparse_unetr.render(report))
+    return 0
+
+
+def run_training(options: argparse.Namespace, console: Console) -> int:
+    import torch
+
+    from ..benchmarks import step
+
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    report = step.run(options.network, options.quick, console.say)
+    console.result(report, step.render(report))
+    return 0
+
+
+def run_boxed(options: argparse.Namespace, console: Console) -> int:
+    import torch
+
+    from ..benchmarks import boxed
+
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    record = boxed.run(options.datasets, size=(options.size, options.size), say=console.say)
+    console.result(record, boxed.render(record))
     return 0

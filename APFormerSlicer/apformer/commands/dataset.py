@@ -12,7 +12,9 @@ from . import options as option
 from .console import Console
 
 if TYPE_CHECKING:
-    from ..bundles import Bundle
+    from collections.abc import Sequence
+
+    from ..bundles import Bundle, Label
     from ..datasets import ImportReport, SiteCase, SiteDataset, Split
     from ..datasets.imports import Source
 
@@ -63,6 +65,7 @@ def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
         imported.add_argument("--status", choices=_STATUSES, default="completed")
         option.add_threshold(imported)
         _add_mapping(imported)
+        _add_outlined(imported, "what the source says")
         _add_who(imported)
     export = action("export", _export, "write completed cases in Decathlon layout")
     export.add_argument("output", type=option.path, metavar="OUT", help="a new or empty folder")
@@ -89,6 +92,7 @@ def _add_case_parsers(action: Any) -> None:
         changed.add_argument("--comment", metavar="TEXT", help="kept in the history; name no patient in it")
         option.add_threshold(changed)
         _add_mapping(changed)
+        _add_outlined(changed, "all of the table; what was before, where labels are replaced")
         _add_who(changed)
     listed = action("list", _list, "the cases")
     listed.add_argument("--status", choices=_STATUSES, help="only those")
@@ -112,8 +116,31 @@ def _add_mapping(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE=TABLE",
-        help="what labels of the file are: 1=Liver, Leber=Liver; 3= leaves out",
+        help="what labels of the file are: 1=Liver, Leber=Liver; 3= leaves out, 3=ignore is unknown",
     )
+
+
+def _add_outlined(parser: argparse.ArgumentParser, default: str) -> None:
+    """What is said of structures that do not occur: looked for and not there, or not looked for."""
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument(
+        "--outlined",
+        action="append",
+        metavar="NAMES",
+        help="structures that were outlined, where they occur or not; all others are unknown, not absent (default: "
+        f"{default})",
+    )
+    either.add_argument(
+        "--others-unknown", action="store_true", help="only what occurs in the label map was outlined in it"
+    )
+
+
+def _outlined(options: argparse.Namespace) -> list[str] | None:
+    if options.others_unknown:
+        return []
+    if options.outlined is None:
+        return None
+    return [name.strip() for text in options.outlined for name in text.split(",") if name.strip()]
 
 
 def _add_who(parser: argparse.ArgumentParser) -> None:
@@ -166,7 +193,8 @@ def _init(options: argparse.Namespace, console: Console) -> int:
 def _add(options: argparse.Namespace, console: Console) -> int:
     from ..datasets.table import read_mapping
 
-    case, notes = _open(options).add(
+    dataset = _open(options)
+    case, notes = dataset.add(
         options.image,
         options.labels,
         status=options.status,
@@ -180,27 +208,30 @@ def _add(options: argparse.Namespace, console: Console) -> int:
         comment=options.comment,
         correct=options.correct,
         threshold=options.threshold,
+        outlined=_outlined(options),
     )
     for note in notes:
         console.warn(note)
-    console.result({**_outline(case), "notes": list(notes)}, _line(case))
+    console.result({**_outline(case), "notes": list(notes)}, _line(case, dataset.labels))
     return 0
 
 
 def _correct(options: argparse.Namespace, console: Console) -> int:
     from ..datasets.table import read_mapping
 
-    if options.labels is None and options.restore is None and options.status is None and options.comment is None:
+    outlined = _outlined(options)
+    if all(given is None for given in (options.labels, options.restore, options.status, options.comment, outlined)):
         raise UsageError(
             "Nothing was given that would change the case.",
-            "A correction is new labels, older ones, a status or a comment.",
-            "Give --labels, --restore, --status or --comment.",
+            "A correction is new labels, older ones, what was outlined, a status or a comment.",
+            "Give --labels, --restore, --outlined, --status or --comment.",
         )
     if options.labels is not None and options.restore is not None:
         raise UsageError(
             "--labels and --restore contradict each other.", "Which labels are meant is not known.", "Give one of them."
         )
-    case = _open(options).correct(
+    dataset = _open(options)
+    case = dataset.correct(
         options.case,
         options.labels,
         restore=options.restore,
@@ -210,9 +241,10 @@ def _correct(options: argparse.Namespace, console: Console) -> int:
         who=_who(options),
         comment=options.comment,
         threshold=options.threshold,
+        outlined=outlined,
         tell=console.warn,
     )
-    console.result(_outline(case), _line(case))
+    console.result(_outline(case), _line(case, dataset.labels))
     return 0
 
 
@@ -226,7 +258,8 @@ def _list(options: argparse.Namespace, console: Console) -> int:
     }
     head = "labels: " + (", ".join(f"{label.value} {label.name}" for label in dataset.labels) or "none")
     patients = len({case.patient for case in cases})
-    console.result(data, "\n".join([head, *map(_line, cases), f"{len(cases)} cases of {patients} patients"]))
+    lines = [_line(case, dataset.labels) for case in cases]
+    console.result(data, "\n".join([head, *lines, f"{len(cases)} cases of {patients} patients"]))
     return 0
 
 
@@ -241,6 +274,7 @@ def _outline(case: SiteCase) -> dict[str, Any]:
         "spacing_mm": list(image.spacing_ijk),
         "channels": image.channels,
         "voxels": {str(value): count for value, count in revision.counts.items()} if revision else {},
+        "labelled": list(revision.labelled) if revision and revision.labelled is not None else None,
         "version": case.current,
         "proposed_by": revision.proposed_by if revision else None,
         "who": case.history[-1].who,
@@ -248,15 +282,20 @@ def _outline(case: SiteCase) -> dict[str, Any]:
     }
 
 
-def _line(case: SiteCase) -> str:
+def _line(case: SiteCase, table: Sequence[Label]) -> str:
     size = " x ".join(map(str, reversed(case.image.shape_kji)))
     labels = f"labels version {case.current}" if case.current else "no labels"
+    outlined = [label for label in table if case.revision is not None and case.revision.outlines(label.value)]
+    if case.current and len(outlined) < len(table):
+        labels += f", {len(outlined)} of {len(table)} structures outlined"
     last = case.history[-1]
     by = f" by {last.who}" if last.who else ""
     return f"{case.name}  {case.status}  {case.patient}  {case.modality or '-'} {size}  {labels}  {last.when}{by}"
 
 
 def _show(options: argparse.Namespace, console: Console) -> int:
+    from ..datasets.case import UNKNOWN
+
     dataset = _open(options)
     case = dataset.case(options.case)
     labels_path = case.labels_path
@@ -271,9 +310,13 @@ def _show(options: argparse.Namespace, console: Console) -> int:
         "licence": case.licence,
     }
     names = {label.value: label.name for label in dataset.labels}
-    lines = [_line(case), f"image: {case.image_path}", f"labels: {labels_path or 'none'}"]
+    lines = [_line(case, dataset.labels), f"image: {case.image_path}", f"labels: {labels_path or 'none'}"]
     for value, count in (case.revision.counts if case.revision else {}).items():
-        lines.append(f"  {value} {names.get(value, '?')}: {count} voxels, {count * case.image.voxel_ml:.3g} mL")
+        name = names.get(value, "unknown" if value == UNKNOWN else "?")
+        lines.append(f"  {value} {name}: {count} voxels, {count * case.image.voxel_ml:.3g} mL")
+    for value, name in names.items():
+        if case.revision is not None and not case.revision.outlines(value):
+            lines.append(f"  {value} {name}: not outlined")
     for event in case.history:
         said = "".join([f" by {event.who}" if event.who else "", f": {event.comment}" if event.comment else ""])
         lines.append(f"  {event.when}  {event.what}, {event.status}, labels version {event.revision}{said}")
@@ -370,6 +413,7 @@ def _import(options: argparse.Namespace, console: Console, source: Source, add_l
             correct=options.correct,
             who=_who(options),
             threshold=options.threshold,
+            outlined=_outlined(options),
             progress=lambda number, total: report(number / total, f"{number} of {total} cases"),
         )
     for note in done.notes:

@@ -61,7 +61,7 @@ def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
     add("--budget", metavar="BUDGET", help="also prune: keep=0.3 (share of tokens) or speed=2x")
     amount = parser.add_mutually_exclusive_group()
     amount.add_argument("--time", type=seconds_of, metavar="TIME", help="for all: 15min (default), 90s, 1h, 1h30min")
-    amount.add_argument("--epochs", type=option.positive, metavar="N", help="a fixed amount of work instead")
+    amount.add_argument("--steps", type=option.positive, metavar="N", help="a fixed amount of work instead")
     option.add_device(parser)
     add("--threads", type=option.positive, metavar="N", help="threads to compute with (CPU)")
     add("--seed", type=_whole, metavar="N", help="of everything random (default: 5000)")
@@ -153,7 +153,7 @@ def interruption(request: Request) -> APFormerError:
         )
     return APFormerError(
         "The fine-tuning was interrupted.",
-        f"What was learned until the last whole epoch is kept in {folder}; no model was changed.",
+        f"What was learned until the last checkpoint is kept in {folder}; no model was changed.",
         "Continue with the same command and --resume, or delete that folder to give it up.",
     )
 
@@ -162,7 +162,7 @@ def _request(options: argparse.Namespace) -> Request:
     """The request; a value that cannot be is a wrong call."""
     from ..finetuning.request import Request
 
-    given = {"seconds": options.time, "epochs": options.epochs, "seed": options.seed}
+    given = {"seconds": options.time, "steps": options.steps, "seed": options.seed}
     try:
         return Request(
             dataset=options.data,

@@ -77,7 +77,8 @@ def check_request(request: Request) -> Checked:
         )
     dataset = SiteDataset.open(request.dataset)
     base = None if request.base is None else ModelLibrary().find(request.base)
-    return Checked(request, dataset, base, tuple(check_dataset(dataset, base, read_files=False)))
+    problems = check_dataset(dataset, base, read_files=False, learned=request.labels)
+    return Checked(request, dataset, base, tuple(problems))
 
 
 def label_lines(plan: LabelPlan) -> list[str]:

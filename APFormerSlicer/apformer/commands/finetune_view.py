@@ -1,4 +1,4 @@
-"""What a fine-tuning shows while it runs: a line for every epoch and, on a terminal, a bar with the time left."""
+"""What a fine-tuning shows while it runs: a line for every stretch of it and, on a terminal, a bar."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def watched(console: Console, request: Request) -> Iterator[Listener]:
 
 
 class Lines:
-    """Says a line for each event; of progress, only what begins and is not told by epochs."""
+    """Says a line for each event; of progress, only what begins and is not told by such lines."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say, self._doing = say, ""
@@ -60,14 +60,14 @@ class Lines:
 def headline(request: Request) -> str:
     """What is about to be done."""
     begin = "from scratch" if request.base is None else f"from {request.base}"
-    amount = in_words(request.seconds) if request.epochs is None else f"{request.epochs} epochs"
+    amount = in_words(request.seconds) if request.steps is None else f"{request.steps} steps"
     return f"fine-tuning {request.name} {begin} on {request.dataset} ({amount})"
 
 
 def as_line(event: Event) -> str:
     """An "epoch", "measured" or "log" event in one line."""
     if event["event"] == "epoch":
-        return " · ".join(_epoch(event))
+        return " · ".join(_stretch(event))
     if event["event"] == "measured":
         return f"{event['which']}: {_dice(event['labels'])}"
     return str(event["message"])
@@ -77,10 +77,10 @@ def left_in_words(event: Event) -> str:
     return "" if event["eta_s"] is None else f"{in_words(event['eta_s'])} left"
 
 
-def _epoch(event: Event) -> Iterator[str]:
+def _stretch(event: Event) -> Iterator[str]:
     if event["folds"] > 1:
         yield f"training {event['fold']} of {event['folds']}"
-    yield f"epoch {event['epoch']} of {event['of']}"
+    yield f"step {event['step']}"
     yield event["phase"]
     if event["dice"] is not None:
         yield _dice(event["dice"])
@@ -90,14 +90,14 @@ def _epoch(event: Event) -> Iterator[str]:
         yield left_in_words(event)
     yield f"learning rate {event['learning_rate']:.2g}"
     losses = dict(event["losses"])
-    if "total" in losses:  # absent when no step of the epoch could be taken
+    if "total" in losses:  # absent when no step of the stretch could be taken
         total = losses.pop("total")
         parts = ", ".join(f"{name} {value:.3g}" for name, value in sorted(losses.items()))
         yield f"loss {total:.3g}" + (f" ({parts})" if parts else "")
 
 
 def _dice(labels: Mapping[str, Any]) -> str:
-    """Of an epoch, label -> Dice; of a measurement, label -> figures, without them where it does not know the label."""
+    """Of a stretch, label -> Dice; of a measurement, label -> figures, without them where the label is unknown."""
     values = {name: value.get("mean_dice") if isinstance(value, Mapping) else value for name, value in labels.items()}
     return "Dice " + ", ".join(f"{name} {figure(value)}" for name, value in values.items())
 

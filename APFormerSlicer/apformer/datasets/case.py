@@ -16,6 +16,9 @@ from ..errors import ConfigError
 
 IN_PROGRESS, COMPLETED, FLAGGED = "in progress", "completed", "flagged"
 STATUSES = (IN_PROGRESS, COMPLETED, FLAGGED)
+# In label maps of cases: voxels of which nobody knows what they are, unless the table has a label of that value, as it
+# could have before there was this.
+UNKNOWN = 255
 CASES_FOLDER = "cases"
 LONGEST_NOTE = 500
 _MOST_NUMBER = 999_999_999
@@ -131,7 +134,11 @@ class StoredImage:
 
 @dataclass(frozen=True)
 class Revision:
-    """One version of a case's labels. `counts`: label value -> voxels; `proposed_by`: the model it came from."""
+    """One version of a case's labels.
+
+    `counts`: label value -> voxels; `proposed_by`: the model it came from. `labelled`: values of the structures that
+    were outlined in it, also where there is none of them; what others are there is unknown. None: all of the table.
+    """
 
     number: int
     file: str
@@ -141,9 +148,15 @@ class Revision:
     when: str
     proposed_by: str | None
     comment: str | None
+    labelled: tuple[int, ...] | None = None
+
+    def outlines(self, value: int) -> bool:
+        """Whether the structure of that value was outlined, so that no voxel of it tells that there is none."""
+        return self.labelled is None or value in self.labelled
 
     def as_dict(self) -> dict[str, Any]:
-        return vars(self) | {"counts": {str(value): count for value, count in self.counts.items()}}
+        data = vars(self) | {"counts": {str(value): count for value, count in self.counts.items()}}
+        return data | {"labelled": list(self.labelled)} if self.labelled is not None else _without(data, "labelled")
 
     @staticmethod
     def from_fields(fields: Fields) -> Revision:
@@ -151,7 +164,7 @@ class Revision:
         counts = fields.section("counts")
         if len(counts.data) > HIGHEST_LABEL or not all(value.isascii() and value.isdigit() for value in counts.data):
             raise malformed(f"{counts.where} does not count label values.")
-        return Revision(
+        revision = Revision(
             number=fields.integer("number", 1, _MOST_REVISIONS),
             file=_matching(fields, "file", _LABELS_FILE),
             sha256=_matching(fields, "sha256", _DIGEST),
@@ -163,7 +176,12 @@ class Revision:
             when=_matching(fields, "when", _WHEN),
             proposed_by=_optional(fields, "proposed_by"),
             comment=_optional(fields, "comment"),
+            labelled=_labelled(fields) if fields.has("labelled") else None,
         )
+        hidden = [value for value in revision.counts if value != UNKNOWN and not revision.outlines(value)]
+        if hidden:
+            raise malformed(f"{fields.where}, 'labelled' leaves out {hidden[0]}, of which there are voxels.")
+        return revision
 
 
 @dataclass(frozen=True)
@@ -252,6 +270,11 @@ class SiteCase:
             )
         return path
 
+    def outlining(self, values: tuple[int, ...]) -> SiteCase:
+        """The case with these values as what was outlined where that is not said."""
+        revisions = (r if r.labelled is not None else replace(r, labelled=values) for r in self.revisions)
+        return replace(self, revisions=tuple(revisions))
+
     def with_event(self, what: str, who: str | None, comment: str | None, **changes: Any) -> SiteCase:
         """The case after `changes`, remembered in its history."""
         changed = replace(self, **changes)
@@ -321,6 +344,18 @@ def check_patient(value: object, where: str) -> str:
 
 def check_when(fields: Fields, name: str) -> str:
     return _matching(fields, name, _WHEN)
+
+
+def _labelled(fields: Fields) -> tuple[int, ...]:
+    where = f"{fields.where}, 'labelled'"
+    values = tuple(check_integer(n, 1, HIGHEST_LABEL, where) for n in fields.items("labelled", HIGHEST_LABEL))
+    if list(values) != sorted(set(values)):
+        raise malformed(f"{where} names a value twice or out of order.")
+    return values
+
+
+def _without(data: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if key != name}
 
 
 def _matching(fields: Fields, name: str, pattern: re.Pattern[str]) -> str:

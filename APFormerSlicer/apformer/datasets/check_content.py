@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,8 @@ def label_problems(table: Sequence[Label], completed: Sequence[SiteCase]) -> Ite
             "no labels", BLOCKS, (), "The data set has no labels.", "There is nothing to learn.",
             "Add them with `apformer dataset add-label`.",
         )  # fmt: skip
-    empty = [case for case in completed if not label_counts(case)]
+    values = {label.value for label in table}
+    empty = [case for case in completed if not values & label_counts(case).keys()]
     if empty and len(empty) == len(completed):
         yield Problem(
             "empty masks", BLOCKS, names(empty), "The label map of every completed case is empty.",
@@ -46,7 +47,8 @@ def label_problems(table: Sequence[Label], completed: Sequence[SiteCase]) -> Ite
             "They teach that nothing is there, which is right only where nothing is.",
             "Correct those where the structure can be seen.",
         )  # fmt: skip
-    for label in table if completed and len(empty) < len(completed) else ():
+    outlined = [label for label in table if any(outlines(case, label.value) for case in completed)]
+    for label in outlined if len(empty) < len(completed) else ():
         patients = {case.patient for case in completed if label.value in label_counts(case)}
         if len(patients) < 2:
             yield Problem(
@@ -55,6 +57,41 @@ def label_problems(table: Sequence[Label], completed: Sequence[SiteCase]) -> Ite
                 f"Complete cases that show {label.name}; a structure that is not meant to be learned is better not in "
                 "the table.",
             )  # fmt: skip
+
+
+def outline_problems(
+    table: Sequence[Label], completed: Sequence[SiteCase], base: Bundle | None, learned: Collection[str]
+) -> Iterator[Problem]:
+    """What cases that outline only some of the structures leave open."""
+    if all(outlines(case, label.value) for case in completed for label in table):
+        return
+    counts = {label.name: sum(outlines(case, label.value) for case in completed) for label in table}
+    listed = ", ".join(f"{name} in {count}" for name, count in counts.items())
+    partly = [case for case in completed if not all(outlines(case, label.value) for label in table)]
+    yield Problem(
+        "partly outlined", LOOK, names(partly),
+        f"Not every case outlines every structure; of {len(completed)} completed cases: {listed}.",
+        "What a case does not outline is unknown there: it is neither taught nor judged.",
+        "Nothing, if that is so. Otherwise say what was outlined: `apformer dataset correct CASE --outlined NAMES`.",
+    )  # fmt: skip
+    wanted = [label.name for label in table if not learned or find(label.name, learned) is not None]
+    never = [name for name in wanted if not counts[name]]
+    kept = [name for name in never if base is not None and find(name, [label.name for label in base.labels])]
+    lost = [name for name in never if name not in kept]
+    if lost:
+        yield Problem(
+            "never outlined", BLOCKS, (),
+            f"{_words(lost)} {'is' if len(lost) == 1 else 'are'} outlined in no completed case.",
+            "There is nothing to learn it from.",
+            "Outline it in some cases; or leave it out of the training, naming the labels to learn (--labels).",
+        )  # fmt: skip
+    if kept and base is not None:
+        yield Problem(
+            "never outlined", LOOK, (),
+            f"{_words(kept)} {'is' if len(kept) == 1 else 'are'} outlined in no completed case.",
+            f"What {base.name} {base.version} knows of it is kept, and judged by nobody.",
+            "Outline it in some cases if it is to become better.",
+        )  # fmt: skip
 
 
 def base_problems(table: Sequence[Label], completed: Sequence[SiteCase], base: Bundle | None) -> Iterator[Problem]:
@@ -222,6 +259,11 @@ def duplicate_problems(cases: Sequence[SiteCase]) -> Iterator[Problem]:
 
 def label_counts(case: SiteCase) -> dict[int, int]:
     return case.revision.counts if case.revision else {}
+
+
+def outlines(case: SiteCase, value: int) -> bool:
+    """Whether the case tells where the structure of that value is, or that there is none."""
+    return case.revision is not None and case.revision.outlines(value)
 
 
 def _patients(count: int) -> str:

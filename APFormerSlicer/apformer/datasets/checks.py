@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ def check_dataset(
     base: Bundle | None = None,
     *,
     read_files: bool = True,
+    learned: Collection[str] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Problem]:
     """All problems, those that block training first.
@@ -34,11 +35,13 @@ def check_dataset(
     Args:
         base: the model that fine-tuning would start from; its labels, channels and spacing are compared.
         read_files: compare every file with its hash, one at a time; otherwise the index alone is looked at.
+        learned: names of the labels that are to be learned; by default all.
     """
     completed = dataset.cases(COMPLETED)
     problems = [
         *_counts(dataset, completed),
         *content.label_problems(dataset.labels, completed),
+        *content.outline_problems(dataset.labels, completed, base, learned),
         *content.base_problems(dataset.labels, completed, base),
         *content.kind_problems(completed),
         *content.spacing_problems(completed),

@@ -7,15 +7,17 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..bundles.swap import put_in_place, staging
 from ..errors import APFormerError, ConfigError, InputError, OutputError
 from ..files import nifti, read_volume
 from ..files.formats import suffix_of
-from .case import COMPLETED, SiteCase
+from .case import COMPLETED, UNKNOWN, SiteCase
 from .case_files import NIFTI_TYPES
 from .channels import write_channels_nifti
 from .store import SiteDataset
+from .table import IGNORE
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def export_decathlon(
         raise OutputError(
             f"{output} is not an empty folder.", "Files in it could be replaced.", "Name a new or empty folder."
         )
-    written: list[dict[str, str]] = []
+    written: list[dict[str, Any]] = []
     failed: dict[str, APFormerError] = {}
     with staging(output) as stage:
         (stage / "imagesTr").mkdir()
@@ -70,8 +72,9 @@ def export_decathlon(
     return ExportReport(output, tuple(case.name for case in cases if case.name not in failed), failed)
 
 
-def _export(case: SiteCase, stage: Path) -> dict[str, str]:
-    places = {}
+def _export(case: SiteCase, stage: Path) -> dict[str, Any]:
+    """The entry of a case in dataset.json; "labelled", where it has one, lists what was outlined."""
+    places: dict[str, Any] = {}
     for kind, folder, path in (("image", "imagesTr", case.image_path), ("label", "labelsTr", case.labels_path)):
         if path is None or not path.is_file():
             raise InputError(
@@ -85,7 +88,8 @@ def _export(case: SiteCase, stage: Path) -> dict[str, str]:
             volume = read_volume(path)
             (nifti.write(target, volume, {}) if volume.channels == 1 else write_channels_nifti(target, volume))
         places[kind] = f"./{folder}/{target.name}"
-    return places
+    labelled = None if case.revision is None else case.revision.labelled
+    return places if labelled is None else {**places, "labelled": list(labelled)}
 
 
 def _exported_suffix(path: Path, case: SiteCase) -> str:
@@ -94,10 +98,13 @@ def _exported_suffix(path: Path, case: SiteCase) -> str:
 
 
 def _description(
-    dataset: SiteDataset, cases: Sequence[SiteCase], written: Sequence[dict[str, str]]
+    dataset: SiteDataset, cases: Sequence[SiteCase], written: Sequence[dict[str, Any]]
 ) -> dict[str, object]:
     modalities = sorted({case.modality for case in cases if case.modality}) or ["unknown"]
     channels = max(case.image.channels for case in cases)
+    labels = {label.value: label.name for label in dataset.labels}
+    if any(UNKNOWN in case.revision.counts for case in cases if case.revision is not None):
+        labels.setdefault(UNKNOWN, IGNORE)
     licences = sorted({case.licence for case in cases if case.licence})
     return {
         "name": dataset.root.name,
@@ -105,7 +112,7 @@ def _description(
         "licence": "; ".join(licences) or "unknown",
         "tensorImageSize": "2D" if all(case.image.shape_kji[0] == 1 for case in cases) else "3D",
         "modality": {str(channel): "/".join(modalities) for channel in range(channels)},
-        "labels": {"0": "background"} | {str(label.value): label.name for label in dataset.labels},
+        "labels": {"0": "background"} | {str(value): name for value, name in labels.items()},
         "numTraining": len(written),
         "training": list(written),
         "numTest": 0,

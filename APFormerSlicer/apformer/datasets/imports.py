@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,20 @@ from .channels import read_channels, stack_channels
 from .identity import name_patients
 from .incoming import Incoming
 from .listing import Pair, is_litter, read_listing, stem_of
+from .outlines import Outlines
 from .store import DuplicateCaseError, SiteDataset
-from .table import IGNORE, find
+from .table import IGNORE, find, values_of
 
 _MASK_ENDINGS = ("_seg", "_mask", "_label", "_labels", "_segmentation", "-seg", "-mask", "-label", "-labels")
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a folder offers. `names`: label value -> name; None leaves the values to the table and --map."""
+    """What a folder offers. `names`: label value -> name; None leaves the values to the table and --map.
+
+    Where there are names, structures of the table that are not among them are unknown in these cases, not absent: a set
+    that does not know a structure did not look for it.
+    """
 
     pairs: tuple[Pair, ...]
     names: Mapping[int, str] | None = None
@@ -58,6 +63,7 @@ def import_cases(
     correct: bool = False,
     who: str | None = None,
     threshold: bool = False,
+    outlined: Sequence[str] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ImportReport:
     """Add every pair of `source`, one at a time; what cannot be read is reported and left out. A second run adds what
@@ -68,17 +74,23 @@ def import_cases(
         add_labels: names that the table does not have are added to it; otherwise they are an error.
         correct: labels that differ from those of a known image replace them.
         threshold: see `SiteDataset.add`.
+        outlined: names in the table of the structures that were outlined in each case; None: those that the source
+            says were.
 
     Raises:
         ConfigError: labels unknown to the table, or a pattern that does not fit: nothing was imported then.
         OutputError: the folder cannot be written, or the disk is full: what was added before stays.
     """
     _check_names(dataset, source, mapping or {}, add_labels)
+    if outlined is not None:
+        values_of(dataset.labels, outlined)  # refuses what the table does not have before anything is imported
     patients, note = name_patients([pair.stem for pair in source.pairs], patient_pattern)
     report = ImportReport(notes=[note] if note else [])
+    said = Outlines(dataset.labels, source.names, mapping or {}, outlined)
+    report.notes += said.notes
     for done, (pair, patient) in enumerate(zip(source.pairs, patients, strict=True), 1):
         try:
-            _import(dataset, source, pair, patient, mapping, status, correct, who, threshold, report)
+            _import(dataset, source, pair, patient, mapping, status, correct, who, threshold, said.of(pair), report)
         except (InputError, ConfigError) as error:
             report.failed[pair.stem] = error
         progress(done, len(source.pairs))
@@ -95,6 +107,7 @@ def _import(
     correct: bool,
     who: str | None,
     threshold: bool,
+    outlined: Sequence[str] | None,
     report: ImportReport,
 ) -> None:
     image = read_channels(pair.images[0]) if len(pair.images) == 1 else stack_channels(pair.images)
@@ -103,20 +116,21 @@ def _import(
         case, notes = dataset.add(
             image, pair.labels, patient=patient, names=source.names, mapping=mapping, modality=source.modality,
             status=status, who=who, collection=source.collection, licence=source.licence, threshold=threshold,
+            outlined=outlined,
         )  # fmt: skip
         report.added.append(case.name)
         report.notes += [f"{case.name}: {note}" for note in notes]
     except DuplicateCaseError as error:
         before = error.case.current
         said: list[str] = []
-        if not correct and not dataset.would_change(error.case, labels):
+        if not correct and not dataset.would_change(error.case, labels, outlined):
             report.unchanged.append(error.case.name)
             return
         if not correct:
             raise
         case = dataset.correct(
             error.case.name, pair.labels, names=source.names, mapping=mapping, who=who, threshold=threshold,
-            tell=said.append,
+            outlined=outlined, tell=said.append,
         )  # fmt: skip
         report.notes += [f"{case.name}: {note}" for note in said]
         (report.corrected if case.current != before else report.unchanged).append(case.name)

@@ -12,13 +12,14 @@ from ..bundles.fields import Fields, malformed
 from ..bundles.labels import HIGHEST_LABEL, Label, check_labels
 from ..errors import BundleError, ConfigError
 from ..files import atomic_path
-from .case import SiteCase, case_name
+from .case import UNKNOWN, SiteCase, case_name
 from .identity import new_salt
 from .split import Split
 
 INDEX_FILE = "index.json"
 FORMAT = "apformer-dataset"
-SCHEMA = 1
+SCHEMA = 2  # what is read; written is the lowest that tells all, for what is installed elsewhere
+_WITHOUT_UNKNOWNS = 1  # before cases could leave structures or voxels unknown
 # A case takes about 1 kB, so this is far above any data set one folder holds, and is parsed in seconds.
 _LARGEST_BYTES = 256 << 20
 _MOST_CASES = 1_000_000
@@ -51,15 +52,32 @@ class Index:
             self, cases={**self.cases, case.number: case}, next_number=max(self.next_number, case.number + 1)
         )
 
+    def with_labels(self, labels: tuple[Label, ...]) -> Index:
+        """The index with a longer table: what cases said of the whole table, they said of the one before."""
+        before = tuple(sorted(label.value for label in self.labels))
+        cases = {number: case.outlining(before) for number, case in self.cases.items()}
+        return replace(self, labels=labels, cases=cases)
+
     def without_case(self, number: int) -> Index:
         cases = {other: case for other, case in self.cases.items() if other != number}
         return replace(self, cases=cases, removed=self.removed | {number})
+
+    @property
+    def _has_unknowns(self) -> bool:
+        """Whether a version of the labels leaves structures or voxels unknown: an older program would take them for
+        background."""
+        named = {label.value for label in self.labels}
+        return any(
+            revision.labelled is not None or (UNKNOWN in revision.counts and UNKNOWN not in named)
+            for case in self.cases.values()
+            for revision in case.revisions
+        )
 
     def as_bytes(self) -> bytes:
         """JSON, one case a line."""
         head = {
             "format": FORMAT,
-            "schema": SCHEMA,
+            "schema": SCHEMA if self._has_unknowns else _WITHOUT_UNKNOWNS,
             "salt": self.salt,
             "labels": [label.as_dict() for label in self.labels],
             "next_number": self.next_number,

@@ -28,11 +28,15 @@ _MODALITIES["ct"] = "CT"
 
 @dataclass(frozen=True)
 class Pair:
-    """An image (one file, or one per channel) and its label map; `stem` is its name there and is not kept."""
+    """An image (one file, or one per channel) and its label map; `stem` is its name there and is not kept.
+
+    `labelled`: values of the structures that were outlined, the others being unknown; None where nothing is said.
+    """
 
     stem: str
     images: tuple[Path, ...]
     labels: Path
+    labelled: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -131,10 +135,15 @@ def _value(value: object) -> int:
 
 def _pairs(folder: Path, described: Mapping[str, Any]) -> Iterator[Pair]:
     if "training" in described:
-        listed = [_listed(folder, item["image"], item["label"]) for item in described["training"]]
+        listed = [_listed(folder, item) for item in described["training"]]
     elif "dataset" in described:  # nnU-Net: any files, by case
         listed = [
-            Pair(str(stem), tuple(_inside(folder, image) for image in item["images"]), _inside(folder, item["label"]))
+            Pair(
+                str(stem),
+                tuple(_inside(folder, image) for image in item["images"]),
+                _inside(folder, item["label"]),
+                _labelled(item),
+            )
             for stem, item in described["dataset"].items()
         ]
     else:
@@ -144,13 +153,26 @@ def _pairs(folder: Path, described: Mapping[str, Any]) -> Iterator[Pair]:
             yield pair
 
 
-def _listed(folder: Path, image_name: str, label_name: str) -> Pair:
-    image, labels = _inside(folder, image_name), _inside(folder, label_name)
+def _listed(folder: Path, item: Mapping[str, Any]) -> Pair:
+    image, labels, labelled = _inside(folder, item["image"]), _inside(folder, item["label"]), _labelled(item)
     if not image.exists() and not is_litter(image):  # nnU-Net conversions list NAME.nii.gz and store NAME_0000.nii.gz
         channels = _channel_files(image.parent, stem_of(image), suffix_of(image))
         if channels:
-            return Pair(stem_of(image), channels, labels)
-    return Pair(stem_of(image), (image,), labels)
+            return Pair(stem_of(image), channels, labels, labelled)
+    return Pair(stem_of(image), (image,), labels, labelled)
+
+
+def _labelled(item: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """What was outlined in a case that says so: "labelled", a list of label values."""
+    values = item.get("labelled")
+    if values is None:
+        return None
+    if not isinstance(values, list) or len(values) > _LARGEST_VALUE:
+        raise ValueError("'labelled' is no list of label values")
+    found = sorted({_value(value) for value in values} - {0})
+    if found and found[-1] > _LARGEST_VALUE:
+        raise ValueError(f"'labelled' names the label {found[-1]}")
+    return tuple(found)
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -146,6 +146,7 @@ class SiteDataset:
         collection: str | None = None,
         licence: str | None = None,
         threshold: bool = False,
+        outlined: Sequence[str] | None = None,
     ) -> tuple[SiteCase, tuple[str, ...]]:
         """Store an image and its labels as a new case, and say what the user should know.
 
@@ -157,6 +158,8 @@ class SiteDataset:
             series_uid, skip: see `read_volume`.
             correct: the image must be a known one, whose labels are then replaced.
             threshold: of a mask that is a picture, JPEG too, take what is at least half white.
+            outlined: names of the structures that were outlined, besides those that occur; all others are unknown in
+                this case, not absent. None: all of the table; with `correct`, as before.
 
         Raises:
             DuplicateCaseError: the image is there already and `correct` is False.
@@ -183,7 +186,7 @@ class SiteDataset:
             known = self.find(volume, voxels)
             if known is not None and correct:
                 wanted = known.status if untouched else status
-                return self._corrected(known, array, wanted, proposed_by, who, comment), notes
+                return self._corrected(known, array, wanted, proposed_by, who, comment, outlined), notes
             if known is not None:
                 raise DuplicateCaseError(known)
             if correct:
@@ -199,7 +202,8 @@ class SiteDataset:
                 if array is not None:
                     on_grid = volume.with_array(array)
                     path = write_case_labels(stage, 1, on_grid, stored, self.labels)
-                    revisions = (_revision(1, path, array, who, proposed_by, comment),)
+                    labelled = tables.labelled(self.labels, array, outlined)
+                    revisions = (_revision(1, path, array, who, proposed_by, comment, labelled),)
                 put_in_place(stage, folder)
             case = SiteCase(
                 root=self.root,
@@ -231,11 +235,13 @@ class SiteDataset:
         who: str | None = None,
         comment: str | None = None,
         threshold: bool = False,
+        outlined: Sequence[str] | None = None,
         tell: Callable[[str], None] = lambda note: None,
     ) -> SiteCase:
         """Give a case new labels, or restore version `restore` of them, or change its status; all versions are kept.
 
-        The status stays as it was unless one is given. `tell` gets what the user should know of the labels.
+        The status stays as it was unless one is given, and so does what was `outlined` (see `add`), but for structures
+        that now occur. `tell` gets what the user should know of the labels.
 
         Raises:
             InputError, ConfigError, OutputError: as `add`.
@@ -248,11 +254,18 @@ class SiteDataset:
             for note in notes:
                 tell(note)
         who, comment = check_note(who, "name"), check_note(comment, "comment")
+        if restore is not None and outlined is not None:
+            raise ConfigError(
+                "Older labels are restored with what was outlined in them.",
+                "Both were asked for: the older labels, and another set of outlined structures.",
+                "Restore first, then say what was outlined.",
+            )
         with self._writing():
             case = self.case(name)
             wanted = check_status(status or case.status)
             if restore is None:
-                return self._corrected(case, array, wanted, check_note(proposed_by, "model's name"), who, comment)
+                proposed_by = check_note(proposed_by, "model's name")
+                return self._corrected(case, array, wanted, proposed_by, who, comment, outlined)
             if restore not in {revision.number for revision in case.revisions}:
                 raise ConfigError(
                     f"{name} has no version {restore} of its labels.",
@@ -277,9 +290,10 @@ class SiteDataset:
                 remove_folder(case.folder)
 
     def add_label(self, name: str, value: int | None = None, color: tuple[int, int, int] | None = None) -> Label:
-        """Add a label to the table; ConfigError when the name or value is taken."""
+        """Add a label to the table; ConfigError when the name or value is taken. It was not outlined in the cases that
+        there are: nobody could."""
         with self._writing():
-            self._save(replace(self._index, labels=tables.with_label(self.labels, name, value, color)))
+            self._save(self._index.with_labels(tables.with_label(self.labels, name, value, color)))
         return self.labels[-1]
 
     def rename_label(self, old: str, new: str) -> Label:
@@ -340,9 +354,18 @@ class SiteDataset:
         except InputError:  # missing or damaged: what is given now takes its place
             return False
 
-    def would_change(self, case: SiteCase, incoming: Incoming) -> bool:
+    def would_change(self, case: SiteCase, incoming: Incoming, outlined: Sequence[str] | None = None) -> bool:
         """Whether correcting `case` with these labels would make a new version; raises as `correct`."""
-        return not self.has_labels(case, incoming.read(stored_grid(case), self.labels)[0])
+        array = incoming.read(stored_grid(case), self.labels)[0]
+        return not self.has_labels(case, array) or self._labelled(case, array, outlined) != _labelled_in(case)
+
+    def _labelled(self, case: SiteCase, array: np.ndarray, outlined: Sequence[str] | None) -> tuple[int, ...] | None:
+        """What is outlined in new labels of a case; where nothing is said of it, what was, and what occurs."""
+        before = _labelled_in(case)
+        if outlined is None and before is not None:
+            named = {label.value: label.name for label in self.labels}
+            outlined = [named[value] for value in before if value in named]
+        return tables.labelled(self.labels, array, outlined)
 
     def _corrected(
         self,
@@ -352,9 +375,13 @@ class SiteDataset:
         proposed_by: str | None,
         who: str | None,
         comment: str | None,
+        outlined: Sequence[str] | None,
     ) -> SiteCase:
         _check_completed(status, array is not None or case.current > 0)
-        if array is None or self.has_labels(case, array):
+        if array is None and outlined is not None:
+            array = _present_labels(case)
+        labelled = None if array is None else self._labelled(case, array, outlined)
+        if array is None or (self.has_labels(case, array) and labelled == _labelled_in(case)):
             case = case.with_event("described", who, comment, status=status)
         else:
             number = max((revision.number for revision in case.revisions), default=0) + 1
@@ -363,7 +390,7 @@ class SiteDataset:
             recover(self._index)  # a version that was written and not counted would be in the way
             announce(self.root, case.folder / f"labels-{number}")
             path = write_case_labels(case.folder, number, image.with_array(array), case.image, self.labels)
-            revision = _revision(number, path, array, who, proposed_by, comment)
+            revision = _revision(number, path, array, who, proposed_by, comment, labelled)
             revisions = (*case.revisions, revision)
             case = case.with_event("corrected", who, comment, status=status, revisions=revisions, current=number)
         self._save(self._index.with_case(case))
@@ -388,10 +415,29 @@ class SiteDataset:
 
 
 def _revision(
-    number: int, path: Path, array: np.ndarray, who: str | None, proposed_by: str | None, comment: str | None
+    number: int,
+    path: Path,
+    array: np.ndarray,
+    who: str | None,
+    proposed_by: str | None,
+    comment: str | None,
+    labelled: tuple[int, ...] | None,
 ) -> Revision:
     counts = tables.count_labels(array)
-    return Revision(number, path.name, file_hash(path), counts, who, now(), proposed_by, comment)
+    return Revision(number, path.name, file_hash(path), counts, who, now(), proposed_by, comment, labelled)
+
+
+def _labelled_in(case: SiteCase) -> tuple[int, ...] | None:
+    return None if case.revision is None else case.revision.labelled
+
+
+def _present_labels(case: SiteCase) -> np.ndarray:
+    """The labels that count, read back: what is said of them changes, not they."""
+    if case.labels_path is None:
+        raise ConfigError(
+            f"{case.name} has no labels.", "What was outlined in it is said of labels.", "Give its labels, too."
+        )
+    return read_volume(case.labels_path).array
 
 
 def _check_completed(status: str, has_labels: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -12,12 +12,13 @@ from ..errors import BundleError, ConfigError, InputError
 from ..label_maps import WHITE, whole_numbers
 from ..names import alike, plain, same, twice
 from ..volume import Volume
+from .case import UNKNOWN
 
 # What Slicer gives a segment that nobody described; a model brings better codes (see `apformer dataset init --base`).
 _TISSUE = Code("SCT", "85756007", "Tissue")
 _GOLDEN_RATIO = 0.618034
 BACKGROUND = "background"
-IGNORE = "ignore"  # nnU-Net: what such voxels are is not known
+IGNORE = "ignore"  # as nnU-Net calls voxels of which nobody knows what they are; they are kept as UNKNOWN
 
 
 def parse_names(texts: Sequence[str]) -> dict[int | None, list[str]]:
@@ -61,7 +62,7 @@ def with_label(
     Raises:
         ConfigError: the name or value is taken, cannot be one, or no value is free.
     """
-    free = [number for number in range(1, HIGHEST_LABEL + 1) if number not in {label.value for label in table}]
+    free = [number for number in range(1, UNKNOWN) if number not in {label.value for label in table}]
     value = value if value is not None else next(iter(free), HIGHEST_LABEL)
     similar = find(table, name)
     if similar is not None or same(name, BACKGROUND):
@@ -69,6 +70,12 @@ def with_label(
             f"The label table already has {similar.name if similar else 'a background, which is 0'}.",
             "Labels are matched by name, whatever its case and blanks, so a name stands for one thing.",
             "Choose another name, or use the label that is there.",
+        )
+    if value == UNKNOWN or same(name, IGNORE):
+        raise ConfigError(
+            f"{name!r} cannot be label {value}.",
+            f"Label {UNKNOWN}, {IGNORE!r}, stands for voxels of which nobody knows what they are.",
+            f"Choose another name, and a value from 1 to {UNKNOWN - 1}.",
         )
     hue = (value * _GOLDEN_RATIO) % 1.0
     red, green, blue = (round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.6, 0.9))
@@ -83,6 +90,45 @@ def with_label(
 def find(table: Sequence[Label], name: str) -> Label | None:
     """The label of that name, as `names` tells what is the same."""
     return next((label for label in table if same(label.name, name)), None)
+
+
+def with_unknown(table: Sequence[Label]) -> tuple[Label, ...]:
+    """The table, and what stands for voxels that nobody knows, where a label does not have its value or name."""
+    if find(table, IGNORE) is not None or UNKNOWN in {label.value for label in table}:
+        return tuple(table)
+    return (*table, Label(UNKNOWN, IGNORE, (128, 128, 128), _TISSUE, _TISSUE))
+
+
+def values_of(table: Sequence[Label], names: Iterable[str]) -> frozenset[int]:
+    """The values of the labels of these names.
+
+    Raises:
+        ConfigError: the table does not have one.
+    """
+    found = {name: find(table, name) for name in names}
+    missing = [name for name, label in found.items() if label is None]
+    if missing:
+        close = alike(missing[0], [label.name for label in table])
+        raise ConfigError(
+            f"The label table has no {missing[0]!r}, so it cannot have been outlined.",
+            f"It has: {', '.join(label.name for label in table) or 'none'}.",
+            f"Write {close!r}." if close else "Correct the name, or add it with `apformer dataset add-label`.",
+        )
+    return frozenset(label.value for label in found.values() if label is not None)
+
+
+def labelled(table: Sequence[Label], array: np.ndarray, outlined: Sequence[str] | None) -> tuple[int, ...] | None:
+    """Values of the structures that were outlined in a label map: those of these names and those that occur. None when
+    that is the whole table, as without `outlined`.
+
+    Raises:
+        ConfigError: as `values_of`.
+    """
+    if outlined is None:
+        return None
+    known = {label.value for label in table}
+    found = known & (values_of(table, outlined) | set(count_labels(array)))
+    return None if found == known else tuple(sorted(found))
 
 
 def read_mapping(texts: Sequence[str]) -> dict[str, str | None]:
@@ -133,9 +179,9 @@ def to_table(
         if wanted is None:
             continue
         label = find(table, wanted)
-        if label is None and theirs is not None and same(theirs, IGNORE):
-            raise _unlabelled(labels, value, int(np.count_nonzero(array == value)))
-        if label is None:
+        if label is None and same(wanted, IGNORE):
+            lookup[value] = _unknown_value(labels, value, table)
+        elif label is None:
             unknown.append(f"{value} ({wanted})" if wanted != str(value) else str(value))
         else:
             lookup[value] = label.value
@@ -160,12 +206,15 @@ def _refuse_twins(labels: Volume, names: Mapping[int, str | None], mapping: Mapp
         )
 
 
-def _unlabelled(labels: Volume, value: int, count: int) -> InputError:
-    return InputError(
-        f"{labels.source.path or 'The label map'} has {count} voxels marked as {IGNORE!r} (label {value}).",
-        "What they are is not known, and here every voxel of a case is labelled or background.",
-        f"Label these voxels, or leave the case out; --map {IGNORE}= takes them as background, which teaches that "
-        "nothing is there.",
+def _unknown_value(labels: Volume, value: int, table: Sequence[Label]) -> int:
+    taken = next((label for label in table if label.value == UNKNOWN), None)
+    if taken is None:
+        return UNKNOWN
+    raise InputError(
+        f"{labels.source.path or 'The label map'} has voxels marked as {IGNORE!r} (label {value}).",
+        f"They would be kept as {UNKNOWN}, which in this data set is {taken.name}.",
+        f"Import into a new data set; or --map {IGNORE}= takes them as background, which teaches that nothing is "
+        "there.",
     )
 
 

@@ -13,17 +13,9 @@ from collections.abc import Callable, Collection, Mapping
 import torch
 from torch import Tensor
 
+from ..training.selection import as_good
+
 SHARES = (0.25, 0.5, 0.75)  # of the way, besides all of it
-SPREAD = 0.02  # of mean Dice between patients (standard deviation), about
-
-
-def as_good(patients: int) -> float:
-    """Mean Dice that so many validation patients cannot tell from none: a standard error.
-
-    With it the simplest of several models is chosen as in Breiman et al., "Classification and Regression Trees" (1984),
-    3.4.3: a few patients must not decide alone how far a model leaves what many have taught it.
-    """
-    return SPREAD / max(1, patients) ** 0.5
 
 
 def choose_share(learned: float, dice_at: Callable[[float], float], patients: int) -> tuple[float, dict[str, float]]:

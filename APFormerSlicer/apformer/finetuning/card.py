@@ -48,7 +48,7 @@ Operations: {after["gmac"]:.2f} GMAC for one patch on average, {after["gmac_dens
 
 - Begun {begun}; {data["training_patients"]} patients of the site.
 - Time: {training["minutes"]} minutes on {training["hardware"]}.
-- {training["epochs"]} epochs, {config.precision}, seed {config.seed}; all settings are in the site's report.
+- {training["steps"]} steps, {config.precision}, seed {config.seed}; all settings are in the site's report.
 - Data: {config.data_licence}
 
 ## Intended use

@@ -10,17 +10,29 @@ import numpy as np
 from .. import files
 from ..datasets import SiteCase
 from ..errors import APFormerError
-from ..training.cases import Case, Labelled
+from ..training.cases import CORRECTED, UNKNOWN, Case, Labelled
 from .labels import LabelPlan, relabelled
 
 REVISION_LETTERS = 12
 
 
-def as_case(site: SiteCase) -> Case:
+def as_case(site: SiteCase, plan: LabelPlan) -> Case:
     """The case for training; its labels' hash tells its revisions apart."""
     assert site.labels_path is not None and site.revision is not None  # completed cases have
-    revision = site.revision.sha256[:REVISION_LETTERS]
-    return Case(site.name, site.patient, site.number, site.image_path, site.labels_path, revision)
+    return Case(
+        site.name,
+        site.patient,
+        site.number,
+        site.image_path,
+        site.labels_path,
+        site.revision.sha256[:REVISION_LETTERS],
+        tuple(plan.site_values.items()),
+        site.revision.labelled,
+    )
+
+
+def _has_unknown(site: SiteCase, plan: LabelPlan) -> bool:
+    return plan.unknown is not None and site.revision is not None and plan.unknown in site.revision.counts
 
 
 @dataclass(frozen=True)
@@ -30,16 +42,18 @@ class SiteReader:
     Args:
         sites: the cases, by name.
         plan: what their label values become.
-        weighted: whether corrected voxels are told; all cases or none, since batches are made of them.
+        marked: whether voxels that were corrected, or that nobody knows, are told; of all cases or of none, since
+            batches are made of them.
     """
 
     sites: dict[str, SiteCase]
     plan: LabelPlan
-    weighted: bool
+    marked: bool
 
     @classmethod
     def of(cls, sites: Sequence[SiteCase], plan: LabelPlan) -> SiteReader:
-        return cls({site.name: site for site in sites}, plan, any(site.proposal for site in sites))
+        marked = any(site.proposal or _has_unknown(site, plan) for site in sites)
+        return cls({site.name: site for site in sites}, plan, marked)
 
     def __call__(self, case: Case) -> Labelled:
         """See `training.cases.read_case`; labels have the new model's values.
@@ -49,7 +63,13 @@ class SiteReader:
         """
         image, label = files.read_volume(case.image), files.read_volume(case.label)
         ours = label.with_array(relabelled(label.array, self.plan.site_values))
-        return Labelled(image, ours, self._corrected(case, ours.array) if self.weighted else None)
+        return Labelled(image, ours, self._marks(case, label.array, ours.array) if self.marked else None)
+
+    def _marks(self, case: Case, theirs: np.ndarray, ours: np.ndarray) -> np.ndarray:
+        marks = np.where(self._corrected(case, ours), np.uint8(CORRECTED), np.uint8(0))
+        if self.plan.unknown is not None:
+            marks[theirs == self.plan.unknown] = UNKNOWN
+        return marks
 
     def _corrected(self, case: Case, ours: np.ndarray) -> np.ndarray:
         """Where the labels differ from what a model proposed; nowhere when nothing is known of a proposal."""

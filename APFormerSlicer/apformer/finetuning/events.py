@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from ..training.clock import Clock, WorkClock
 
 Listener = Callable[[dict[str, Any]], None]
 # Without a time, training is most of the work; measuring before and after share the rest.
@@ -16,18 +17,18 @@ class Teller:
 
     Args:
         seconds: the time given; None when the amount of work is given instead.
-        spent: seconds used before this process took over (a resumed training).
+        clock: seconds of work; a change of the computer's clock, or its sleep, does not matter.
     """
 
-    def __init__(self, listener: Listener, seconds: float | None, spent: float = 0.0) -> None:
-        self._listener, self._seconds, self._spent = listener, seconds, spent
-        self._told = 0.0
-        self._started = time.monotonic()  # a change of the computer's clock does not matter
+    def __init__(self, listener: Listener, seconds: float | None, clock: Clock | None = None) -> None:
+        self._listener, self._seconds, self._clock = listener, seconds, clock or WorkClock()
+        self._spent, self._told = 0.0, 0.0
+        self._started = self._clock()
 
     @property
     def used(self) -> float:
         """Seconds of work so far."""
-        return self._spent + time.monotonic() - self._started
+        return self._spent + self._clock() - self._started
 
     def resumed(self, spent: float) -> None:
         """`spent` seconds of work were done by an earlier process."""

@@ -16,6 +16,7 @@ from ..pruning.plugin import prune_attention
 from .design import Design
 from .labels import LabelPlan
 
+OWN_GATES = ("apformer", "leanformer")  # networks that are built with gates or without
 GATES = "gates"  # learn from image to image what can be left out
 SLICES = "slices"  # of matrices, cut out before the training; see `slicing`
 
@@ -35,8 +36,8 @@ def choose_form(source: Bundle | Design, plan: LabelPlan, budget: str | None) ->
     Gates that were trained on other images are not taken over: what they prune on a new site's is not what they pruned
     there (`left-ventricle-cine-mr` 1.1.0 on ACDC: pooled Dice 0.83 with its gates, 0.88 with all tokens kept).
 
-    With a budget it gets gates: APFormer its own, others those of `prune_attention`. Where these cannot be, since
-    blocks see different tokens or were cut by a search, the network is cut instead.
+    With a budget it gets gates: APFormer and LeanFormer their own, others those of `prune_attention`. Where these
+    cannot be, since blocks see different tokens or were cut by a search, the network is cut instead.
 
     Raises:
         PruningError: a budget for a network without transformer blocks of a known kind.
@@ -48,7 +49,7 @@ def choose_form(source: Bundle | Design, plan: LabelPlan, budget: str | None) ->
         arguments.pop(gates, None)
     if budget is None:
         return Form(name, arguments)
-    if name == "apformer":
+    if name in OWN_GATES:
         return Form(name, {**arguments, "prune_queries": True, "prune_keys": True}, GATES)
     network = build_network(name, arguments).eval()
     sample = torch.zeros(1, source.channels, *source.preprocessing.patch_size)

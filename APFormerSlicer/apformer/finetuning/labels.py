@@ -11,6 +11,7 @@ import numpy as np
 
 from ..bundles import Bundle
 from ..bundles.labels import Label
+from ..datasets.case import UNKNOWN
 from ..errors import ConfigError
 from ..names import find, plain
 from .request import Request
@@ -29,6 +30,7 @@ class LabelPlan:
         base_channels: output channel of the base -> value of the new model; background and dropped labels left out.
         trained: values that the site's cases label. The others are the base's, kept.
         how: for each label, where it comes from, in words.
+        unknown: value in the site's label maps of voxels that nobody knows; None where the table has it as a label.
     """
 
     labels: tuple[Label, ...]
@@ -36,6 +38,7 @@ class LabelPlan:
     base_channels: dict[int, int]
     trained: frozenset[int]
     how: tuple[str, ...]
+    unknown: int | None = UNKNOWN
 
     @property
     def unlabelled(self) -> frozenset[int]:
@@ -108,7 +111,8 @@ def plan_labels(table: Sequence[Label], occurring: Collection[int], base: Bundle
             labels.append(replace(label, value=len(labels) + 1))
             site_values[label.value] = len(labels)
             how.append("new")
-    return LabelPlan(tuple(labels), site_values, base_channels, frozenset(site_values.values()), tuple(how))
+    unknown = None if UNKNOWN in {label.value for label in table} else UNKNOWN
+    return LabelPlan(tuple(labels), site_values, base_channels, frozenset(site_values.values()), tuple(how), unknown)
 
 
 def _chosen(table: Sequence[Label], occurring: Collection[int], request: Request) -> list[Label]:

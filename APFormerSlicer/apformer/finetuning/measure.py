@@ -15,7 +15,7 @@ from ..metrics import Overlap, evaluate, over_cases
 from ..pruning import count_macs
 from ..pruning.budget import dense_macs
 from ..pruning.flops import count_parameters
-from ..training.assess import false_positive
+from ..training.assess import false_positive, without_unknown
 from ..training.augment import fit
 from ..training.cases import Case, Labelled, PreparedCases
 from .labels import relabelled
@@ -45,7 +45,7 @@ def measure(
         read: gives labels in the new model's values.
         values: value in this bundle's results -> value of the new model.
         judged: value of the new model -> name, for the labels to compare. Those that this bundle does not know are
-            left out.
+            left out, and of each case those that were not outlined in it.
     """
     segmenter = Segmenter(bundle, device)
     names = {value: name for value, name in judged.items() if value in set(values.values())}
@@ -55,11 +55,13 @@ def measure(
     try:
         for number, case in enumerate(cases, 1):
             check()
-            image, label, _ = read(case)
+            image, label, marks = read(case)
             result = segmenter.segment(image)
             found = result.labels.with_array(relabelled(relabelled(result.labels.array, dict(values)), same))
+            found = without_unknown(found, marks)
             truth = label.with_array(relabelled(label.array, same))
-            entries = evaluate(found, truth, names).labels
+            told = {value: name for value, name in names.items() if value not in case.missing}
+            entries = evaluate(found, truth, told).labels if told else {}
             scores[case.name] = {
                 "seconds": round(result.seconds, 4),
                 "picture": image.source.kind == "picture",
@@ -79,6 +81,27 @@ def measure(
     finally:
         handle.remove()
     return scores
+
+
+def probe(
+    bundle: Bundle,
+    case: Case,
+    read: Callable[[Case], Labelled],
+    judged: Mapping[int, str],
+    device: str,
+    check: Check,
+) -> None:
+    """Do for a case what `measure` does, to see how long it takes, with a network that has not learned yet: its labels
+    are compared with themselves, since distances to noise take longer than to any answer.
+
+    Raises:
+        InputError: the case cannot be read.
+    """
+    segmenter = Segmenter(bundle, device)
+    with segmenter.network.register_forward_pre_hook(lambda *_: check()):
+        image, label, _ = read(case)
+        segmenter.segment(image)
+        evaluate(label, label, dict(judged))
 
 
 def summary(model: str, scores: Scores, judged: Mapping[int, str], cost: Mapping[str, Any]) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def _report(
         "threads": torch.get_num_threads(),
         "seed": request.seed,
         "time": {
-            "asked_s": None if request.epochs else request.seconds,
+            "asked_s": None if request.steps else request.seconds,
             "used_s": round(teller.used, 1),
             "phases": list(found.phases),
         },
@@ -194,7 +194,7 @@ def _save(
     base = setup.base
     training = {
         "seed": config.seed,
-        "epochs": len(trained.rows),
+        "steps": trained.rows[-1]["step"],
         "minutes": round(sum(row["seconds"] for row in trained.rows) / 60, 1),
         "hardware": report["machine"],
         "precision": config.precision,
@@ -241,7 +241,7 @@ def _draw_worst(
     setup: Setup, folder: TrainingFolder, found: Findings, check: Callable[[], None]
 ) -> list[dict[str, Any]]:
     """PNGs of the validation cases with the lowest Dice, before and after."""
-    cases = {case.name: case for case in (as_case(site) for site in setup.sites)}
+    cases = {case.name: case for case in (as_case(site, setup.plan) for site in setup.sites)}
     after = {name: _mean_dice(entry) for name, entry in found.after["cases"].items()}
     before = {name: _mean_dice(entry) for name, entry in (found.before or {"cases": {}})["cases"].items()}
     worst = sorted(after, key=lambda name: (after[name] is None, after[name] or 0.0))[:WORST_CASES]

@@ -154,7 +154,7 @@ def _false_positives(after: Mapping[str, Any]) -> str:
 def _curves(report: Report, folder: Path, lines: Mapping[str, str]) -> str:
     rows = report["curves"]
     if not rows:
-        return _section("Training", "<p>No epoch was completed.</p>")
+        return _section("Training", "<p>No step was taken.</p>")
     folds = report["data"]["folds"]
     titles = {fold: _fold_title(fold, folds) for fold in folds_of(rows)}
     drawings = "".join(draw_curves(rows, lines, titles))

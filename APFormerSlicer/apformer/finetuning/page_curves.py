@@ -1,4 +1,4 @@
-"""The curves of a fine-tuning as SVG that stands in the page: Dice, losses, learning rate and kept tokens by epoch.
+"""The curves of a fine-tuning as SVG that stands in the page: Dice, losses, learning rate and kept tokens by step.
 
 matplotlib draws with stand-in colours, which are then replaced by the page's CSS variables, so that the curves follow
 the light and the dark theme. Names are written by the page as HTML; the drawing holds numbers and fixed words only.
@@ -30,7 +30,7 @@ _VARIABLES = {_LABEL: "label", _SERIES: "series", _PHASE: "phase"}
 
 @dataclass(frozen=True)
 class Curve:
-    """One line: stand-in colour, matplotlib line style, and (epoch, value) in order of epochs."""
+    """One line: stand-in colour, matplotlib line style, and (step, value) in their order."""
 
     color: str
     dash: str
@@ -73,7 +73,7 @@ def draw_curves(rows: Sequence[Row], labels: Mapping[str, str], fold_title: Mapp
     """SVG elements, each with up to five folds.
 
     Args:
-        rows: the log, one row per epoch and fold.
+        rows: the log, one row per stretch of training and fold.
         labels: name -> line style ("solid", "dashed", "dotted"); the order is that of --label-0, --label-1, ...
         fold_title: fold -> what to write above its curves, "" for nothing.
     """
@@ -114,8 +114,13 @@ def _drawn(curves: Sequence[Curve]) -> tuple[Curve, ...]:
 
 
 def _points(rows: Sequence[Row], value_of: Any) -> tuple[tuple[float, float], ...]:
-    found = ((float(row["epoch"]), value_of(row)) for row in rows)
-    return tuple((epoch, float(value)) for epoch, value in found if value is not None and math.isfinite(value))
+    found = ((_place(row), value_of(row)) for row in rows)
+    return tuple((place, float(value)) for place, value in found if value is not None and math.isfinite(value))
+
+
+def _place(row: Row) -> float:
+    """How far the training was, in steps."""
+    return float(row["step"])
 
 
 def _stand_in(kind: int, index: int) -> str:
@@ -158,7 +163,7 @@ def _as_svg(grid: list[list[Panel]], rows: list[list[Row]], titles: list[str], s
                 if not single and column == 0:
                     ax.set_ylabel(panel.title)
                 if single or place == len(grid) - 1:
-                    ax.set_xlabel("epoch")
+                    ax.set_xlabel("step")
         for ax in flat[len(grid) :] if single else []:
             ax.set_axis_off()
         return _inline(figure)
@@ -169,7 +174,7 @@ def _draw_panel(ax: Axes, panel: Panel, rows: list[Row], ticks: int) -> None:
 
     for phase, first, last in _spans(rows):
         color = _stand_in(_PHASE, phase_color(phase))
-        ax.axvspan(first - 0.5, last + 0.5, color=color, alpha=0.16, linewidth=0)
+        ax.axvspan(first, last, color=color, alpha=0.16, linewidth=0)
     for curve in panel.curves:
         ax.plot(
             *zip(*curve.points, strict=True),
@@ -183,8 +188,7 @@ def _draw_panel(ax: Axes, panel: Panel, rows: list[Row], ticks: int) -> None:
         _logarithmic(ax)
     if panel.at_most is not None:
         ax.set_ylim(top=min(panel.at_most, ax.get_ylim()[1]))
-    epochs = [float(row["epoch"]) for row in rows]
-    ax.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
+    ax.set_xlim(0.0, 1.01 * max(map(_place, rows)))
     ax.xaxis.set_major_locator(MaxNLocator(ticks, integer=True))
     ax.grid(color=_FAINT, alpha=0.22, linewidth=0.6)
     ax.set_facecolor("none")
@@ -205,11 +209,13 @@ def _logarithmic(ax: Axes) -> None:
 
 
 def _spans(rows: Sequence[Row]) -> Iterator[tuple[str, float, float]]:
-    """(phase, first epoch, last epoch) of each run of epochs in the same phase."""
+    """(phase, the step before its first, its last) of each run of rows in the same phase."""
+    before = 0.0
     for phase, group in itertools.groupby(rows, key=lambda row: row.get("phase")):
-        epochs = [float(row["epoch"]) for row in group]
+        last = max(map(_place, group))
         if phase:
-            yield str(phase), min(epochs), max(epochs)
+            yield str(phase), before, last
+        before = last
 
 
 def _inline(figure: Figure) -> str:
@@ -222,7 +228,7 @@ def _inline(figure: Figure) -> str:
         svg = re.sub(unwanted, "", svg, flags=re.DOTALL)
     box = re.search(r'viewBox="[^"]*"', svg)
     assert box is not None
-    description = "Curves against epochs"
+    description = "Curves against steps"
     svg = f'<svg class="curves" role="img" aria-label="{description}" {box[0]}{svg[svg.index(">") :]}'
     return _themed(svg.replace("xlink:href", "href")).strip()
 

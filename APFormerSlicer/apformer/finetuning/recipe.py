@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..bundles import Bundle
 from ..training.config import Augmentation, Pruning, Split, Stage, TrainingConfig
@@ -11,8 +11,8 @@ from .form import GATES, Form
 from .labels import LabelPlan
 from .request import Request
 
-# Shares of the epochs. Gates need weights that have settled on the new cases first, and weights need to recover from
-# pruning last.
+# Shares of the time, or of the steps. Gates need weights that have settled on the new cases first, and weights need to
+# recover from pruning last.
 PRUNING_PHASES = (("closed", 0.5), ("tighten", 0.12), ("hold", 0.08), ("hard", 0.3))
 DENSE_PHASES = (("closed", 1.0),)
 PHASE_NAMES = {"closed": "adapt", "tighten": "tighten", "hold": "hold", "hard": "harden"}
@@ -24,28 +24,18 @@ BATCH = {2: 4, 3: 2}
 # grows faster than the image). All phases but the last do so, and this share of a phase that is the only one.
 COARSE_FROM = 192
 COARSE_SHARE = 0.6
+AVERAGE_REACH = 1 / 30  # of the training, that the average of the weights looks back over
 SSA_EVERY = 4  # steps: whole attention maps are costly
 
 
-@dataclass(frozen=True)
-class Effort:
-    """How much training is done.
-
-    Attributes:
-        epochs: of all phases together.
-        steps: about how many steps they hold.
-        validate_every: epochs between two validations.
-        precision: "float32" or "bfloat16".
-    """
-
-    epochs: int
-    steps: int
-    validate_every: int
-    precision: str
-
-
 def write_recipe(
-    request: Request, source: Bundle | Design, plan: LabelPlan, form: Form, version: str, licence: str, effort: Effort
+    request: Request,
+    source: Bundle | Design,
+    plan: LabelPlan,
+    form: Form,
+    version: str,
+    licence: str,
+    precision: str = "float32",
 ) -> TrainingConfig:
     """The recipe. It decides the weights, together with the cases and the base."""
     settings = source.preprocessing
@@ -64,13 +54,12 @@ def write_recipe(
         network=form.network,
         network_arguments=form.arguments,
         split=Split("(?P<number>[0-9]+)"),  # the site's own frozen split takes its place
-        stages=_stages(phases, settings.patch_size, effort, scratch, request.epochs is not None),
+        stages=_stages(phases, settings.patch_size, scratch, request.steps is not None),
         augmentation=_augmentation(source),
         seed=request.seed,
-        precision=effort.precision,
+        precision=precision,
         weight_decay=0.01,
-        # The average reaches back over about a thirtieth of the training.
-        ema_decay=min(0.998, max(0.8, 1 - 30 / max(1, effort.steps))),
+        ema_reach=AVERAGE_REACH,
         pruning=pruning,
     )
 
@@ -83,7 +72,7 @@ def _description(source: Bundle | Design, plan: LabelPlan) -> str:
 
 
 def _stages(
-    phases: tuple[tuple[str, float], ...], patch: tuple[int, ...], effort: Effort, scratch: bool, fixed: bool
+    phases: tuple[tuple[str, float], ...], patch: tuple[int, ...], scratch: bool, fixed: bool
 ) -> tuple[Stage, ...]:
     """The phases; large images are seen in part first, and whole at the end."""
     peak = PEAK_RATE_SCRATCH if scratch else PEAK_RATE
@@ -93,9 +82,9 @@ def _stages(
     stages: list[Stage] = []
     for number, (gates, share) in enumerate(phases):
         first, last = number == 0, number == len(phases) - 1
-        epochs = max(1, round(share * effort.epochs))
         full = Stage(
-            epochs=epochs,
+            epochs=0,
+            share=share,
             size=patch,
             crop=len(patch) == 2,
             batch_size=batch,
@@ -103,16 +92,15 @@ def _stages(
             final_learning_rate=FINAL_RATE if last else LATE_RATE,
             learn_position=scratch and first,
             ssa_every=SSA_EVERY if first else 0,
-            validate_every=effort.validate_every,
             gates=gates,
         )
         coarse = replace(full, size=half, batch_size=2 * batch)
         if large and not last:
             stages.append(coarse)
         elif large and first:
-            early = min(epochs - 1, max(1, round(COARSE_SHARE * epochs)))
-            stages.append(replace(coarse, epochs=early, final_learning_rate=LATE_RATE))
-            stages.append(replace(full, epochs=epochs - early, learning_rate=LATE_RATE, learn_position=False))
+            stages.append(replace(coarse, share=COARSE_SHARE * share, final_learning_rate=LATE_RATE))
+            late = replace(full, share=(1 - COARSE_SHARE) * share, learning_rate=LATE_RATE, learn_position=False)
+            stages.append(late)
         else:
             stages.append(full)
     return tuple(stages)

@@ -31,8 +31,8 @@ class Request:
         mapping: the site's name of a label -> the base's name for the same structure; equal names need none.
         replace: whether labels of the base that are not trained are dropped; otherwise the new model keeps them.
         budget: "keep=0.3" or "speed=2x"; None gives a dense model, also from a pruned base.
-        seconds: wall-clock time for everything, measurements included; not used when `epochs` is given.
-        epochs: passes over the training cases: a fixed amount of work, repeatable to the bit on one machine.
+        seconds: wall-clock time for everything, measurements included; not used when `steps` is given.
+        steps: of each training, in all: a fixed amount of work, repeatable to the bit on one machine.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps"; threads: CPU threads, None leaves it to torch.
         seed: of everything random.
         rehearsal: whether the base's answers are rehearsed, so that it does not forget.
@@ -51,7 +51,7 @@ class Request:
     replace: bool = False
     budget: str | None = None
     seconds: float = 900.0
-    epochs: int | None = None
+    steps: int | None = None
     device: str = "auto"
     threads: int | None = None
     seed: int = 5000
@@ -70,8 +70,8 @@ class Request:
                 f"A time of {self.seconds:g} s was given.",
                 f"Give between {SHORTEST_SECONDS:g} seconds and {LONGEST_SECONDS / 86400:g} days, such as 15min.",
             )
-        if self.epochs is not None and self.epochs < 2:
-            raise _refuse(f"{self.epochs} epochs were asked for.", "Ask for 2 or more, or give a time instead.")
+        if self.steps is not None and self.steps < 2:
+            raise _refuse(f"{self.steps} steps were asked for.", "Ask for 2 or more, or give a time instead.")
         if self.adopt not in ADOPTIONS:
             raise _refuse(f"adopt is {self.adopt!r}.", f"Write one of: {', '.join(ADOPTIONS)}.")
         if self.base is None and (self.mapping or self.replace):

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from ..bundles.preprocessing import ACQUIRED, Preprocessing
 from ..errors import InputError
-from ..networks import build_network
-from ..networks.apformer import APFormer
+from ..networks import APFormer, LeanFormer, build_network
 from ..networks.slimmed import slimmed_arguments
 from ..pruning.budget import Budget
 from ..pruning.plugin import PrunedNetwork
@@ -24,25 +23,28 @@ from ..training.augment import fit
 from ..training.calibration import IMAGES, set_threshold
 from ..training.cases import Case, PreparedCases
 from ..training.checkpoint import has_checkpoint
+from ..training.clock import Clock
 from ..training.config import TrainingConfig
-from ..training.loop import Row, Trainer, mean_of
-from ..training.pace import Timed
+from ..training.loop import Row, Trainer
 from ..training.parallel import Processes
 from ..training.pruned import compacted
 from ..training.rehearsal import Rehearsal
 from ..training.report import shown
+from ..training.schedule import Costs, Counted, Schedule, Timed
+from ..training.selection import mean_of
 from .blend import SHARES, blended, choose_share
 from .events import Teller
 from .form import GATES, SLICES, Form
 from .heads import class_dependent, gate_parameters, grown_weights
 from .pictures import draw_overlay
-from .recipe import PHASE_NAMES, Effort, write_recipe
-from .schedule import StepTimer, least_seconds, plan_effort
+from .recipe import PHASE_NAMES, write_recipe
 from .setup import Setup
 from .slicing import examples, sliced
+from .timing import FORWARD_SHARE, StepTimer, by_size, check_time, least_seconds
 
-PATIENCE_SHARE = 0.4  # of a training's validations without a better one end a phase
-FEWEST_PATIENCE = 5
+FEWEST_STEPS_APART = 3  # between two validations of a training by steps, and ...
+VALIDATIONS = 10  # ... about so many in all
+FINAL_VALIDATIONS = 2  # of the average of the weights, and of the last tenth's
 FOREGROUND_KEPT = 0.998  # of the tokens that hold foreground, whatever the budget
 OVERLAYS = 2
 OVERLAY_EVERY = 2  # validations
@@ -57,6 +59,14 @@ class Place:
     fold: int
     folds: int
     judged: bool = True
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """The time of a training: seconds until all that follows it is done; how many of them that takes."""
+
+    seconds: float
+    after: float
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,7 @@ class Round:
     Args:
         prepared: (training, validation) cases, built.
         folder: its own; checkpoints, log and overlays.
-        processes: all that train together.
+        processes: all that train together. clock: seconds of work.
     """
 
     def __init__(
@@ -92,69 +102,71 @@ class Round:
         teller: Teller,
         check: Callable[[], None],
         processes: Processes,
+        clock: Clock,
     ) -> None:
         self.setup, self.folder, self.place = setup, folder, place
         self.training, self.validation = prepared
-        self.teller, self.check, self.processes = teller, check, processes
+        self.teller, self.check, self.processes, self.clock = teller, check, processes, clock
         self.form = setup.form  # until it is cut
         self.start: dict[str, Tensor] | None = None
         self.shown: list[tuple[int, int]] = []
         self.unreadable: dict[str, str] = {}
 
-    def plan(self, left: Callable[[float], float | None]) -> dict[str, Any]:
-        """How much is trained, and what it was judged by, as plain data for `run`.
+    def plan(self, allowed: Callable[[], Allowance | None]) -> dict[str, Any]:
+        """How long it is trained, and what a step takes, as plain data for `run`.
 
         Args:
-            left: tells the seconds that are left, given those of a validation; asked after steps have been timed.
+            allowed: tells the time for this training; asked after steps have been timed.
 
         Raises:
             ConfigError: too little time.
         """
-        request, cases = self.setup.request, len(self.training)
         self._begin()
         form = json.loads(json.dumps(asdict(self.form)))  # as it is read back
-        if request.epochs is not None:
-            steps = request.epochs * max(1, cases // 4)
-            effort = Effort(request.epochs, steps, max(1, request.epochs // 10), "float32")
-            return {"form": form, "seconds": None, "effort": asdict(effort), "guesses": {}, "counted": False}
+        settled = {"form": form, "precision": "float32", "time": None, "counted": False}
+        if self.setup.request.steps is not None:
+            return settled
         network = build_network(self.form.network, self.form.arguments)
         if self.start is not None:
             network.load_state_dict(self.start)
-        timer = StepTimer(network, self.setup.source.channels, self.setup.device, self.rehearses, self.check)
-        stages = self._recipe(Effort(20, 100, 20, "float32")).stages
-        last = stages[-1]
-        precision = timer.choose_precision(last)
-        guesses = {_key(stage): timer(stage) for stage in stages}
-        epochs = sum(stage.epochs for stage in stages)
-        step = sum(stage.epochs * guesses[_key(stage)] for stage in stages) / epochs
-        forward = timer(last) / last.batch_size / 3  # of an image: a step is about three forward passes
-        validation = forward * len(self.validation)
-        seconds = left(validation)
-        assert seconds is not None
-        settling = min(IMAGES, len(self.training)) * forward if self.form.budget == GATES else 0.0
-        if self.rehearses and self.place.judged:
-            seconds -= len(SHARES) * validation + (len(SHARES) + 1) * settling  # once more at the place that is chosen
+        setup, stages = self.setup, self._recipe("float32").stages
+        timer = StepTimer(network, setup.source.channels, setup.device, self.rehearses, self.check, self.clock)
+        step, precision = timer.measure(stages[-1])
+        given = allowed()
+        assert given is not None
+        closing = self._closing()
+        settling = self._settling(step / stages[-1].batch_size * FORWARD_SHARE)
+        costs = Costs(by_size(stages, step), given.after + settling, closing)
+        shares = self._recipe("float32").shares
+        average = sum(share * seconds for share, seconds in zip(shares, costs.steps, strict=True))
+        seconds = given.seconds
         if self.place.fold > 1:  # a few steps too many cost less than all the folds before
-            seconds = max(seconds, least_seconds(step))
-        shares = self.place.folds - self.place.fold + 1
-        effort = plan_effort(seconds, step, validation if self.place.judged else 0.0, precision, shares)
+            seconds = max(seconds, costs.after + least_seconds(average))
+        check_time(seconds - costs.after, average, self.place.folds - self.place.fold + 1)
+        return {**settled, "precision": precision, "time": {"seconds": seconds, "costs": asdict(costs)}}
+
+    def _closing(self) -> int:
+        """Validations that follow the last step."""
         if not self.place.judged:
-            effort = Effort(effort.epochs, effort.steps, effort.epochs, precision)
-        guesses |= {"validation": validation, "settling": 2 * settling}  # of the weights, and of their average
-        return {"form": form, "seconds": seconds, "effort": asdict(effort), "guesses": guesses, "counted": False}
+            return 0
+        return FINAL_VALIDATIONS + (len(SHARES) if self.rehearses else 0)
+
+    def _settling(self, forward: float) -> float:
+        """Seconds in which thresholds are set for what `blend` tries, and once more at the place that is chosen.
+
+        Args:
+            forward: of an image through the network.
+        """
+        if not (self.rehearses and self.place.judged and self.form.budget == GATES):
+            return 0.0
+        return (len(SHARES) + 1) * min(IMAGES, len(self.training)) * forward
 
     def run(self, settled: dict[str, Any], version: str) -> Trained:
         """Train as settled, or go on with the training whose checkpoint is in the folder."""
         if self.processes.is_first:
             self._begin()
         self.form, self.start = Form(**settled["form"]), self.processes.from_first(self.start)
-        effort, guesses, seconds = Effort(**settled["effort"]), settled["guesses"], settled["seconds"]
-        config = self._recipe(effort, version)
-        pace = None
-        if seconds is not None:
-            validation, settling = guesses["validation"], guesses["settling"]
-            pace = Timed(seconds, config.stages, lambda stage: guesses[_key(stage)], validation, settling)
-        validations = sum(stage.epochs for stage in config.stages) // effort.validate_every
+        config = self._recipe(settled["precision"], version)
         trainer = Trainer(
             config,
             self.training,
@@ -163,27 +175,38 @@ class Round:
             self.setup.device,
             workers=0,
             on_epoch=lambda row: self._tell(trainer, row),
-            pace=pace,
+            schedule=self._schedule(config, settled["time"]),
             rehearsal=self._rehearsal(),
-            patience=max(FEWEST_PATIENCE, round(PATIENCE_SHARE * validations)) if self.place.judged else 0,
             settle=self._settle,
             check=self.check,
             processes=self.processes,
             judged=self.setup.plan.judged.values(),
+            clock=self.clock,
         )
         self.unreadable = trainer.unreadable
         if has_checkpoint(self.folder):
             trainer.resume()
             if not settled["counted"]:
-                self.teller.resumed(sum(row["seconds"] for row in trainer.rows))
-                self.teller.say(f"Continuing after epoch {trainer.epoch} of {config.epochs}.")
+                self.teller.resumed(trainer.seconds)
+                self.teller.say(f"Continuing after step {trainer.step}.")
         elif self.start is not None:
             trainer.start_with(self.start)
         learned = trainer.run()
+        self.training.finish()
         blend = settled.get("blend") or self._blend(trainer, learned)
         weights = learned if blend is None else self._on_the_way(learned, blend["share"])
         config, weights = compacted(config, weights, self._readable())
         return Trained(config, weights, trainer.rows, trainer.unreadable, blend)
+
+    def _schedule(self, config: TrainingConfig, given: dict[str, Any] | None) -> Schedule:
+        if given is None:
+            steps = self.setup.request.steps
+            assert steps is not None
+            apart = max(FEWEST_STEPS_APART, -(-steps // VALIDATIONS))
+            return Counted.by_steps(config.shares, steps, apart, validates=self.place.judged)
+        costs = given["costs"]
+        known = Costs(tuple(costs["steps"]), costs["after"], costs["closing"])
+        return Timed(given["seconds"], config.shares, known, self.clock)
 
     @property
     def rehearses(self) -> bool:
@@ -196,7 +219,7 @@ class Round:
             return None
         patients = len({case.patient for case in self.validation.cases})
         share, dice = choose_share(
-            trainer.best[0], lambda share: trainer.dice_of(self._on_the_way(learned, share)), patients
+            trainer.selection.dice, lambda share: trainer.dice_of(self._on_the_way(learned, share)), patients
         )
         return {"share": share, "dice": dice}
 
@@ -220,15 +243,16 @@ class Round:
         cases.items = [item for n, item in enumerate(cases.items) if cases.case(n).name not in self.unreadable]
         return cases
 
-    def _recipe(self, effort: Effort, version: str = "1.0.0") -> TrainingConfig:
+    def _recipe(self, precision: str, version: str = "1.0.0") -> TrainingConfig:
         setup = self.setup
-        return write_recipe(setup.request, setup.source, setup.plan, self.form, version, setup.licence, effort)
+        return write_recipe(setup.request, setup.source, setup.plan, self.form, version, setup.licence, precision)
 
     def _settle(self, network: nn.Module) -> None:
         """Set what is pruned to the share that the budget names, but never below what holds the structures."""
         budget = self.setup.request.budget
-        if budget is None or not isinstance(network, APFormer | PrunedNetwork):
+        if budget is None or not isinstance(network, APFormer | LeanFormer | PrunedNetwork):
             return
+        self.training.finish()
         set_threshold(network, self._readable(), Budget.parse(budget).keep, FOREGROUND_KEPT)
 
     def _begin(self) -> None:
@@ -247,6 +271,7 @@ class Round:
             network.load_state_dict(self.start)
             sample = torch.zeros(1, setup.source.channels, *setup.source.preprocessing.patch_size)
             budget = Budget.parse(setup.request.budget)
+            self.training.finish()
             small = sliced(network.eval(), examples(self.training), sample, budget, self.check)
             # What a search cut before already names the network that it was cut from.
             base = str(form.arguments.get("base", form.network))
@@ -261,15 +286,15 @@ class Round:
         return Rehearsal(base, setup.plan.base_channels, setup.plan.unlabelled)
 
     def _tell(self, trainer: Trainer, row: Row) -> None:
-        place = {"fold": self.place.fold, "folds": self.place.folds, "of": trainer.config.epochs}
+        place = {"fold": self.place.fold, "folds": self.place.folds}
         told = {**row, **place, "phase": PHASE_NAMES[row["gates"]], "overlays": []}
         if not self.place.judged:
             told.pop("dice", None)  # of cases that it was trained on: no figure to show
         elif "dice" in row and (sum("dice" in each for each in trainer.rows) - 1) % OVERLAY_EVERY == 0:
             told["overlays"] = self._overlays(trainer.ema.module, row)
         self.teller.epoch(told)
-        done = (self.place.fold - 1 + trainer.epoch / trainer.config.epochs) / self.place.folds
-        self.teller.training(f"training, {told['phase']}: epoch {row['epoch']} of {trainer.config.epochs}", done)
+        done = (self.place.fold - 1 + row["share"]) / self.place.folds
+        self.teller.training(f"training, {told['phase']}: step {row['step']}", done)
 
     @torch.inference_mode()
     def _overlays(self, network: nn.Module, row: Row) -> list[str]:
@@ -287,7 +312,7 @@ class Round:
             picture = image if image.ndim == 3 else image[:, k]
             truth = label[0] if label.ndim == 3 else label[0, k]
             path = self.folder / f"epoch-{row['epoch']:03d}-{number}.png"
-            title = f"{self.validation.case(item).name}, epoch {row['epoch']}, Dice {shown(mean_of(row['dice']))}"
+            title = f"{self.validation.case(item).name}, step {row['step']}, Dice {shown(mean_of(row['dice']))}"
             seen, drawn, said = (_upright(array, self.validation.preprocessing) for array in (picture, truth, flat))
             draw_overlay(seen, drawn, said.astype(np.uint8), self.setup.plan.labels, path, title)
             paths.append(str(path))
@@ -312,15 +337,18 @@ def _upright(array: Tensor, preprocessing: Preprocessing) -> np.ndarray:
     return np.flip(array.numpy(), tuple(flips)) if preprocessing.orientation != ACQUIRED else array.numpy()
 
 
-def _key(stage: Any) -> str:
-    """Names a stage's cost: guesses are kept as JSON."""
-    return f"{stage.gates} " + "x".join(map(str, (stage.batch_size, *stage.size)))
-
-
 def prepare_cases(
-    setup: Setup, cases: Sequence[Case], folder: Path, skipped: dict[str, str], check: Callable[[], None]
+    setup: Setup,
+    cases: Sequence[Case],
+    folder: Path,
+    skipped: dict[str, str],
+    check: Callable[[], None],
+    first: int | None = None,
 ) -> PreparedCases:
     """The cases in prepared form, without those in `skipped`; what cannot be read either is left out and named there.
+
+    Args:
+        first: see `PreparedCases.build`.
 
     Raises:
         InputError: none can be read.
@@ -331,7 +359,7 @@ def prepare_cases(
     def skip(case: Case, error: InputError) -> None:
         skipped[case.name] = error.what
 
-    prepared.build(progress=lambda done, total: check(), skip=skip)
+    prepared.build(progress=lambda done, total: check(), skip=skip, first=first)
     if not prepared.items:
         name, reason = next((case.name, skipped[case.name]) for case in cases if case.name in skipped)
         raise InputError(

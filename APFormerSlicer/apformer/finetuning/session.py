@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,20 +15,24 @@ from typing import Any
 import torch
 
 from ..bundles import Bundle, ModelLibrary, load_bundle
+from ..datasets import SiteCase
 from ..errors import InputError
 from ..inference.devices import describe
+from ..networks import build_network
 from ..training.cases import Case, PreparedCases
+from ..training.clock import Clock, WorkClock
 from ..training.parallel import Processes
 from ..training.run import write_bundle
 from .cases import as_case
 from .events import Listener, Teller
 from .folder import TRAININGS, TrainingFolder, training_folder, unfinished
-from .measure import Scores, cost_of, measure, summary
+from .measure import Scores, cost_of, measure, probe, summary
 from .outcome import WORST_CASES, Findings, Outcome, write_version
-from .recipe import PHASE_NAMES
+from .recipe import PHASE_NAMES, write_recipe
 from .request import Request
-from .rounds import Place, Round, Trained, prepare_cases
+from .rounds import Allowance, Place, Round, Trained, prepare_cases
 from .setup import Setup, beginning, set_up
+from .timing import check_beforehand, quick_estimate
 from .verdict import judge
 
 # Kept of the time for what comes after the training: measuring (as long as the base took, with a margin), pictures,
@@ -35,6 +40,7 @@ from .verdict import judge
 MEASURING_MARGIN = 1.2
 CLOSING_SECONDS = 5.0
 CLOSING_SHARE = 0.02
+FIRST_CASES = 4  # that training by the clock begins with; the others are prepared meanwhile
 
 
 def _nothing(event: dict[str, Any]) -> None:
@@ -51,22 +57,25 @@ def finetune(
     library: ModelLibrary | None = None,
     on_event: Listener = _nothing,
     check: Callable[[], None] = _never,
+    clock: Clock | None = None,
 ) -> Outcome:
     """Fine-tune on a site's cases and write a new version of the model.
 
     Args:
         library: where the base is found and the new version goes.
         on_event: told what happens, see `events`; in the first process only.
-        check: called at least once a second; stops the training by raising. What was learned until the last epoch
+        check: called at least once a second; stops the training by raising. What was learned until the last checkpoint
             stays, and `resume` continues it.
+        clock: seconds of work.
 
     Raises:
-        APFormerError: see `set_up`, `training_folder` and `plan_effort`; OutputError when the disk is full: the
-            checkpoint of the epoch before stays.
+        APFormerError: see `set_up`, `training_folder` and `timing`; OutputError when the disk is full: the checkpoint
+            before stays.
     """
     processes = Processes.from_environment()
     with _threads(request.threads):
-        return _Session(request, library or ModelLibrary(), on_event, check, processes).run()
+        session = _Session(request, library or ModelLibrary(), on_event, check, processes, clock or WorkClock())
+        return session.run()
 
 
 @contextmanager
@@ -88,13 +97,20 @@ class _Session:
         on_event: Listener,
         check: Callable[[], None],
         processes: Processes,
+        clock: Clock,
     ) -> None:
-        self.request, self.library, self.check, self.processes = request, library, check, processes
-        self.seconds = None if request.epochs else request.seconds
-        self.teller = Teller(on_event if processes.is_first else _nothing, self.seconds)
+        self.request, self.library, self.processes, self.clock = request, library, processes, clock
+        self.seconds = None if request.steps else request.seconds
+        self.teller = Teller(on_event if processes.is_first else _nothing, self.seconds, clock)
+        self._asked = check
         self.skipped: dict[str, str] = {}
         self.phases: list[dict[str, Any]] = []
         self.told = 0.0
+
+    def check(self) -> None:
+        """See `finetune`; the clock is asked too, so that it knows work from sleep."""
+        self.clock()
+        self._asked()
 
     def run(self) -> Outcome:
         self.teller.progress("checking the data set", 0.0)
@@ -110,6 +126,8 @@ class _Session:
                 self.teller.resumed(plan["used"])
                 self.phases, self.told, self.skipped = plan["phases"], plan["used"], plan["skipped"]
             else:
+                if self.seconds is not None:
+                    check_beforehand(self.seconds, quick_estimate(setup))
                 folder.settle(began=beginning(setup), used=0.0, phases=[], rounds={}, skipped={})
             return self._lead(setup, folder)
 
@@ -132,7 +150,7 @@ class _Session:
             drafts |= dict.fromkeys(judged, folder.path / place.name / "draft")
         self.processes.from_first({"place": None})
         draft = self._draft(trained, folder.round(places[-1].name))
-        cost = cost_of(draft, self._prepared(setup, folder.path, places[0])[1], self.check)
+        cost = cost_of(draft, self._judging(setup, folder.path, places[0]), self.check)
         after = summary(f"{self.request.name} {version}", scores, setup.plan.judged, cost)
         self.teller.measured("after", after["labels"])
         self._phase(folder, "measure the new model")
@@ -160,6 +178,7 @@ class _Session:
             return folder.plan["before"]
         figures: dict[str, Any] = {"base": None, "rival": None}
         measured: dict[str, Scores] = {}
+        seconds = 0.0  # the longest that a model took for all cases
         for which, bundle in (("base", setup.base), ("rival", setup.rival)):
             if bundle is None:
                 continue
@@ -167,15 +186,35 @@ class _Session:
             self.teller.progress(f"measuring {name} before the training", 0.0)
             values = setup.plan.of_base(bundle) if which == "base" else setup.plan.known_to(bundle)
             cases = self._validation_cases(setup)
+            began = self.clock()
             scores = self._measure(bundle, setup, cases, values, f"measuring {name}")
-            images = self._prepared(setup, folder.path, _places(setup)[0])[1]
+            seconds = max(seconds, self.clock() - began)
+            images = self._judging(setup, folder.path, _places(setup)[0])
             same = bundle.preprocessing == setup.source.preprocessing
             cost = cost_of(bundle, images, self.check) if same else {"gmac": None}
             figures[which], measured[which] = summary(name, scores, setup.plan.judged, cost), scores
             if which == "base":
                 self.teller.measured("before", figures[which]["labels"])
-        self._phase(folder, "measure the base", before=figures, scores=measured)
+        if not measured and self.seconds is not None:
+            seconds = self._probed(setup, folder.path)
+        self._phase(folder, "measure the base", before=figures, scores=measured, measuring=seconds)
         return figures
+
+    def _probed(self, setup: Setup, folder: Path) -> float:
+        """Seconds that measuring a model on all validation cases will take, from the smallest of them."""
+        self.teller.progress("timing how long a case takes", 0.0)
+        sites = [site for fold in range(setup.split.rounds) for site in setup.divided(fold)[1]]
+        voxels = {site.name: math.prod(site.image.shape_kji) for site in sites}
+        smallest = min(sites, key=lambda site: voxels[site.name])
+        config = write_recipe(self.request, setup.source, setup.plan, setup.form, "1.0.0", setup.licence)
+        untrained = build_network(config.network, config.network_arguments).state_dict()
+        bundle = write_bundle(config, untrained, folder / "probe")
+        began = self.clock()
+        try:
+            probe(bundle, as_case(smallest, setup.plan), setup.reader, setup.plan.judged, str(setup.device), self.check)
+        except InputError as error:
+            self.skipped[smallest.name] = error.what
+        return (self.clock() - began) * sum(voxels.values()) / voxels[smallest.name]
 
     def _measure(
         self, bundle: Bundle, setup: Setup, cases: list[Case], values: dict[int, int], what: str, share: float = 0.0
@@ -199,7 +238,7 @@ class _Session:
             return self._measure(bundle, setup, cases, values, what, share)
 
     def _validation_cases(self, setup: Setup) -> list[Case]:
-        return [as_case(site) for fold in range(setup.split.rounds) for site in setup.divided(fold)[1]]
+        return [as_case(site, setup.plan) for fold in range(setup.split.rounds) for site in setup.divided(fold)[1]]
 
     def _round(
         self, setup: Setup, folder: TrainingFolder, place: Place, version: str, rounds_left: int
@@ -209,13 +248,16 @@ class _Session:
         one = self._one(setup, folder.path, place)
         settled = folder.plan["rounds"].get(place.name)
         if settled is None:
-            settled = one.plan(lambda validation: self._time_for(setup, folder, rounds_left, validation))
+            settled = one.plan(lambda: self._allowance(setup, folder, place, rounds_left))
             if not place.judged:
                 settled["blend"] = _middle(folder.plan["rounds"].values())
             self._settle_round(folder, place, settled)
-        told = {"place": asdict(place), "settled": settled, "version": version, "skipped": self.skipped}
+        told = {"place": asdict(place), "settled": settled, "version": version, "skipped": dict(self.skipped)}
         self.processes.from_first(told)
-        trained = one.run(settled, version)
+        try:
+            trained = one.run(settled, version)
+        finally:
+            one.training.stop()
         if not settled["counted"]:
             settled |= {"counted": True, "blend": trained.blend}
             name = "training" if place.folds == 1 else f"training {place.fold} of {place.folds}"
@@ -223,54 +265,58 @@ class _Session:
         if place.judged and "scores" not in settled:
             draft = self._draft(trained, home)
             same = {label.value: label.value for label in setup.plan.labels}
-            cases = [as_case(site) for site in setup.divided(place.fold - 1)[1]]
+            cases = [as_case(site, setup.plan) for site in setup.divided(place.fold - 1)[1]]
             done = place.fold / place.folds
+            began = self.clock()
             settled["scores"] = self._measure(draft, setup, cases, same, "measuring the new model", done)
+            settled["case_seconds"] = (self.clock() - began) / max(1, len(cases))
             self._settle_round(folder, place, settled)
         return trained, settled.get("scores", {})
 
     def _one(self, setup: Setup, folder: Path, place: Place) -> Round:
-        prepared = self._prepared(setup, folder, place)
-        return Round(setup, prepared, folder / place.name, place, self.teller, self.check, self.processes)
+        self.teller.training("preparing the cases", (place.fold - 1) / place.folds)
+        prepared = self._learning(setup, folder, place), self._judging(setup, folder, place)
+        return Round(setup, prepared, folder / place.name, place, self.teller, self.check, self.processes, self.clock)
 
     def _settle_round(self, folder: TrainingFolder, place: Place, settled: dict[str, Any]) -> None:
-        folder.settle(rounds={**folder.plan["rounds"], place.name: settled}, skipped=self.skipped)
+        folder.settle(rounds={**folder.plan["rounds"], place.name: settled}, skipped=dict(self.skipped))
 
-    def _time_for(self, setup: Setup, folder: TrainingFolder, rounds_left: int, validation: float) -> float | None:
-        """Seconds of the next training: an even share of what is left after all measuring, drawing and writing.
-
-        Args:
-            validation: a guess of the seconds in which the new network sees the validation cases of this round.
-        """
+    def _allowance(self, setup: Setup, folder: TrainingFolder, place: Place, rounds_left: int) -> Allowance | None:
+        """The time of the next training: an even share of what all measuring, drawing and writing leaves. None where
+        the amount of work is given instead."""
         if self.seconds is None:
             return None
-        before = (folder.plan.get("before") or {}).get("base")
-        places = _places(setup)
-        old_case = before["ms_per_case"] / 1000 if before and before["ms_per_case"] else 0.0
-        new_case = max(old_case, validation / max(1, len(setup.divided(0)[1])))
-        measuring = len(self._validation_cases(setup)) * new_case * rounds_left / len(places)
-        drawing = WORST_CASES * (old_case + new_case)
-        closing = CLOSING_SECONDS + CLOSING_SHARE * self.seconds
-        left = self.seconds - self.teller.used - MEASURING_MARGIN * (measuring + drawing) - closing
-        return left / rounds_left
+        cases, folds = len(self._validation_cases(setup)), setup.split.rounds
+        one = folder.plan.get("measuring", 0.0) / max(1, cases)
+        one = [one, *(each["case_seconds"] for each in folder.plan["rounds"].values() if "case_seconds" in each)][-1]
+        fold = MEASURING_MARGIN * cases / folds * one  # on average
+        drawing = MEASURING_MARGIN * WORST_CASES * (1 if setup.base is None else 2) * one
+        closing = drawing + CLOSING_SECONDS + CLOSING_SHARE * self.seconds
+        left = self.seconds - self.teller.used
+        if rounds_left == 1:
+            after = closing + (fold if place.judged else 0.0)
+            return Allowance(left, after)
+        training = (left - closing - (rounds_left - 1) * fold) / rounds_left
+        return Allowance(training + fold, fold)
 
     def _draft(self, trained: Trained, home: Path) -> Bundle:
         return write_bundle(trained.config, trained.weights, home / "draft")
 
-    def _prepared(self, setup: Setup, folder: Path, place: Place) -> tuple[PreparedCases, PreparedCases]:
-        """(training, validation) cases of a round; the final one trains on all, and is not judged."""
-        self.teller.training("preparing the cases", (place.fold - 1) / place.folds)
-        if place.judged:
-            training, validation = setup.divided(place.fold - 1)
-        else:
-            training, validation = setup.divided(0)
-            training = training + validation
+    def _learning(self, setup: Setup, folder: Path, place: Place) -> PreparedCases:
+        """The training cases of a round; the final one learns from all. By the clock, some are prepared meanwhile."""
+        training, validation = setup.divided(place.fold - 1 if place.judged else 0)
+        sites = training if place.judged else training + validation
+        meanwhile = self.seconds is not None and self.processes.size == 1
+        return self._prepared(setup, sites, folder, FIRST_CASES if meanwhile else None)
+
+    def _judging(self, setup: Setup, folder: Path, place: Place) -> PreparedCases:
+        """The validation cases of a round."""
+        return self._prepared(setup, setup.divided(place.fold - 1 if place.judged else 0)[1], folder)
+
+    def _prepared(self, setup: Setup, sites: list[SiteCase], folder: Path, first: int | None = None) -> PreparedCases:
         home = folder / f"prepared-{_digest(setup)}"
-        parts = [
-            prepare_cases(setup, [as_case(site) for site in part], home, self.skipped, self.check)
-            for part in (training, validation)
-        ]
-        return parts[0], parts[1]
+        cases = [as_case(site, setup.plan) for site in sites]
+        return prepare_cases(setup, cases, home, self.skipped, self.check, first)
 
     def _phase(self, folder: TrainingFolder, name: str, **settled: Any) -> None:
         """Note how long a part took, together with what it settled: a process that is killed in between counts neither.
@@ -281,7 +327,7 @@ class _Session:
         before = self.phases.pop()["seconds"] if self.phases and self.phases[-1]["name"] == name else 0.0
         self.phases.append({"name": name, "seconds": round(before + used - self.told, 1)})
         self.told = used
-        folder.settle(used=used, phases=self.phases, skipped=self.skipped, **settled)
+        folder.settle(used=used, phases=self.phases, skipped=dict(self.skipped), **settled)
 
     # ------------------------------------------------------------------ the other processes
 

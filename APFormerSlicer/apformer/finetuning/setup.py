@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..bundles import Bundle, ModelLibrary
@@ -20,6 +21,7 @@ from .design import Design, design
 from .folder import TRAININGS
 from .form import Form, choose_form
 from .labels import LabelPlan, plan_labels
+from .layout import FEWEST_ACROSS
 from .request import Request
 
 
@@ -89,7 +91,7 @@ def set_up(
         )
     dataset = SiteDataset.open(request.dataset)
     base = _find_base(request, library, began)
-    problems = check_dataset(dataset, base, progress=lambda done, total: check())
+    problems = check_dataset(dataset, base, learned=request.labels, progress=lambda done, total: check())
     blocking = [problem for problem in problems if problem.severity == BLOCKS]
     if blocking:
         more = f" (and {len(blocking) - 1} more)" if len(blocking) > 1 else ""
@@ -105,6 +107,7 @@ def set_up(
     plan = plan_labels(dataset.labels, occurring, base, request)
     source: Bundle | Design = base or design(sites, list(plan.site_values), check)
     refuse_unfit(source, sites, "Choose a base for such images, or keep these cases in a data set of their own.")
+    refuse_lost(source, sites, plan)
     rival = _rival(request.name, base, library)
     if rival is not None and began is None:
         refuse_unfit(rival, sites, "Write the new model under another name.")
@@ -176,9 +179,38 @@ def refuse_unfit(model: Bundle | Design, sites: Sequence[SiteCase], remedy: str)
     raise ConfigError(what, "It cannot be measured on these cases, nor learn from them.", remedy)
 
 
+def refuse_lost(model: Bundle | Design, sites: Sequence[SiteCase], plan: LabelPlan) -> None:
+    """Raises ConfigError when a structure would be lost on the model's grid: all there is of it, in the case that has
+    most, fills less than one of its voxels (of its pixels, in 2D)."""
+    spacing = model.preprocessing.spacing_mm
+    if spacing is None:
+        return
+    for value, channel in plan.site_values.items():
+        held = max(sites, key=lambda site: _counts(site).get(value, 0) * site.image.voxel_ml)
+        stored = sorted(held.image.spacing_ijk)[: len(spacing)]
+        amount = _counts(held).get(value, 0) * float(np.prod(stored))
+        if 0 < amount < float(np.prod(spacing)):
+            name, edge = plan.judged[channel], (amount / FEWEST_ACROSS ** len(spacing)) ** (1 / len(spacing))
+            unit = "mm³" if len(spacing) == 3 else "mm²"
+            raise ConfigError(
+                f"{name} is smaller than a voxel of {' x '.join(f'{mm:.3g}' for mm in spacing)} mm: in {held.name}, "
+                f"which has most of it, it is {amount:.3g} {unit}.",
+                "The network would never see it, so it cannot be learned.",
+                f"Choose a base with a spacing of {edge:.2g} mm or less, or none: its spacing follows from the cases.",
+            )
+
+
 def case_list(sites: Sequence[SiteCase]) -> dict[str, str]:
     """The cases and the versions of their labels: a training that is continued goes on with the very same."""
-    return {site.name: site.revision.sha256 for site in sites if site.revision is not None}
+    return {site.name: _version(site) for site in sites}
+
+
+def _version(site: SiteCase) -> str:
+    """Of the labels of a case: their hash, and what was outlined where that was not everything."""
+    if site.revision is None:
+        return ""
+    labelled = site.revision.labelled
+    return site.revision.sha256 + ("" if labelled is None else f" {','.join(map(str, labelled))}")
 
 
 def _listed(dataset: SiteDataset, listed: Mapping[str, str], request: Request) -> list[SiteCase]:
@@ -190,7 +222,7 @@ def _listed(dataset: SiteDataset, listed: Mapping[str, str], request: Request) -
     kept = [
         site
         for site in dataset.cases(COMPLETED)
-        if site.revision is not None and listed.get(site.name) == site.revision.sha256
+        if site.revision is not None and listed.get(site.name) == _version(site)
     ]
     changed = sorted(listed.keys() - {site.name for site in kept})
     if changed:
@@ -201,7 +233,7 @@ def _listed(dataset: SiteDataset, listed: Mapping[str, str], request: Request) -
 def beginning(setup: Setup) -> dict[str, Any]:
     """What a training begins with, and must not change until it is finished; plain data, as JSON gives it back."""
     request = setup.request
-    settings = {name: getattr(request, name) for name in ("budget", "epochs", "seed", "rehearsal")}
+    settings = {name: getattr(request, name) for name in ("budget", "steps", "seed", "rehearsal")}
     values = sorted(map(list, setup.plan.site_values.items()))
     began = {
         "cases": case_list(setup.sites),

@@ -28,9 +28,10 @@ from ..finetuning.form import choose_form
 from ..finetuning.labels import LabelPlan
 from ..finetuning.recipe import BATCH
 from ..finetuning.request import Request
-from ..finetuning.schedule import FEWEST_STEPS_IN_ALL, plan_effort
+from ..finetuning.rounds import VALIDATIONS
 from ..finetuning.session import CLOSING_SECONDS, CLOSING_SHARE, MEASURING_MARGIN
-from ..finetuning.setup import refuse_unfit
+from ..finetuning.setup import refuse_lost, refuse_unfit
+from ..finetuning.timing import FEWEST_STEPS_IN_ALL, FORWARD_SHARE, check_time
 from ..inference.devices import describe, free_memory
 from ..inference.doubt import prunes
 from ..networks import build_network
@@ -41,8 +42,7 @@ from .footprint import Footprint, measure
 from .training_work import Extent, Work
 from .verdict import SLOWEST, Free, Verdict, free_disk, free_places, needed_places
 
-FORWARD_SHARE = 1 / 3  # of a training step's time: its backward pass takes twice as long
-CHECKPOINT_COPIES = 5  # of the weights: network, average, best, and two moments of the optimiser
+CHECKPOINT_COPIES = 6  # of the weights: network, average, the last tenth's, best, and two moments of the optimiser
 EXTRA_DISK = 50 << 20  # bytes for pictures, logs and the report
 _FLOAT = 4  # bytes
 
@@ -73,6 +73,7 @@ def estimate_finetune(
     plan, sites = checked.plan(), dataset.cases(COMPLETED)
     source: Bundle | Design = checked.base or design(sites, list(plan.site_values), check)
     refuse_unfit(source, sites, "Choose a base for such images, or keep these cases in a data set of their own.")
+    refuse_lost(source, sites, plan)
     check()
     free_bytes = {**free_places(device, free), "disk": free_on_disk(dataset.root)}
     reader = SiteReader.of(sites, plan)
@@ -127,7 +128,7 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 def _extent(site: SiteCase, source: Bundle | Design, plan: LabelPlan, reader: SiteReader) -> Extent:
-    maps = 2 if reader.weighted else 1
+    maps = 2 if reader.marked else 1
     return Extent.of(site, source.preprocessing, source.channels, len(plan.labels) + 1, maps)
 
 
@@ -136,8 +137,8 @@ def _preparing_seconds(work: Work, reader: SiteReader, source: Bundle | Design) 
     ordered = sorted(work.cases, key=lambda site: work.extents[site.name].stored)
     middle = ordered[len(ordered) // 2]
     started = time.perf_counter()
-    image, label, corrected = reader(as_case(middle))
-    prepare(image, label, source.preprocessing, corrected)
+    image, label, marks = reader(as_case(middle, reader.plan))
+    prepare(image, label, source.preprocessing, marks)
     seconds = time.perf_counter() - started
     return seconds * work.total("stored", ordered) / work.extents[middle.name].stored
 
@@ -166,9 +167,9 @@ class TrainingStep:
 
     @property
     def held_bytes(self) -> int:
-        """Of all weights in memory: the network's, their average, the teacher's."""
+        """Of all weights in memory: the network's, their two averages, the teacher's."""
         teacher = () if self.teacher is None else self.teacher.parameters()
-        return 2 * self.weight_bytes + _FLOAT * sum(parameter.numel() for parameter in teacher)
+        return 3 * self.weight_bytes + _FLOAT * sum(parameter.numel() for parameter in teacher)
 
     def measured(self, device: torch.device, check: Callable[[], None]) -> Footprint:
         """What a training step takes, without pruning, on a batch of noise: with SSA, which is costly, and without."""
@@ -216,23 +217,22 @@ class Pace:
         Raises:
             ConfigError: the time of a new training is too short for any to be of use.
         """
-        if request.epochs is not None:
-            steps = self.work.steps(request.epochs, self.batch)
+        if request.steps is not None:
+            steps = request.steps * len(self.work.trainings)
             return steps, steps
         fast, slow = min(self.footprint.seconds), SLOWEST * max(self.footprint.seconds)
         each = (request.seconds - self._besides(fast, request.seconds)) / len(self.work.trainings)
         if not request.resume:
-            plan_effort(each, fast, 0.0, "float32")
+            check_time(each, fast)
         least = (request.seconds - self._besides(slow, request.seconds)) / slow
         return max(0, int(least)), max(FEWEST_STEPS_IN_ALL, int(each * len(self.work.trainings) / fast))
 
     def seconds(self, request: Request, used: float) -> tuple[float, float]:
         """Lowest and highest expected; `used` of them are over already."""
-        if request.epochs is None:
+        if request.steps is None:
             left = max(0.0, request.seconds - used)
             return left, left + max(self.footprint.seconds)
-        times = max(1, request.epochs // max(1, request.epochs // 10))  # that each training is validated
-        items = times * self.work.total("items", self.work.judging)
+        items = VALIDATIONS * self.work.total("items", self.work.judging)
         low, high = (
             self._besides(step, 0.0) + step * (self.steps(request)[0] + FORWARD_SHARE * items / self.batch)
             for step in (min(self.footprint.seconds), SLOWEST * max(self.footprint.seconds))

@@ -92,10 +92,6 @@ class Work:
         """The sum of an extent's attribute over some cases."""
         return sum(getattr(self.extents[site.name], what) for site in sites)
 
-    def steps(self, epochs: int, batch: int) -> int:
-        """Training steps of so many epochs, all trainings together."""
-        return sum(epochs * max(1, self.total("items", learning) // batch) for learning, _ in self.trainings)
-
     def counts(self) -> dict[str, int]:
         """For a host: cases and patients on either side, and how many folds (1 = a single frozen split)."""
         counts = {}

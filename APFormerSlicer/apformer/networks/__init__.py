@@ -1,4 +1,4 @@
-"""Published networks and the registry through which bundles and configurations name them."""
+"""Published networks, our own form, and the registry through which bundles and configurations name them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import nn
 
 from ..errors import ConfigError
 from .apformer import APFormer
+from .leanformer import LeanFormer
 from .mobile_utr import MobileUtr
 from .pruned import Pruned
 from .slimmed import Slimmed
@@ -16,6 +17,7 @@ from .transunet import TransUnet
 
 _REGISTRY: dict[str, type[nn.Module]] = {
     "apformer": APFormer,
+    "leanformer": LeanFormer,
     "mobile_utr": MobileUtr,
     "sparse_unetr": SparseUnetr,
     "transunet": TransUnet,

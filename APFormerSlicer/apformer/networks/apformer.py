@@ -9,30 +9,19 @@ interpolated, odd sizes are padded and cropped), 2D and 3D, attention through `s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..pruning.attention import LayerCost, masked_layer, ragged_layer
+from ..pruning.attention import LayerCost
 from ..pruning.auxiliaries import Auxiliaries, Gated
-from ..pruning.budget import dense_macs
-from ..pruning.gates import DependencyGate, QueryGate
-from .grpe import GRPE
+from ..pruning.gates import QueryGate
+from .transformer import LayerSetting, LayerShape, Transformed, TransformerLayer, prunable, transform
 
 NORMS = ("batch", "instance")
-
-
-class LayerShape(NamedTuple):
-    """Widths of one transformer layer: heads, width of a head's queries and keys, of its values, hidden FFN width."""
-
-    heads: int
-    key_dim: int
-    value_dim: int
-    ffn_dim: int
 
 
 @dataclass(frozen=True)
@@ -172,82 +161,6 @@ class DoubleConv(nn.Sequential):
         )
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention with GRPE. The inner width heads * value_dim need not equal the token width."""
-
-    def __init__(self, config: APFormerConfig, shape: LayerShape, key_gate: bool = False) -> None:
-        super().__init__()
-        width = config.channels[-1]
-        self.shape = shape
-        self.scale = config.head_dim**-0.5
-        self.widths = (shape.heads * shape.key_dim, shape.heads * shape.key_dim, shape.heads * shape.value_dim)
-        self.to_qkv = nn.Linear(width, sum(self.widths), bias=False)
-        self.position = GRPE(config.base_grid, shape.heads)
-        self.to_out = nn.Linear(self.widths[2], width)
-        self.dependency = DependencyGate(shape.key_dim) if key_gate else None
-
-    def queries(self, rows: Tensor) -> Tensor:
-        """(..., width) -> (..., heads, key_dim)."""
-        return F.linear(rows, self.to_qkv.weight[: self.widths[0]]).unflatten(-1, (self.shape.heads, -1))
-
-    def keys_values(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """(..., width) -> (..., heads, key_dim) and (..., heads, value_dim)."""
-        keys, values = F.linear(rows, self.to_qkv.weight[self.widths[0] :]).split(self.widths[1:], dim=-1)
-        return keys.unflatten(-1, (self.shape.heads, -1)), values.unflatten(-1, (self.shape.heads, -1))
-
-    def forward(self, tokens: Tensor, grid: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens (B, N, width) -> attended (B, N, heads, value_dim), queries and keys (B, heads, N, key_dim)."""
-        parts = self.to_qkv(tokens).split(self.widths, dim=-1)
-        queries, keys, values = (part.unflatten(-1, (self.shape.heads, -1)).transpose(1, 2) for part in parts)
-        bias = self.position(grid, queries.dtype)  # (1, heads, N, N)
-        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=self.scale)
-        return attended.transpose(1, 2), queries, keys
-
-
-class TransformerLayer(nn.Module):
-    """Pre-norm attention and feed-forward part, each with a residual. Also a `pruning.attention.PrunableLayer`."""
-
-    def __init__(self, config: APFormerConfig, shape: LayerShape, key_gate: bool = False) -> None:
-        super().__init__()
-        width = config.channels[-1]
-        self.norm_attention = nn.LayerNorm(width)
-        self.attention = Attention(config, shape, key_gate)
-        self.norm_ffn = nn.LayerNorm(width)
-        self.ffn = nn.Sequential(
-            nn.Linear(width, shape.ffn_dim),
-            nn.ReLU(inplace=True),
-            nn.Dropout(config.dropout),
-            nn.Linear(shape.ffn_dim, width),
-            nn.Dropout(config.dropout),
-        )
-        self.dropout = nn.Dropout(config.dropout)
-        self.scale = self.attention.scale
-        heads, key_dim, value_dim, ffn_dim = shape
-        self.cost = LayerCost(
-            per_query=heads * (key_dim + value_dim) * width + 2 * width * ffn_dim,
-            per_key=heads * (key_dim + value_dim) * width,
-            per_pair=heads * (key_dim + value_dim),
-        )
-
-    def forward(self, tokens: Tensor, grid: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens (B, N, width) -> the same shape, with this layer's queries and keys. Nothing is pruned."""
-        attended, queries, keys = self.attention(self.norm_attention(tokens), grid)
-        return self.finish(tokens, attended), queries, keys
-
-    def queries(self, rows: Tensor) -> Tensor:
-        """See `PrunableLayer`."""
-        return self.attention.queries(self.norm_attention(rows))
-
-    def keys_values(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """See `PrunableLayer`."""
-        return self.attention.keys_values(self.norm_attention(rows))
-
-    def finish(self, rows: Tensor, attended: Tensor) -> Tensor:
-        """See `PrunableLayer`."""
-        rows = rows + self.dropout(self.attention.to_out(attended.flatten(-2)))
-        return rows + self.ffn(self.norm_ffn(rows))
-
-
 class UpBlock(nn.Module):
     """Upsample to the skip connection's size, concatenate, DoubleConv."""
 
@@ -259,20 +172,6 @@ class UpBlock(nn.Module):
     def forward(self, deep: Tensor, skip: Tensor) -> Tensor:
         deep = F.interpolate(deep, size=skip.shape[2:], mode=self.mode, align_corners=True)
         return self.conv(torch.cat([skip, deep], dim=1))
-
-
-class _Transformed(NamedTuple):
-    """tokens (B, N, width), queries and keys per layer, kept (B, N), MACs (B,)."""
-
-    tokens: Tensor
-    queries_keys: list[tuple[Tensor, Tensor]]
-    kept: Tensor
-    macs: Tensor
-
-
-def _unless_unused(alive: Tensor, kept: Tensor) -> Tensor:
-    """Keys (B, N) of an image with no kept query cost nothing."""
-    return alive * (kept.detach().amax(1, keepdim=True) > 0)
 
 
 class APFormer(Gated, nn.Module):
@@ -304,8 +203,9 @@ class APFormer(Gated, nn.Module):
         self.query_gate = QueryGate(config.safety_ring) if config.prune_queries else None
         self.embedding = nn.Linear(width, width)
         self.embedding_dropout = nn.Dropout(config.dropout)
+        setting = LayerSetting(width, config.base_grid, config.head_dim, config.dropout)
         layers = zip(config.layer_shapes, config.key_gates, strict=True)
-        self.layers = nn.ModuleList(TransformerLayer(config, shape, key_gate) for shape, key_gate in layers)
+        self.layers = nn.ModuleList(TransformerLayer(setting, shape, key_gate) for shape, key_gate in layers)
         self.bottleneck = conv(width, third, kernel_size=1, bias=False)
         self.up3 = UpBlock(config, third, second)
         self.up2 = UpBlock(config, second, first)
@@ -320,7 +220,7 @@ class APFormer(Gated, nn.Module):
     @property
     def costs(self) -> list[LayerCost]:
         """What each transformer layer costs."""
-        return [layer.cost for layer in self._typed_layers()]
+        return [layer.cost for layer in prunable(self.layers)]
 
     def forward(self, image: Tensor, auxiliaries: bool = False) -> Tensor | tuple[Tensor, Auxiliaries]:
         """See the class."""
@@ -340,54 +240,13 @@ class APFormer(Gated, nn.Module):
         kept = work.kept.reshape(x4.shape[0], *x4.shape[2:])
         return logits, Auxiliaries(prune_logits, work.queries_keys, self.config.token_stride, kept, work.macs)
 
-    def _transform(self, features: Tensor, prune_logits: Tensor | None) -> _Transformed:
+    def _transform(self, features: Tensor, prune_logits: Tensor | None) -> Transformed:
         """Features (B, width, *grid) through the transformer layers."""
-        grid = tuple(features.shape[2:])
         tokens = self.embedding_dropout(self.embedding(features.flatten(2).transpose(1, 2)))  # (B, N, width)
-        if self.query_gate is None or prune_logits is None or self.gating == "off":
-            return self._dense(tokens, grid)
-        kept = self.query_gate(prune_logits).flatten(1)  # (B, N)
-        return self._soft(tokens, grid, kept) if self.gating == "soft" else self._hard(tokens, grid, kept)
-
-    def _dense(self, tokens: Tensor, grid: tuple[int, ...]) -> _Transformed:
-        batch, count, _ = tokens.shape
-        queries_keys = []
-        for layer in self.layers:
-            tokens, queries, keys = layer(tokens, grid)
-            queries_keys.append((queries, keys))
-        macs = dense_macs(self.costs, count)
-        return _Transformed(tokens, queries_keys, tokens.new_ones(batch, count), tokens.new_full((batch,), macs))
-
-    def _soft(self, tokens: Tensor, grid: tuple[int, ...], kept: Tensor) -> _Transformed:
-        alive = torch.ones_like(kept)
-        macs = kept.new_zeros(kept.shape[0])
-        queries_keys = []
-        for layer in self._typed_layers():
-            gate = layer.attention.dependency
-            macs = macs + layer.cost.macs(kept.sum(1), _unless_unused(alive, kept).sum(1))
-            step = masked_layer(layer, tokens, kept, alive, layer.attention.position(grid), gate)
-            tokens, alive = step.tokens, step.alive
-            queries_keys.append((step.queries, step.keys))
-        return _Transformed(tokens, queries_keys, kept, macs)
-
-    def _hard(self, tokens: Tensor, grid: tuple[int, ...], kept: Tensor) -> _Transformed:
-        numbers = [sample.nonzero().flatten() for sample in kept]
-        everything = torch.arange(tokens.shape[1], device=tokens.device)
-        alive = [everything] * len(numbers)
-        macs = [0.0] * len(numbers)
-        for layer in self._typed_layers():
-            gate = layer.attention.dependency
-            for sample, (queries, keys) in enumerate(zip(numbers, alive, strict=True)):
-                macs[sample] += float(layer.cost.macs(queries.numel(), keys.numel() if queries.numel() else 0))
-            if gate is None and all(queries.numel() == everything.numel() for queries in numbers):
-                tokens, _, _ = layer(tokens, grid)  # nothing is pruned: spare the gathering
-                continue
-            bias = layer.attention.position(grid)
-            tokens, alive = ragged_layer(layer, tokens, numbers, alive, bias, gate)
-        return _Transformed(tokens, [], kept.detach(), tokens.new_tensor(macs, dtype=torch.float32))
-
-    def _typed_layers(self) -> list[TransformerLayer]:
-        return [layer for layer in self.layers if isinstance(layer, TransformerLayer)]
+        kept = None
+        if self.query_gate is not None and prune_logits is not None and self.gating != "off":
+            kept = self.query_gate(prune_logits).flatten(1)  # (B, N)
+        return transform(self.layers, tokens, tuple(features.shape[2:]), kept, self.gating)
 
     def _pad(self, image: Tensor) -> Tensor:
         """Repeat the far edges until every axis is a multiple of the token stride."""

@@ -12,6 +12,7 @@ Gaussian term is normalised by the grid as published, so a network accepts image
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -39,11 +40,14 @@ def relative_index(grid: Sequence[int]) -> Tensor:
     return index
 
 
-def squared_distance(grid: Sequence[int]) -> Tensor:
-    """Squared distance between tokens, each axis in units of the grid's length: float32 (N, N)."""
-    axes = [torch.arange(g, dtype=torch.float32) / g for g in grid]
-    positions = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)  # (dims, N)
-    return (positions[:, :, None] - positions[:, None, :]).square().sum(0)
+def squared_distances(grid: Sequence[int]) -> Tensor:
+    """Squared length of every offset, in the order of `relative_index`, each axis in units of the grid's length.
+
+    Returns: float32 tensor (prod(2 g - 1),).
+    """
+    axes = [torch.arange(1 - g, g, dtype=torch.float32) / g for g in grid]
+    offsets = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)  # (dims, offsets)
+    return offsets.square().sum(0)
 
 
 class GRPE(nn.Module):
@@ -77,20 +81,23 @@ class GRPE(nn.Module):
         return F.interpolate(image, size=target, mode=mode, align_corners=True).reshape(self.heads, -1).t()
 
     def _geometry_on(self, grid: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Relative index and squared distance, kept for the last grid: rebuilding them was a fifth of a layer."""
+        """Flat relative index and squared distances, kept for the last grid: rebuilding them was a fifth of a layer."""
         key = (grid, device)
         if self._geometry is None or self._geometry[0] != key:
             with torch.inference_mode(False):  # a tensor made in inference mode could not serve training later
-                self._geometry = (key, relative_index(grid).to(device), squared_distance(grid).to(device))
+                index, distances = relative_index(grid).flatten(), squared_distances(grid)
+                self._geometry = (key, index.to(device), distances.to(device))
         return self._geometry[1], self._geometry[2]
 
     def _build(self, grid: tuple[int, ...]) -> Tensor:
-        index, distance = self._geometry_on(grid, self.table.device)
-        count = index.shape[0]
-        learned = self._table_on(grid)[index.reshape(-1)].t().reshape(self.heads, count, count)
+        """Both terms depend on the offset alone, of which there are far fewer than pairs; then every pair looks up its
+        own: (1, heads, N, N). `index_select` is twice as fast as indexing, forward and backward."""
+        index, distances = self._geometry_on(grid, self.table.device)
         width = 2 * self.sigma.square() + SIGMA_EPS
-        gaussian = torch.exp(-distance[None] / width[:, None, None])
-        return (learned + GAUSSIAN_WEIGHT * gaussian)[None]  # (1, heads, N, N)
+        gaussian = torch.exp(-distances[None] / width[:, None])  # (heads, offsets)
+        bias = self._table_on(grid).t() + GAUSSIAN_WEIGHT * gaussian
+        count = math.prod(grid)
+        return bias.index_select(1, index).reshape(1, self.heads, count, count)
 
     def forward(self, grid: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
         """Bias for tokens on `grid`: (1, heads, N, N) in `dtype`.

@@ -27,6 +27,16 @@ class Gated:
         self._gating = value
 
 
+class Coarser(NamedTuple):
+    """Output of a coarser level: logits (B, classes, *size / step) of whole cells, which may reach beyond the image.
+
+    step: voxels of the image per voxel of the logits along each axis.
+    """
+
+    logits: Tensor
+    step: tuple[int, ...]
+
+
 class Auxiliaries(NamedTuple):
     """What the training losses need besides the logits.
 
@@ -37,6 +47,7 @@ class Auxiliaries(NamedTuple):
     kept: (B, *token grid), 1 where the transformer worked, 0 where the token was pruned.
     transformer_macs: (B,) multiply-accumulates of the transformer layers, products of activations included; with soft
         gates differentiable towards the gates.
+    coarser: in training, what the levels with outputs of their own give (deep supervision), finest first.
     """
 
     prune_logits: Tensor | None
@@ -44,6 +55,7 @@ class Auxiliaries(NamedTuple):
     token_stride: tuple[int, ...]
     kept: Tensor
     transformer_macs: Tensor
+    coarser: tuple[Coarser, ...] = ()
 
     @classmethod
     def unpruned(cls, image: Tensor) -> Auxiliaries:

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..networks.apformer import APFormer, LayerShape, TransformerLayer
+from ..networks.apformer import APFormer
+from ..networks.transformer import LayerShape, TransformerLayer
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..networks.apformer import APFormer, TransformerLayer
+from ..networks.apformer import APFormer
+from ..networks.transformer import TransformerLayer
 
 
 @torch.no_grad()

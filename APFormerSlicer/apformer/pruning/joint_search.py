@@ -179,10 +179,10 @@ def _find_blocks(
     network: nn.Module, sample: Tensor, patches: bool, grid: Sequence[int] | None, stack: str | None
 ) -> tuple[list[str], TokenGrid | None]:
     """Names of the blocks in the order in which they run, and where their tokens are if patches are searched."""
-    from ..networks.apformer import APFormer  # imported late: networks import this room too
+    from ..networks import APFormer, LeanFormer  # imported late: networks import this room too
 
-    if isinstance(network, APFormer):
-        where = TokenGrid(0, network.config.token_stride, network.config.channels[-1])
+    if isinstance(network, APFormer | LeanFormer):
+        where = TokenGrid(0, network.token_stride, network.layers[0].norm_ffn.normalized_shape[0])
         return [f"layers.{number}" for number in range(len(network.layers))], where if patches else None
     if patches:
         found = find_stack(network, sample, grid, stack)

@@ -86,7 +86,7 @@ def take_apart(name: str, block: nn.Module) -> Parts:
         PruningError: it is none of them, or computes something that its parts would not repeat.
     """
     # Imported late: networks import this room too.
-    from ..networks.apformer import TransformerLayer
+    from ..networks.transformer import TransformerLayer
 
     if isinstance(block, TransformerLayer):
         return _apformer_parts(name, block)

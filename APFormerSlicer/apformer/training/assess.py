@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,17 @@ import numpy as np
 from ..bundles import Bundle
 from ..inference import Segmenter
 from ..metrics import Agreement, Evaluation, evaluate, over_cases
-from .cases import Case, read_case
+from ..volume import Volume
+from .cases import UNKNOWN, Case, read_case
 from .report import shown
 
 
 @dataclass(frozen=True)
 class CaseScore:
-    """One case and its evaluation."""
+    """One case and its evaluation, of those of the model's labels (`names`) that were outlined in it."""
 
     case: Case
+    names: Mapping[int, str]
     evaluation: Evaluation
     is_picture: bool
 
@@ -33,17 +35,27 @@ def assess(
     names = {label.value: label.name for label in bundle.labels}
     scores = []
     for number, case in enumerate(cases, 1):
-        image, reference, _ = read_case(case)
-        predicted = segmenter.segment(image).labels
+        image, reference, marks = read_case(case)
+        predicted = without_unknown(segmenter.segment(image).labels, marks)
         is_picture = image.source.kind == "picture"
-        scores.append(CaseScore(case, evaluate(predicted, reference, names), is_picture))
+        told = {value: name for value, name in names.items() if value not in case.missing}
+        found = evaluate(predicted, reference, told) if told else Evaluation({})
+        scores.append(CaseScore(case, names, found, is_picture))
         on_case(number, len(cases))
     return scores
 
 
+def without_unknown(predicted: Volume, marks: np.ndarray | None) -> Volume:
+    """What was found, but not where nobody knows what there is: there the reference has nothing to compare with."""
+    if marks is None:
+        return predicted
+    return predicted.with_array(np.where(marks == UNKNOWN, 0, predicted.array).astype(predicted.array.dtype))
+
+
 def summarise(scores: Sequence[CaseScore]) -> dict[str, Any]:
-    """Per label: mean Dice over cases, Dice pooled over all voxels, mean HD95 and ASSD; None for a label that no case
-    has. "false_positives": what was found of a label in cases without it, where something was.
+    """Per label: mean Dice over cases, Dice pooled over all voxels, mean HD95 and ASSD, all of the cases that outline
+    it; None for a label that no case has. "false_positives": what was found of a label in cases without it, where
+    something was.
 
     Pictures have no spacing, so their distances are in pixels and named so.
     """
@@ -51,17 +63,17 @@ def summarise(scores: Sequence[CaseScore]) -> dict[str, Any]:
     unit = "px" if flat else "mm"
     labels: dict[str, Any] = {}
     wrong: dict[str, Any] = {}
-    for value, first in scores[0].evaluation.labels.items():
-        entries = [score.evaluation.labels[value] for score in scores]
+    for value, name in scores[0].names.items():
+        entries = [score.evaluation.labels[value] for score in scores if value in score.evaluation.labels]
         together = over_cases([entry.overlap for entry in entries])
-        labels[first.name] = {
+        labels[name] = {
             "mean_dice": _mean([together.mean_dice]),
             "pooled_dice": _mean([together.pooled_dice]),
             f"hd95_{unit}": _mean([entry.hd95_mm for entry in entries]),
             f"assd_{unit}": _mean([entry.assd_mm for entry in entries]),
         }
         if together.false_positives:
-            wrong[first.name] = false_positive(together, sum(entry.false_positive_ml for entry in entries), flat)
+            wrong[name] = false_positive(together, sum(entry.false_positive_ml for entry in entries), flat)
     patients = sorted({score.case.patient for score in scores})
     found = {"cases": len(scores), "patients": patients, "labels": labels}
     return {**found, "false_positives": wrong} if wrong else found

@@ -1,93 +1,265 @@
-"""Random changes that stand for other scanners, protocols, positions and readers. MONAI transforms throughout."""
+"""Random changes that stand for other scanners, protocols, positions and readers: of whole batches, as tensors.
+
+Ranges and their distributions are those of MONAI's transforms of the same names. What MONAI does image by image and one
+after the other is done here for a batch at once: all movements are one affine map and one sampling, so that an image is
+interpolated once; blur and low resolution are one matrix per axis.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import monai.transforms as mt
 import torch
-from monai.data import set_track_meta
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import InputError
-from .cases import PreparedCases
-from .config import Augmentation, Stage
-from .pathology import RandLesionsd, RandOrganShiftd
+from .config import Augmentation
+from .pathology import add_lesions, shift_organs
+
+ELASTIC_MAGNITUDE = (0.5, 2.0)  # voxels, times a normal number per control point
+BLUR_SIGMA = (0.25, 1.2)  # voxels
+LOW_RESOLUTION = (0.4, 0.9)  # of the resolution
+BIAS_DEGREE, BIAS_RANGE = 2, (0.0, 0.2)  # of Legendre polynomials, and their coefficients'
 
 
-def build_augmentation(config: Augmentation, spatial_dims: int, size: Sequence[int], air_is_zero: bool) -> mt.Compose:
-    """Transforms on {"image": (C, *size), "label": (1, *size)}; geometry moves both, intensity the image alone."""
-    both = ["image", "label"]
-    radians = math.radians(config.rotate_degrees)
-    rotations = (radians,) if spatial_dims == 2 else (radians,) * 3
-    # Air is 0 after a window; after percentile scaling 0 is the mean, so the edge is repeated instead.
-    padding = "zeros" if air_is_zero else "border"
-    steps: list[mt.Transform] = []
-    if config.organ_p:
-        steps.append(RandOrganShiftd(config.organ_p, config.organ_shift))
-    if config.lesion_p:
-        steps.append(RandLesionsd(config.lesion_p, config.lesion_shift))
-    steps += [mt.RandFlipd(both, prob=config.flip_p, spatial_axis=axis) for axis in config.flip_axes]
-    if config.rotate90_p:
-        steps.append(mt.RandRotate90d(both, prob=config.rotate90_p, max_k=3, spatial_axes=(0, 1)))
-    steps.append(
-        mt.RandAffined(
-            both,
-            prob=config.affine_p,
-            rotate_range=rotations,
-            shear_range=(config.shear,) * (2 if spatial_dims == 2 else 6),
-            translate_range=[config.translate * n for n in size],
-            scale_range=(config.stretch,) * spatial_dims,
-            mode=("bilinear", "nearest"),
-            padding_mode=padding,
-        )
+class Augmenter:
+    """Changes batches of one size.
+
+    Args:
+        size: of the images. air_is_zero: whether what is moved in is 0 (after a window, air is); else the edge is
+            repeated, since 0 is the mean after percentile scaling.
+    """
+
+    def __init__(self, config: Augmentation, size: Sequence[int], air_is_zero: bool) -> None:
+        self.config, self.size, self.dims = config, tuple(size), len(size)
+        self.padding = "zeros" if air_is_zero else "border"
+        self._bias = _legendre_products(self.size) if config.bias_field_p else None
+
+    def __call__(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Geometry moves both, intensity the images alone.
+
+        Args:
+            images: float (B, C, *size); labels: (B, maps, *size) of any type.
+            generator: on the CPU; what it draws decides everything.
+
+        Returns: new tensors of the same shapes and types.
+        """
+        draw = _Draw(len(images), generator)
+        if self.config.organ_p:
+            images = shift_organs(images, labels, self.config.organ_p, self.config.organ_shift, generator)
+        if self.config.lesion_p:
+            images = add_lesions(images, labels, self.config.lesion_p, self.config.lesion_shift, generator)
+        images, labels = self._move(images, labels, draw)
+        return self._add_noise(self._soften(self._shade(images, draw), draw), draw), labels
+
+    # ------------------------------------------------------------------ geometry
+
+    def _move(self, images: Tensor, labels: Tensor, draw: _Draw) -> tuple[Tensor, Tensor]:
+        linear, shift = self._affine(draw)
+        bent = draw.chosen(self.config.elastic_p if self.dims == 2 else 0.0)
+        if not (shift.any() or len(bent) or (linear != torch.eye(self.dims)).any()):
+            return images.clone(), labels
+        half = torch.tensor(self.size, dtype=torch.float32) / 2  # voxels are 1 / half apart in grid_sample's measure
+        theta = torch.cat([linear * half / half[:, None], (shift / half)[..., None]], dim=2)
+        theta = torch.cat([theta[:, :, :-1].flip(1, 2), theta[:, :, -1:].flip(1)], dim=2)  # it counts axes backwards
+        grid = F.affine_grid(theta, [len(images), 1, *self.size], align_corners=False)
+        if len(bent):
+            grid[bent] += torch.einsum("bij,b...j->b...i", theta[bent, :, :-1], self._bend(bent, draw))
+        moved = F.grid_sample(images, grid, mode="bilinear", padding_mode=self.padding, align_corners=False)
+        named = F.grid_sample(labels.float(), grid, mode="nearest", padding_mode=self.padding, align_corners=False)
+        return moved, named.to(labels.dtype)
+
+    def _affine(self, draw: _Draw) -> tuple[Tensor, Tensor]:
+        """(B, dims, dims) and (B, dims): from the centre of a result to where it is taken from, in voxels."""
+        config, dims = self.config, self.dims
+        own = torch.eye(dims).expand(draw.count, dims, dims)
+        radians = math.radians(config.rotate_degrees)
+        turned = own
+        for first, second in ((0, 1),) if dims == 2 else ((1, 2), (0, 2), (0, 1)):
+            turned = turned @ _rotation(draw.between(-radians, radians), first, second, dims)
+        sheared = own.clone()
+        off = [(a, b) for a in range(dims) for b in range(dims) if a != b]
+        for row, column in off:
+            sheared[:, row, column] = draw.between(-config.shear, config.shear)
+        stretch = torch.stack([draw.between(1 - config.stretch, 1 + config.stretch) for _ in range(dims)], dim=1)
+        shift = torch.stack([n * draw.between(-config.translate, config.translate) for n in self.size], dim=1)
+        happens = draw.happens(config.affine_p)
+        linear = torch.where(happens[:, None, None], turned @ sheared * stretch[:, None], own)
+        # MONAI moves after turning and shearing, before stretching: T of R S T Z.
+        shift = torch.where(happens[:, None], torch.einsum("bij,bj->bi", turned @ sheared, shift), 0.0)
+        if config.zoom_p:
+            zoom = torch.where(draw.happens(config.zoom_p), draw.between(*config.zoom), 1.0)
+            linear = linear / zoom[:, None, None]
+        outer = self._mirrors(draw)
+        return outer @ linear, torch.einsum("bij,bj->bi", outer, shift)
+
+    def _mirrors(self, draw: _Draw) -> Tensor:
+        """(B, dims, dims): flips and quarter turns of the first two axes."""
+        outer = torch.eye(self.dims).repeat(draw.count, 1, 1)
+        for axis in self.config.flip_axes:
+            outer[:, axis, axis] *= 1.0 - 2.0 * draw.happens(self.config.flip_p)
+        if self.config.rotate90_p:
+            quarters = torch.where(draw.happens(self.config.rotate90_p), draw.between(1.0, 4.0).floor(), 0.0)
+            outer = outer @ _rotation(quarters * math.pi / 2, 0, 1, self.dims).round()
+        return outer
+
+    def _bend(self, bent: Tensor, draw: _Draw) -> Tensor:
+        """(bent images, rows, columns, 2): smooth displacements, in grid_sample's measure and order."""
+        spacing = max(8, min(self.size) // 8)
+        control = [math.ceil(n / spacing) + 3 for n in self.size]  # the outer ones shape what lies between
+        offsets = (draw.normal(2, *control) * draw.between(*ELASTIC_MAGNITUDE)[:, None, None, None])[bent]
+        smooth = F.interpolate(offsets, scale_factor=float(spacing), mode="bicubic", align_corners=False)
+        starts = [(have - n) // 2 for have, n in zip(smooth.shape[2:], self.size, strict=True)]
+        rows, columns = (slice(start, start + n) for start, n in zip(starts, self.size, strict=True))
+        cut = smooth[:, :, rows, columns].flip(1).movedim(1, -1)
+        return cut * 2 / torch.tensor(self.size[::-1], dtype=torch.float32)
+
+    # ------------------------------------------------------------------ intensity
+
+    def _shade(self, images: Tensor, draw: _Draw) -> Tensor:
+        config = self.config
+        if self._bias is not None:
+            chosen = draw.chosen(config.bias_field_p)
+            weights = draw.uniform(len(self._bias), *BIAS_RANGE)[chosen]
+            fields = (weights @ self._bias.flatten(1)).exp().reshape(len(chosen), 1, *self.size)
+            images[chosen] = images[chosen] * fields
+        chosen, gamma = draw.chosen(config.contrast_p), draw.between(*config.gamma)
+        if len(chosen):
+            images[chosen] = _with_gamma(images[chosen], gamma[chosen])
+        scale, shift = config.intensity_scale, config.intensity_shift
+        factor = torch.where(draw.happens(config.intensity_p), 1 + draw.between(-scale, scale), 1.0)
+        offset = torch.where(draw.happens(config.intensity_p), draw.between(-shift, shift), 0.0)
+        return images.mul_(_per_image(factor, images)).add_(_per_image(offset, images))
+
+    def _soften(self, images: Tensor, draw: _Draw) -> Tensor:
+        """Low resolution, then blur: both are linear along each axis, so together one matrix per image and axis."""
+        coarse, zoom = draw.happens(self.config.low_resolution_p), draw.between(*LOW_RESOLUTION)
+        blurred = draw.happens(self.config.blur_p)
+        sigmas = [draw.between(*BLUR_SIGMA) for _ in range(self.dims)]
+        chosen = torch.nonzero(coarse | blurred)[:, 0]
+        if not len(chosen):
+            return images
+        soft = images[chosen]
+        for axis, (size, sigma) in enumerate(zip(self.size, sigmas, strict=True)):
+            matrices = torch.stack(
+                [
+                    _multiplied(
+                        _blurring(size, float(sigma[n])) if blurred[n] else None,
+                        _coarsening(size, float(zoom[n])) if coarse[n] else None,
+                    )
+                    for n in chosen.tolist()
+                ]
+            )
+            soft = _along(soft, matrices, axis)
+        images[chosen] = soft
+        return images
+
+    def _add_noise(self, images: Tensor, draw: _Draw) -> Tensor:
+        chosen, std = draw.chosen(self.config.noise_p), draw.between(0.0, self.config.noise_std)
+        if len(chosen):
+            noise = torch.randn(images[chosen].shape, generator=draw.generator)
+            images[chosen] += noise * _per_image(std[chosen], images)
+        return images
+
+
+class _Draw:
+    """What is drawn for each image of a batch."""
+
+    def __init__(self, count: int, generator: torch.Generator) -> None:
+        self.count, self.generator = count, generator
+
+    def uniform(self, numbers: int, low: float, high: float) -> Tensor:
+        """(B, numbers)."""
+        return low + (high - low) * torch.rand(self.count, numbers, generator=self.generator)
+
+    def between(self, low: float, high: float) -> Tensor:
+        """(B,)."""
+        return self.uniform(1, low, high)[:, 0]
+
+    def happens(self, probability: float) -> Tensor:
+        """(B,) of bool."""
+        return self.between(0.0, 1.0) < probability
+
+    def chosen(self, probability: float) -> Tensor:
+        """Numbers of the images that something happens to."""
+        return torch.nonzero(self.happens(probability))[:, 0]
+
+    def normal(self, *shape: int) -> Tensor:
+        """(B, *shape)."""
+        return torch.randn(self.count, *shape, generator=self.generator)
+
+
+def _per_image(values: Tensor, images: Tensor) -> Tensor:
+    return values.reshape(-1, *[1] * (images.ndim - 1))
+
+
+def _rotation(angles: Tensor, first: int, second: int, dims: int) -> Tensor:
+    """(B, dims, dims): turns in the plane of two axes."""
+    turned = torch.eye(dims).repeat(len(angles), 1, 1)
+    turned[:, first, first] = turned[:, second, second] = angles.cos()
+    turned[:, first, second], turned[:, second, first] = -angles.sin(), angles.sin()
+    return turned
+
+
+def _legendre_products(size: Sequence[int]) -> Tensor:
+    """(terms, *size): the products of Legendre polynomials that MONAI's bias field is made of."""
+    lines = []
+    for n in size:
+        x = torch.linspace(-1, 1, n)
+        lines.append([torch.ones(n), x, (3 * x**2 - 1) / 2][: BIAS_DEGREE + 1])
+    if len(size) == 2:  # MONAI fills the lower triangle of the coefficients
+        return torch.stack([lines[0][a][:, None] * lines[1][b] for a in range(BIAS_DEGREE + 1) for b in range(a + 1)])
+    powers = range(BIAS_DEGREE + 1)
+    return torch.stack(
+        [
+            lines[0][a][:, None, None] * lines[1][b][:, None] * lines[2][c]
+            for a in powers
+            for b in powers
+            for c in powers
+            if a + b + c <= BIAS_DEGREE
+        ]
     )
-    if config.zoom_p:
-        # "nearest-exact": torch's plain "nearest" lays labels half a voxel beside the image (0.51 pixels over 40
-        # zooms, on average), and a network learns that shift.
-        steps.append(
-            mt.RandZoomd(
-                both,
-                prob=config.zoom_p,
-                min_zoom=config.zoom[0],
-                max_zoom=config.zoom[1],
-                mode=("bilinear" if spatial_dims == 2 else "trilinear", "nearest-exact"),
-                padding_mode="constant" if air_is_zero else "edge",
-            )
-        )
-    if config.elastic_p and spatial_dims == 2:
-        spacing = max(8, min(size) // 8)
-        steps.append(
-            mt.Rand2DElasticd(
-                both,
-                spacing=(spacing, spacing),
-                magnitude_range=(0.5, 2.0),
-                prob=config.elastic_p,
-                mode=("bilinear", "nearest"),
-                padding_mode=padding,
-            )
-        )
-    if config.bias_field_p:
-        steps.append(mt.RandBiasFieldd("image", prob=config.bias_field_p, degree=2, coeff_range=(0.0, 0.2)))
-    steps += [
-        mt.RandAdjustContrastd("image", prob=config.contrast_p, gamma=config.gamma, retain_stats=False),
-        mt.RandScaleIntensityd("image", factors=config.intensity_scale, prob=config.intensity_p),
-        mt.RandShiftIntensityd("image", offsets=config.intensity_shift, prob=config.intensity_p),
-        mt.RandSimulateLowResolutiond(
-            "image",
-            prob=config.low_resolution_p,
-            zoom_range=(0.4, 0.9),
-            downsample_mode="area",
-            upsample_mode="bilinear" if spatial_dims == 2 else "trilinear",
-        ),
-        mt.RandGaussianSmoothd(
-            "image", prob=config.blur_p, sigma_x=(0.25, 1.2), sigma_y=(0.25, 1.2), sigma_z=(0.25, 1.2)
-        ),
-        mt.RandGaussianNoised("image", prob=config.noise_p, std=config.noise_std),
-    ]
-    return mt.Compose(steps)
+
+
+def _with_gamma(images: Tensor, gamma: Tensor) -> Tensor:
+    """Each image to a power, within its own range."""
+    flat = images.flatten(1)
+    low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
+    width = (high - low).clamp_min(1e-7)
+    return (((flat - low) / width).pow(gamma[:, None]) * width + low).reshape(images.shape)
+
+
+def _blurring(size: int, sigma: float) -> Tensor:
+    """(size, size): a Gaussian integrated over voxels; at an edge, what is inside counts alone."""
+    distance = torch.arange(size)[:, None] - torch.arange(size)
+    scale = 1 / (sigma * math.sqrt(2))
+    weights = torch.erf((distance + 0.5) * scale) - torch.erf((distance - 0.5) * scale)
+    return weights / weights.sum(1, keepdim=True)
+
+
+def _coarsening(size: int, zoom: float) -> Tensor:
+    """(size, size): means over fewer voxels, and back by linear interpolation."""
+    few = F.interpolate(torch.eye(size)[None], size=max(1, round(size * zoom)), mode="area")
+    return F.interpolate(few, size=size, mode="linear")[0].T
+
+
+def _multiplied(second: Tensor | None, first: Tensor | None) -> Tensor:
+    if second is None or first is None:
+        only = first if second is None else second
+        assert only is not None  # the image was chosen for one of them
+        return only
+    return second @ first
+
+
+def _along(images: Tensor, matrices: Tensor, axis: int) -> Tensor:
+    """Each image (C, *size) times its own matrix (B, n, n) along a spatial axis."""
+    shape = images.shape
+    if axis == images.ndim - 3:
+        rows = shape[1] * math.prod(shape[2:-1])
+        return (images.reshape(len(images), rows, shape[-1]) @ matrices.mT).reshape(shape)
+    flat = images.reshape(len(images), math.prod(shape[1 : 2 + axis]), shape[2 + axis], -1)
+    return (matrices[:, None] @ flat).reshape(shape)
 
 
 def fit(image: Tensor, size: Sequence[int], offset: Sequence[float] | None = None) -> Tensor:
@@ -107,120 +279,3 @@ def fit(image: Tensor, size: Sequence[int], offset: Sequence[float] | None = Non
         for axis, (old, new) in enumerate(zip(image.shape[1:], size, strict=True))
     ]
     return image[(slice(None), *(slice(s, s + n) for s, n in zip(starts, size, strict=True)))]
-
-
-def erase_organ(image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """A slice without the organ: the half of the image that has least of it, mirrored over the other half.
-
-    What little of the organ remains keeps its label, so image and label always agree.
-    """
-    middle = image.shape[-1] // 2
-    left, right = label[:1, ..., :middle].count_nonzero(), label[:1, ..., -middle:].count_nonzero()
-    kept = slice(None, middle) if left < right else slice(-middle, None)
-    halves = [(t[..., kept], t[..., kept].flip(-1)) for t in (image, label)]
-    joined = [torch.cat(pair if left < right else pair[::-1], dim=-1) for pair in halves]
-    return tuple(F.pad(t[None].float(), (0, image.shape[-1] - t.shape[-1], 0, 0), mode="replicate")[0] for t in joined)  # type: ignore[return-value]
-
-
-REPLACED_MARGIN = 4  # pixels around the organ that go with it, so that nothing of its outline remains
-REPLACED_EDGE = 2  # pixels over which the two sides blend
-
-
-def replace_organ(image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """A slice in which the organ's place shows what the other side of the body has there: bowel, stomach, fat.
-
-    More like a slice beyond the organ's tip than what `erase_organ` makes: the rest of the image stays. What the other
-    side has of the organ itself comes along with its label, so image and label always agree.
-
-    Args:
-        image, label: (C, rows, columns), columns from one side of the body to the other.
-    """
-    outgrown = F.max_pool2d((label[:1] > 0).float(), 2 * REPLACED_MARGIN + 1, stride=1, padding=REPLACED_MARGIN)
-    other = F.avg_pool2d(outgrown, 2 * REPLACED_EDGE + 1, stride=1, padding=REPLACED_EDGE, count_include_pad=False)
-    replaced = torch.where(other > 0.5, label.flip(-1), label)
-    return torch.lerp(image, image.flip(-1), other), replaced
-
-
-Item = tuple[int, int]  # (which case or slice, how often it was drawn before in this epoch)
-
-
-class Draws:
-    """Which items an epoch draws: every one once before any is drawn again, in an order that `seed` decides."""
-
-    def __init__(self, items: int, batch_size: int, steps: int, seed: int) -> None:
-        self.items, self.batch_size, self.steps, self.seed = items, batch_size, steps, seed
-
-    def batches(self) -> Iterator[list[Item]]:
-        """`steps` batches; smaller ones only when there are fewer items than fill a batch."""
-        generator = torch.Generator().manual_seed(self.seed)
-        size = min(self.batch_size, self.items)
-        drawn: list[Item] = []
-        passes = 0
-        for _ in range(self.steps):
-            while len(drawn) < size:
-                drawn += [(index, passes) for index in torch.randperm(self.items, generator=generator).tolist()]
-                passes += 1
-            yield drawn[:size]
-            drawn = drawn[size:]
-
-
-class AugmentedCases(torch.utils.data.Dataset[dict[str, Tensor]]):
-    """Training items of one stage: fitted to its size, augmented, seeded by (seed, epoch, item, draw).
-
-    Seeding each item by its own number makes a run repeatable whatever the number of loader processes, and lets a
-    resumed run continue exactly where it stopped.
-
-    An item whose prepared form has become unreadable is replaced by the next one, and `unreadable` names its case.
-    """
-
-    def __init__(self, cases: PreparedCases, stage: Stage, config: Augmentation, seed: int) -> None:
-        set_track_meta(False)
-        self.cases, self.stage, self.config, self.seed = cases, stage, config, seed
-        self.patch_size = cases.preprocessing.patch_size
-        self.spatial_dims = cases.preprocessing.spatial_dims
-        self.epoch = 0
-        self.windowed = cases.preprocessing.intensity["kind"] == "window"
-        self.transform = build_augmentation(config, self.spatial_dims, stage.size, air_is_zero=self.windowed)
-        self.unreadable: dict[str, str] = {}
-
-    def __len__(self) -> int:
-        return len(self.cases)
-
-    def __getitem__(self, item: int | Item) -> dict[str, Tensor]:
-        """ "image" (C, *size) float32, "label" (1, *size) uint8; "corrected" (1, *size) uint8 where that is known."""
-        index, drawn = item if isinstance(item, tuple) else (item, 0)
-        seed = (self.seed * 1_000_003 + self.epoch * 100_003 + drawn * 15_485_863 + index) % 2**32
-        generator = torch.Generator().manual_seed(seed)
-        self.transform.set_random_state(seed=seed)
-        image, label = self._read(index)
-        draw = torch.rand(1 + self.spatial_dims, generator=generator).tolist()
-        if self.spatial_dims == 2 and draw[0] < self.config.empty_p:
-            image, label = erase_organ(image, label)
-        elif self.spatial_dims == 2 and draw[0] < self.config.empty_p + self.config.replace_p:
-            image, label = replace_organ(image, label)
-        if self.spatial_dims == 3 or self.stage.crop:
-            image, label = fit(image, self.stage.size, draw[1:]), fit(label.float(), self.stage.size, draw[1:])
-        else:
-            image, label = fit(image, self.patch_size), fit(label.float(), self.patch_size)
-            image = F.interpolate(image[None], size=self.stage.size, mode="bilinear", antialias=True)[0]
-            label = F.interpolate(label[None], size=self.stage.size, mode="nearest-exact")[0]
-        out = self.transform({"image": image.contiguous(), "label": label.float().contiguous()})
-        changed = out["image"].float()
-        if self.windowed:
-            changed = changed.clamp(0.0, 1.0)  # real input is clipped by the window too
-        maps = out["label"].round().to(torch.uint8)
-        return {"image": changed, "label": maps[:1], **({"corrected": maps[1:]} if len(maps) > 1 else {})}
-
-    def _read(self, index: int) -> tuple[Tensor, Tensor]:
-        """The item, or the next one that can be read."""
-        for step in range(len(self.cases)):
-            place = (index + step) % len(self.cases)
-            try:
-                return self.cases.item(place)
-            except InputError as error:
-                self.unreadable[self.cases.case(place).name] = error.what
-        raise InputError(
-            "None of the prepared training cases can be read.",
-            "There is nothing left to train on.",
-            "Check the disk, then start the training again; cases are prepared anew.",
-        )

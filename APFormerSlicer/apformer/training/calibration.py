@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..networks.apformer import APFormer
+from ..networks import APFormer, LeanFormer
 from ..pruning.plugin import PrunedNetwork
 from ..pruning.threshold import find_threshold, recorded_margins
 from .augment import fit
@@ -23,7 +23,9 @@ IMAGES = 96  # at most: over which a threshold is set, evenly over the cases
 
 
 @torch.no_grad()
-def set_threshold(network: APFormer | PrunedNetwork, cases: PreparedCases, share: float | None, recall: float) -> None:
+def set_threshold(
+    network: APFormer | LeanFormer | PrunedNetwork, cases: PreparedCases, share: float | None, recall: float
+) -> None:
     """Set the threshold so that `share` of all tokens are kept on average, the safety ring included; then lower it, if
     need be, until `recall` of the tokens that hold foreground are kept without the ring.
 
@@ -40,7 +42,7 @@ def set_threshold(network: APFormer | PrunedNetwork, cases: PreparedCases, share
         gate.threshold.clamp_(max=float(found.quantile(1 - recall)) - 1e-4)
 
 
-def _look(network: APFormer | PrunedNetwork, cases: PreparedCases) -> tuple[list[Tensor], list[Tensor]]:
+def _look(network: APFormer | LeanFormer | PrunedNetwork, cases: PreparedCases) -> tuple[list[Tensor], list[Tensor]]:
     """What the gate compares with its threshold, and where foreground is: (1, *grid) per image, on the CPU."""
     training = network.training
     network.eval()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +19,9 @@ from torch.nn import functional as F
 from .. import files
 from ..bundles.labels import HIGHEST_LABEL, Label
 from ..bundles.preprocessing import Preprocessing
+from ..datasets.case import UNKNOWN as UNKNOWN_LABEL
 from ..datasets.listing import read_listing, stem_of
+from ..datasets.table import IGNORE
 from ..errors import ConfigError, InputError
 from ..grid import put_on_grid
 from ..inference.preprocess import IntensityScaling, model_axes, model_size, resize
@@ -32,7 +36,8 @@ class Case:
     """One labelled image: its name, its patient, and where the two files are.
 
     `revision` tells apart versions of its labels; prepared forms of another revision are not used. `values`: value in
-    the label map -> the model's, by name; empty where names are not known, and values are the model's.
+    the label map -> the model's, by name; empty where names are not known, and values are the model's. `labelled`:
+    values in the label map that were outlined; None: all.
     """
 
     name: str
@@ -42,14 +47,29 @@ class Case:
     label: Path
     revision: str = ""
     values: tuple[tuple[int, int], ...] = ()
+    labelled: tuple[int, ...] | None = None
+
+    @property
+    def missing(self) -> frozenset[int]:
+        """The model's values of the structures that were not outlined: unknown in this case, not absent."""
+        if self.labelled is None:
+            return frozenset()
+        return frozenset(ours for theirs, ours in self.values if theirs not in self.labelled) - {0}
+
+
+# Marks of voxels: a person has corrected what a model proposed; what it is, nobody knows.
+CORRECTED, UNKNOWN = 1, 2
 
 
 class Labelled(NamedTuple):
-    """A case as read: image, labels, and where a person has corrected what a model proposed (k, j, i), if known."""
+    """A case as read: image, labels, and its marks, uint8 (k, j, i), where any case of the set may have some.
+
+    Voxels that are marked as UNKNOWN are 0 in the labels, and are neither learned nor judged.
+    """
 
     image: Volume
     label: Volume
-    corrected: np.ndarray | None = None
+    marks: np.ndarray | None = None
 
 
 def read_case(case: Case) -> Labelled:
@@ -61,8 +81,13 @@ def read_case(case: Case) -> Labelled:
     """
     image = files.read_volume(case.image)
     label = put_on_grid(read_label_map(case.label), image)
+    marks = None
     if case.values:
-        label = _named(label, dict(case.values), case)
+        values = dict(case.values)
+        label = _named(label, values, case)
+        marks = _unknown(label) if UNKNOWN_LABEL in values.values() else None
+    if marks is not None:
+        label = label.with_array(np.where(marks, 0, label.array))
     highest = int(label.array.max(initial=0))
     if highest > HIGHEST_LABEL:
         raise InputError(
@@ -70,7 +95,11 @@ def read_case(case: Case) -> Labelled:
             f"Labels of a model are numbers from 1 to {HIGHEST_LABEL}.",
             "Write the labels with smaller numbers, or name them in dataset.json: then names decide.",
         )
-    return Labelled(image, label.with_array(label.array.astype(np.uint8)))
+    return Labelled(image, label.with_array(label.array.astype(np.uint8)), marks)
+
+
+def _unknown(label: Volume) -> np.ndarray:
+    return np.where(label.array == UNKNOWN_LABEL, np.uint8(UNKNOWN), np.uint8(0))
 
 
 def _named(label: Volume, values: dict[int, int], case: Case) -> Volume:
@@ -116,7 +145,8 @@ def read_dataset(folder: Path, split: Split) -> list[Case]:
         if missing:
             raise _refuse(f"{missing[0]} is listed in dataset.json but missing.", "Restore the file or the list.")
         patient = match.groupdict().get("patient") or match.group(0)
-        cases.append(Case(stem_of(image), patient, int(match["number"]), image, label))
+        number = int(match["number"])
+        cases.append(Case(stem_of(image), patient, number, image, label, labelled=pair.labelled))
     return cases
 
 
@@ -141,13 +171,21 @@ def by_name(cases: Sequence[Case], folder: Path, labels: Sequence[Label]) -> tup
                 "dataset.json.",
             )
         values[theirs] = label.value
-    others = [name for value, name in names.items() if value not in values]
+    ignored = next((value for value, name in names.items() if value not in values and same(name, IGNORE)), None)
+    if ignored is not None and UNKNOWN_LABEL in values.values():
+        raise _refuse(
+            f"The data set has voxels to ignore, and the configuration has a label {UNKNOWN_LABEL}.",
+            f"Give the label a value below {UNKNOWN_LABEL}: that one stands for what nobody knows.",
+        )
+    others = [name for value, name in names.items() if value not in values and value != ignored]
     notes = [f"Not learned, so taken as background: {', '.join(others)}."] if others else []
     if any(theirs != ours for theirs, ours in values.items()):
         changed = ", ".join(f"{names[theirs]} {theirs} -> {ours}" for theirs, ours in values.items())
         notes.append(
             f"Labels have other numbers in the data set than in the model, and were matched by name: {changed}."
         )
+    if ignored is not None:
+        values[ignored] = UNKNOWN_LABEL
     pairs = tuple((value, values.get(value, 0)) for value in names)
     kept = all(value == new for value, new in pairs)
     revision = "" if kept else hashlib.sha256(repr(pairs).encode()).hexdigest()[:12]  # of the prepared form
@@ -171,12 +209,12 @@ def split_cases(cases: Sequence[Case], split: Split) -> tuple[list[Case], list[C
 
 
 def prepare(
-    image: Volume, label: Volume, preprocessing: Preprocessing, corrected: np.ndarray | None = None
+    image: Volume, label: Volume, preprocessing: Preprocessing, marks: np.ndarray | None = None
 ) -> tuple[Tensor, Tensor]:
     """Image and labels as the network meets them, before the patch is cut.
 
-    Returns: float32 (C, k, j, i) scaled and resampled; uint8 (1 or 2, k, j, i) by nearest neighbour: labels, and where
-        they were `corrected` (bool (k, j, i) on the image's grid) if that is given.
+    Returns: float32 (C, k, j, i) scaled and resampled; uint8 (1 or 2, k, j, i) by nearest neighbour: labels, and their
+        `marks` (uint8 (k, j, i) on the image's grid) if these are given.
 
     Raises:
         InputError: image and labels have different grids, or the image covers what no patient does.
@@ -193,7 +231,7 @@ def prepare(
     scaling = IntensityScaling.for_array(image.array, preprocessing.intensity)
     pixels = scaling.apply(change.apply(image.array))
     pixels = pixels if pixels.ndim == 4 else pixels[None]
-    maps = [label.array, *([] if corrected is None else [corrected])]
+    maps = [label.array, *([] if marks is None else [marks])]
     target = torch.from_numpy(np.stack([np.ascontiguousarray(change.apply(each)) for each in maps]).astype(np.uint8))
     if preprocessing.spatial_dims == 2:
         pixels = resize(pixels.transpose(0, 1), size).transpose(0, 1)
@@ -228,37 +266,84 @@ class PreparedCases:
         self.items: list[tuple[int, int | None]] = []  # (case, slice or None for the whole volume)
         self.notes: list[str] = []  # of the cases that were read, for the user
         self._read = read
+        self._partial = any(case.missing for case in self.cases)
+        self._maker: ThreadPoolExecutor | None = None
+        self._making: Future[None] | None = None
+        self._stopped = Event()
 
     def build(
         self,
         progress: Callable[[int, int], None] = lambda done, total: None,
         skip: Callable[[Case, InputError], None] | None = None,
+        first: int | None = None,
     ) -> None:
         """Read, prepare and store every case that is not stored yet.
 
         Args:
             skip: told of a case that cannot be read, which is then left out; without it the error is raised.
+            first: return as soon as so many cases are there; a thread prepares the others meanwhile, and their items
+                come as they are ready. `finish` waits for it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        for index, case in enumerate(self.cases):
-            label_path = self._paths(case)[1]
-            try:
-                if not all(path.exists() for path in self._paths(case)):
-                    self._store(case)
-                depth = np.load(label_path, mmap_mode="r").shape[1]
-            except InputError as error:
-                if skip is None:
-                    raise
-                skip(case, error)
-                continue
-            slices: list[int | None] = list(range(depth)) if self.preprocessing.spatial_dims == 2 else [None]
-            self.items += [(index, k) for k in slices]
+        coming = iter(range(len(self.cases)))
+        for index in coming:
+            self._add(index, skip)
             progress(index + 1, len(self.cases))
+            if first is not None and self.items and len({case for case, _ in self.items}) >= first:
+                break
+        left = list(coming)
+        if left:
+            # With one core: the others are computing.
+            self._maker = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
+            self._making = self._maker.submit(self._add_all, left, skip)
+
+    def _add_all(self, indices: Sequence[int], skip: Callable[[Case, InputError], None] | None) -> None:
+        for index in indices:
+            if self._stopped.is_set():
+                return
+            self._add(index, skip)
+
+    def finish(self) -> None:
+        """Wait until all cases are prepared.
+
+        Raises:
+            InputError, OutputError: what went wrong meanwhile.
+        """
+        if self._making is not None and self._maker is not None:
+            self._making.result()
+            self._maker.shutdown()
+            self._making = self._maker = None
+
+    def stop(self) -> None:
+        """Prepare no further case; the present one is not waited for."""
+        self._stopped.set()
+        if self._maker is not None:
+            self._maker.shutdown(wait=False)
+
+    def raise_failure(self) -> None:
+        """Raise what has gone wrong in the thread until now, if anything has; does not wait."""
+        if self._making is not None and self._making.done():
+            self.finish()
+
+    def _add(self, index: int, skip: Callable[[Case, InputError], None] | None) -> None:
+        """Prepare a case if it is not, and offer its items."""
+        case = self.cases[index]
+        try:
+            if not all(path.exists() for path in self._paths(case)):
+                self._store(case)
+            depth = np.load(self._paths(case)[1], mmap_mode="r").shape[1]
+        except InputError as error:
+            if skip is None:
+                raise
+            skip(case, error)
+            return
+        slices: list[int | None] = list(range(depth)) if self.preprocessing.spatial_dims == 2 else [None]
+        self.items += [(index, k) for k in slices]
 
     def _store(self, case: Case) -> None:
-        image, label, corrected = self._read(case)
+        image, label, marks = self._read(case)
         self.notes += [f"{case.name}: {note}" for note in dict.fromkeys([*image.notes, *label.notes])]
-        pixels, target = prepare(image, label, self.preprocessing, corrected)
+        pixels, target = prepare(image, label, self.preprocessing, marks)
         # The labels last: a run that is killed in between leaves no case that looks prepared.
         for path, array in zip(self._paths(case), (pixels.numpy().astype(np.float16), target.numpy()), strict=True):
             with files.atomic_path(path) as temporary, temporary.open("wb") as stream:
@@ -277,20 +362,33 @@ class PreparedCases:
         Raises:
             InputError: its prepared files are missing or damaged.
         """
+        pixels, target = self._loaded(index, 0), self._loaded(index, 1)
+        return torch.from_numpy(pixels.astype(np.float32)), torch.from_numpy(target)
+
+    def label(self, index: int) -> Tensor:
+        """The second of an `item` alone."""
+        return torch.from_numpy(self._loaded(index, 1))
+
+    def _loaded(self, index: int, which: int) -> np.ndarray:
         case, k = self.items[index]
-        image_path, label_path = self._paths(self.cases[case])
         try:
-            pixels: Any = np.load(image_path, mmap_mode="r")
-            target: Any = np.load(label_path, mmap_mode="r")
-            if k is not None:
-                pixels, target = pixels[:, k], target[:, k]
-            return torch.from_numpy(np.array(pixels, dtype=np.float32)), torch.from_numpy(np.array(target))
+            array: Any = np.load(self._paths(self.cases[case])[which], mmap_mode="r")
+            return np.array(array if k is None else array[:, k])
         except (OSError, ValueError, EOFError) as error:
             raise InputError(
                 f"The prepared form of {self.cases[case].name} cannot be read ({error}).",
                 "It was removed or damaged while it was in use.",
                 "Start the training again: cases are prepared anew when their prepared form is missing.",
             ) from error
+
+    def missing(self, index: int) -> Tensor | None:
+        """bool (256,): by label value, what was not outlined in the case of an item. None where every case outlines
+        everything."""
+        if not self._partial:
+            return None
+        flags = torch.zeros(HIGHEST_LABEL + 1, dtype=torch.bool)
+        flags[list(self.case(index).missing)] = True
+        return flags
 
     def case(self, index: int) -> Case:
         """The case that an item belongs to."""

@@ -29,7 +29,8 @@ class Stage:
     """One stretch of the schedule. Sizes may grow from stage to stage: coarse images are quick to learn from.
 
     Args:
-        epochs: passes over the training cases.
+        epochs: passes over the training cases; 0 where stages have shares.
+        share: of all steps, or of the time, instead of epochs; see `training.schedule`.
         size: (rows, columns) of 2D training images, or the (k, j, i) patch cut from a 3D image.
         crop: 2D only: cut `size` from a random place at full resolution, instead of shrinking the whole image to it.
         batch_size: images per step.
@@ -46,6 +47,7 @@ class Stage:
     size: tuple[int, ...]
     batch_size: int
     learning_rate: float
+    share: float = 0.0
     final_learning_rate: float = 1e-5
     crop: bool = False
     learn_position: bool = True
@@ -156,6 +158,7 @@ class TrainingConfig:
     weight_decay: float = 1e-4
     warmup_fraction: float = 0.05
     ema_decay: float = 0.995
+    ema_reach: float = 0.0  # instead: the share of the training that the average reaches back over
     gradient_clip: float = 2.0
     pruning: Pruning | None = None
     card: dict[str, str] = field(default_factory=dict)
@@ -166,13 +169,11 @@ class TrainingConfig:
         """Epochs of all stages."""
         return sum(stage.epochs for stage in self.stages)
 
-    def stage_of(self, epoch: int) -> Stage:
-        """The stage that `epoch` (from 0) belongs to."""
-        for stage in self.stages:
-            if epoch < stage.epochs:
-                return stage
-            epoch -= stage.epochs
-        raise IndexError("epoch beyond the last stage")
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Of the whole, per stage; their sum is 1."""
+        parts = [stage.share or float(stage.epochs) for stage in self.stages]
+        return tuple(part / sum(parts) for part in parts)
 
 
 def _table(cls: type[T], values: Any, where: str) -> T:

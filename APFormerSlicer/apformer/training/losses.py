@@ -5,18 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from monai.losses import DiceCELoss, DiceLoss
+import torch
+from monai.losses import DiceCELoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..pruning.auxiliaries import Auxiliaries
+from ..networks.parts import crop_to
+from ..pruning.auxiliaries import Auxiliaries, Coarser
+from .cases import CORRECTED, UNKNOWN
 from .config import LossWeights
+from .marginal import dice_and_entropy, with_own_answer
 
 ENTROPY_BOUND = 0.9  # released code: relative entropy above which attention counts as too even
 ENTROPY_STEEPNESS = 10.0
 SYMMETRY_FLOOR = 0.1  # released code: below it the symmetry term gives no gradient
 SMALLEST_ATTENTION = 1e-30
 SYMMETRY_WEIGHT, ENTROPY_WEIGHT = 0.8, 0.2
+COARSER_WEIGHT = 0.5  # as nnU-Net: of an output beside that of the next finer one
 CORRECTED_WEIGHT = 3.0  # a person looked at these voxels and found the model wrong
 
 
@@ -55,6 +60,15 @@ def cells_with_foreground(labels: Tensor, stride: Sequence[int]) -> Tensor:
     return pool(F.pad((labels > 0).float(), padding), tuple(stride))
 
 
+def thinned(labels: Tensor, step: Sequence[int]) -> Tensor:
+    """Labels (B, 1, *size), of every cell of `step` voxels the one in its middle."""
+    for axis, every in enumerate(step, start=2):
+        first = min(every // 2, labels.shape[axis] - 1)
+        places = torch.arange(first, labels.shape[axis], every, device=labels.device)
+        labels = labels.index_select(axis, places)
+    return labels
+
+
 class APFormerLoss(nn.Module):
     """Weighted sum of segmentation, SSA and prune-head losses.
 
@@ -66,7 +80,6 @@ class APFormerLoss(nn.Module):
         super().__init__()
         self.weights = weights
         self.dice_ce = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False, batch=True)
-        self.dice = DiceLoss(to_onehot_y=True, softmax=True, include_background=False, batch=True)
 
     def forward(
         self,
@@ -74,17 +87,19 @@ class APFormerLoss(nn.Module):
         auxiliaries: Auxiliaries,
         labels: Tensor,
         ssa_layer: int | None,
-        corrected: Tensor | None = None,
+        marks: Tensor | None = None,
+        missing: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Losses by name, "total" among them.
 
         Args:
             logits: (B, classes, *size); labels: (B, 1, *size) integers.
             ssa_layer: layer whose attention is regularised in this call, modulo their number; None leaves SSA out.
-            corrected: (B, 1, *size), 1 where a person corrected a model's proposal: these voxels count
-                `CORRECTED_WEIGHT` times in the cross-entropy.
+            marks: (B, 1, *size), see `cases`: voxels that a person corrected count `CORRECTED_WEIGHT` times in the
+                cross-entropy, those that nobody knows not at all.
+            missing: (B, 256) bool, structures that were not outlined in each item, see `marginal`.
         """
-        parts = {"segmentation": self._segmentation(logits.float(), labels, corrected)}
+        parts = {"segmentation": self._supervised(logits, auxiliaries.coarser, labels, marks, missing)}
         total = self.weights.segmentation * parts["segmentation"]
         if ssa_layer is not None and auxiliaries.queries_keys:
             parts["ssa"] = ssa_term(
@@ -92,14 +107,34 @@ class APFormerLoss(nn.Module):
             )
             total = total + self.weights.ssa * parts["ssa"]
         if auxiliaries.prune_logits is not None:
-            cells = cells_with_foreground(labels, auxiliaries.token_stride)
+            found = with_own_answer(labels, logits, marks, missing)
+            cells = cells_with_foreground(found, auxiliaries.token_stride)
             parts["prune_head"] = self.dice_ce(auxiliaries.prune_logits.float(), cells)
             total = total + self.weights.prune_head * parts["prune_head"]
         return {**parts, "total": total}
 
-    def _segmentation(self, logits: Tensor, labels: Tensor, corrected: Tensor | None) -> Tensor:
-        if corrected is None:
+    def _supervised(
+        self,
+        logits: Tensor,
+        coarser: Sequence[Coarser],
+        labels: Tensor,
+        marks: Tensor | None,
+        missing: Tensor | None,
+    ) -> Tensor:
+        """Mean over the outputs, each coarser one with half the weight of the one before (deep supervision)."""
+        loss, weights = self._segmentation(logits.float(), labels, marks, missing), 1.0
+        for number, output in enumerate(coarser, start=1):
+            less, fewer = thinned(labels, output.step), None if marks is None else thinned(marks, output.step)
+            said = crop_to(output.logits.float(), less.shape[2:])
+            weight = COARSER_WEIGHT**number
+            loss = loss + weight * self._segmentation(said, less, fewer, missing)
+            weights += weight
+        return loss / weights
+
+    def _segmentation(self, logits: Tensor, labels: Tensor, marks: Tensor | None, missing: Tensor | None) -> Tensor:
+        if marks is None and missing is None:
             return self.dice_ce(logits, labels)
-        weight = 1.0 + (CORRECTED_WEIGHT - 1.0) * corrected[:, 0].float()
-        entropy = F.cross_entropy(logits, labels[:, 0], reduction="none")
-        return self.dice(logits, labels) + (entropy * weight).sum() / weight.sum()
+        weights = torch.ones_like(labels, dtype=logits.dtype)
+        if marks is not None:
+            weights = torch.where(marks == CORRECTED, CORRECTED_WEIGHT, weights).masked_fill(marks == UNKNOWN, 0.0)
+        return dice_and_entropy(logits, labels, weights, missing)

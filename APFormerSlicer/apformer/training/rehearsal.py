@@ -13,6 +13,9 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
+from .cases import UNKNOWN
+from .marginal import is_missing
+
 REHEARSAL_WEIGHT = 0.5  # of the segmentation loss
 
 
@@ -49,19 +52,23 @@ class Rehearsal:
         kept[0] = kept[0] + torch.stack(dropped).sum(0) if dropped else kept[0]
         return torch.stack(kept, dim=1)
 
-    def complete(self, labels: Tensor, said: Tensor) -> Tensor:
-        """`labels` (B, 1, *size) with the structures that nobody labelled where the base finds them."""
-        if not self.unlabelled:
+    def complete(self, labels: Tensor, said: Tensor, missing: Tensor | None = None) -> Tensor:
+        """`labels` (B, 1, *size) with the structures that nobody labelled where the base finds them: in no case, or
+        not in the item's (`missing`, see `marginal`)."""
+        if not self.unlabelled and missing is None:
             return labels
         found = self._student_channels(said.device)[said.argmax(1, keepdim=True)]
-        known = torch.tensor(self.unlabelled, device=labels.device)
-        return torch.where((labels == 0) & torch.isin(found, known), found.to(labels.dtype), labels)
+        unlabelled = torch.isin(found, torch.tensor(self.unlabelled, device=labels.device))
+        if missing is not None:
+            unlabelled = unlabelled | is_missing(found, missing)
+        return torch.where((labels == 0) & unlabelled, found.to(labels.dtype), labels)
 
-    def loss(self, logits: Tensor, said: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy between base and student, over the voxels where the base is right.
+    def loss(self, logits: Tensor, said: Tensor, labels: Tensor, marks: Tensor | None = None) -> Tensor:
+        """Cross-entropy between base and student, over the voxels where the base is right, or nobody knows.
 
         Args:
-            logits: the student's, (B, channels, *size). said: from `ask`. labels: (B, 1, *size), completed.
+            logits: the student's, (B, channels, *size). said: from `ask`. labels: (B, 1, *size), completed, and their
+                `marks`.
         """
         log = logits.float().log_softmax(1)
         places = list(self.channels.values())
@@ -70,6 +77,8 @@ class Rehearsal:
         per_voxel = -(said * torch.stack(parts, dim=1)).sum(1, keepdim=True)  # (B, 1, *size)
         old = torch.where(torch.isin(labels, torch.tensor(places, device=labels.device)), labels, 0)
         right = self._student_channels(said.device)[said.argmax(1, keepdim=True)] == old
+        if marks is not None:
+            right = right | (marks == UNKNOWN)
         return (per_voxel * right).sum() / right.sum().clamp_min(1)
 
     def _student_channels(self, device: torch.device) -> Tensor:

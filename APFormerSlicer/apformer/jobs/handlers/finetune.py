@@ -1,9 +1,9 @@
 """`finetune`: a site's own cases to a new version of a model.
 
 Fields: dataset (folder), name; base (a model; null trains from scratch), labels (names), mapping {site's name: base's},
-replace, budget, seconds or epochs, device, threads, seed, rehearsal, adopt, resume: see `finetuning.Request`, whose
-defaults hold for what is left out. `metrics` events tell what was "measured" and every "epoch", as their key "event"
-says. A cancelled job is continued by the same request with resume.
+replace, budget, seconds or steps, device, threads, seed, rehearsal, adopt, resume: see `finetuning.Request`, whose
+defaults hold for what is left out. `metrics` events tell what was "measured" and, as "epoch", how far
+training is, as their key "event" says. A cancelled job is continued by the same request with resume.
 
 It runs at a low priority; still, a host gives it a worker of its own, since other requests wait until it is over.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..job import Job
 
 _LONGEST_SECONDS = 30 * 24 * 3600
-_MOST_EPOCHS = 100_000
+_MOST_STEPS = 10_000_000
 _MOST_THREADS = 1024
 _MOST_SEED = 2**31 - 1
 _ADOPTIONS = ("better", "always", "never")
@@ -44,7 +44,7 @@ def parse(fields: Fields) -> dict[str, Any]:
     }
     if fields.has("seconds"):
         asked["seconds"] = float(fields.number("seconds", 0, _LONGEST_SECONDS))
-    for name, low, high in (("epochs", 1, _MOST_EPOCHS), ("threads", 1, _MOST_THREADS), ("seed", 0, _MOST_SEED)):
+    for name, low, high in (("steps", 1, _MOST_STEPS), ("threads", 1, _MOST_THREADS), ("seed", 0, _MOST_SEED)):
         if fields.has(name):
             asked[name] = fields.whole(name, low, high)
     return asked

@@ -3,8 +3,9 @@
 Fields: dataset (folder); array {file, ijk_to_ras, modality, picture, name}; labels {file, start_kji, shape_kji} and
 names {value: label's name}; patient (any identity, kept as a pseudonym only); status; who; comment; made_by (the model
 that proposed the labels); proposal {model, names, labels}: what it had proposed, which becomes an earlier version of
-the labels. `correct`: the image is a known one, whose labels are replaced. `case`: likewise, by the case's name;
-without "array".
+the labels. outlined: names in the data set's table of the structures that were outlined, besides those that occur; all
+others are unknown. Left out, all were, or those of before where labels are replaced. `correct`: the image is a known
+one, whose labels are replaced. `case`: likewise, by the case's name; without "array".
 
 Where the image is a case already, and neither was asked for, nothing is changed and "present" names it. Cancelled, or
 ended with its process, the job leaves the data set as it was.
@@ -79,6 +80,7 @@ class Arguments:
     comment: str | None
     made_by: str | None
     proposal: Proposal | None
+    outlined: tuple[str, ...] | None
 
 
 def parse(fields: Fields) -> Arguments:
@@ -97,6 +99,7 @@ def parse(fields: Fields) -> Arguments:
         fields.optional_text("comment"),
         fields.optional_text("made_by"),
         Proposal.parse(fields.section("proposal")) if fields.has("proposal") else None,
+        fields.texts("outlined") if fields.has("outlined") else None,
     )
 
 
@@ -117,7 +120,9 @@ def run(job: Job) -> dict[str, Any]:
 
 def _store(dataset: SiteDataset, asked: Arguments) -> tuple[SiteCase, tuple[str, ...]]:
     image = None if asked.image is None else asked.image.read()
-    said: dict[str, Any] = {"status": asked.status, "who": asked.who, "comment": asked.comment}
+    said: dict[str, Any] = {
+        "status": asked.status, "who": asked.who, "comment": asked.comment, "outlined": asked.outlined
+    }  # fmt: skip
     if image is None:
         from ...datasets.case_files import stored_grid
 

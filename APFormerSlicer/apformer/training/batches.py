@@ -1,0 +1,144 @@
+"""The batches of a training: which items, read, fitted and augmented; each decided by its place alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import InputError
+from .augment import Augmenter, fit
+from .cases import PreparedCases
+from .config import Augmentation, Stage
+from .pathology import erase_organ, replace_organ
+
+Batch = dict[str, Tensor]
+
+
+class Drawn(NamedTuple):
+    """The items of a batch, and how many were drawn before it in the whole training."""
+
+    place: int
+    items: list[int]
+
+
+class Draws:
+    """Every item once before any is drawn again, in an order that `seed` decides; from any place on.
+
+    Args:
+        items: how many there are. It may grow: items that come meanwhile take part from the next pass on.
+    """
+
+    def __init__(self, items: Callable[[], int], seed: int) -> None:
+        self.items, self.seed = items, seed
+
+    def batches(self, place: int, size: int) -> Iterator[Drawn]:
+        """Batches of `size`, or of all items where there are fewer, without end; `place` items were drawn before."""
+        number, offset = divmod(place, self.items())
+        order = self._order(number)[offset:]
+        while True:
+            wanted = min(size, self.items())
+            while len(order) < wanted:
+                number += 1
+                order += self._order(number)
+            yield Drawn(place, order[:wanted])
+            place, order = place + wanted, order[wanted:]
+
+    def _order(self, number: int) -> list[int]:
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + number) % 2**63)
+        return torch.randperm(self.items(), generator=generator).tolist()
+
+
+class AugmentedCases(torch.utils.data.Dataset[Batch]):
+    """Batches of one stage: items fitted to its size and augmented, seeded by (seed, place, part).
+
+    Seeding each batch by its place makes a run repeatable whatever the number of loader processes, and lets a resumed
+    run continue exactly where it stopped.
+
+    An item whose prepared form has become unreadable is replaced by the next one, and `unreadable` names its case.
+
+    Args:
+        part: of each batch, where several processes share it: no two change their images alike.
+    """
+
+    def __init__(
+        self, cases: PreparedCases, stage: Stage, config: Augmentation, seed: int, part: tuple[int, int] = (0, 1)
+    ) -> None:
+        self.cases, self.stage, self.config, self.seed, self.part = cases, stage, config, seed, part
+        self.patch_size = cases.preprocessing.patch_size
+        self.spatial_dims = cases.preprocessing.spatial_dims
+        self.windowed = cases.preprocessing.intensity["kind"] == "window"
+        self.augmenter = Augmenter(config, stage.size, air_is_zero=self.windowed)
+        self.unreadable: dict[str, str] = {}
+
+    def __getitem__(self, drawn: Drawn) -> Batch:
+        """ "image" (B, C, *size) float32, "label" (B, 1, *size) uint8; "marks" (B, 1, *size) uint8 where there are any,
+        and "missing" (B, 256) bool where any case of the set leaves structures out; see `PreparedCases`."""
+        number, parts = self.part
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + drawn.place * parts + number) % 2**63)
+        fitted = [self._fitted(index, generator) for index in drawn.items]
+        images, labels = torch.stack([item[0] for item in fitted]), torch.stack([item[1] for item in fitted])
+        if images.shape[2:] != tuple(self.stage.size):
+            images = F.interpolate(images, size=self.stage.size, mode="bilinear", antialias=True)
+            labels = F.interpolate(labels, size=self.stage.size, mode="nearest-exact")
+        images, labels = self.augmenter(images, labels, generator)
+        if self.windowed:
+            images = images.clamp_(0.0, 1.0)  # real input is clipped by the window too
+        maps = labels.to(torch.uint8)
+        batch = {"image": images, "label": maps[:, :1], **({"marks": maps[:, 1:]} if maps.shape[1] > 1 else {})}
+        missing = [flags for item in fitted if (flags := self.cases.missing(item[2])) is not None]
+        return {**batch, "missing": torch.stack(missing)} if missing else batch
+
+    def _fitted(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor, int]:
+        """An item's image and label maps, float: cut to the stage's size from a random place, or whole; and its number
+        as it was read."""
+        image, label, index = self._read(index)
+        chance, *offset = torch.rand(1 + self.spatial_dims, generator=generator).tolist()
+        if self.spatial_dims == 2 and chance < self.config.empty_p:
+            image, label = erase_organ(image, label)
+        elif self.spatial_dims == 2 and chance < self.config.empty_p + self.config.replace_p:
+            image, label = replace_organ(image, label)
+        if self.spatial_dims == 3 or self.stage.crop:
+            return fit(image, self.stage.size, offset), fit(label.float(), self.stage.size, offset), index
+        return fit(image, self.patch_size), fit(label.float(), self.patch_size), index
+
+    def _read(self, index: int) -> tuple[Tensor, Tensor, int]:
+        """The item, or the next one that can be read, and its number."""
+        for step in range(len(self.cases)):
+            place = (index + step) % len(self.cases)
+            try:
+                return *self.cases.item(place), place
+            except InputError as error:
+                self.unreadable[self.cases.case(place).name] = error.what
+        raise InputError(
+            "None of the prepared training cases can be read.",
+            "There is nothing left to train on.",
+            "Check the disk, then start the training again; cases are prepared anew.",
+        )
+
+
+def endless(cases: PreparedCases, stage: Stage, config: Augmentation, seed: int) -> Iterator[Batch]:
+    """Batches without end, one after another, for a loop that keeps no checkpoint."""
+    items = AugmentedCases(cases, stage, config, seed)
+    draws = Draws(cases.__len__, seed).batches(0, stage.batch_size)
+    return (items[drawn] for drawn in draws)
+
+
+def ahead(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The batches, each made while the one before it is worked on. What making one raises is raised here.
+
+    They are made by a thread that computes with one core: two teams of threads that compete for the same cores wait for
+    each other most of the time.
+    """
+    making = iter(batches)
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as maker:
+        coming = maker.submit(next, making, None)
+        while (batch := coming.result()) is not None:
+            torch.set_num_threads(threads)  # of this thread; and of those to come, which the maker's setting would be
+            coming = maker.submit(next, making, None)
+            yield batch

@@ -1,0 +1,457 @@
+"""Where a training is: phases, rates and validations follow the share of the work, or of the time, that is used."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import accumulate
+from statistics import median_low
+from typing import Any, Protocol
+
+from .clock import Clock
+from .config import TrainingConfig
+
+# ------------------------------------------------------------------ what any schedule tells
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a step lies, counted to its end, so that the last one is taken at the final rate.
+
+    Attributes:
+        stage: number of its stage, from 0.
+        within: how much of the stage is done; share: of all; both 0 to 1.
+        passed: how much of all is this step's own.
+    """
+
+    stage: int
+    within: float
+    share: float
+    passed: float
+
+
+class Schedule(Protocol):
+    """Decides when what happens. A training is a row of stretches: steps of one stage between two lines of its log."""
+
+    def coming(self) -> int | None:
+        """The stage of the next stretch; None when there is none."""
+
+    def step(self) -> Moment | None:
+        """The next step; None when the stretch is over. What happens until `stepped` is the step's."""
+
+    def stepped(self) -> None:
+        """The step is done."""
+
+    def validates(self) -> bool:
+        """Whether the stretch that is over is followed by a validation."""
+
+    def validation(self) -> AbstractContextManager[float | None]:
+        """Around a validation: the seconds that it may take, if that is limited."""
+
+    def state(self) -> dict[str, Any]:
+        """For the checkpoint."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """From the checkpoint. Raises LookupError, TypeError or ValueError where it does not fit."""
+
+
+# ------------------------------------------------------------------ by work
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Steps of one stage, and whether a validation follows."""
+
+    stage: int
+    steps: int
+    validates: bool
+
+
+class Counted:
+    """So many steps, whatever time they take: the same run every time."""
+
+    def __init__(self, stretches: Sequence[Stretch]) -> None:
+        self._stretches = tuple(stretches)
+        self._number = 0  # stretches that are over
+        self._done = 0  # steps of the present one
+        self._total = sum(each.steps for each in stretches)
+        self._of_stage = {each.stage: 0 for each in stretches}
+        for each in stretches:
+            self._of_stage[each.stage] += each.steps
+
+    @classmethod
+    def by_epochs(cls, config: TrainingConfig, cases: int) -> Counted:
+        """Whole passes over the cases, as the stages name them; what fills no batch waits for the next one."""
+        stretches: list[Stretch] = []
+        for number, stage in enumerate(config.stages):
+            for _ in range(stage.epochs):
+                last = len(stretches) + 1 == config.epochs
+                validates = last or (len(stretches) + 1) % stage.validate_every == 0
+                stretches.append(Stretch(number, max(1, cases // stage.batch_size), validates))
+        return cls(stretches)
+
+    @classmethod
+    def by_steps(cls, shares: Sequence[float], steps: int, each: int, validates: bool = True) -> Counted:
+        """`steps` in all, at least one in each stage of these shares; a validation, if any, after every `each`."""
+        stretches = []
+        ends = [round(steps * end) for end in accumulate(shares)]
+        ends[-1] = steps
+        for stage, (begin, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+            left = max(1, end - begin)
+            stretches += [Stretch(stage, min(each, left - done), validates) for done in range(0, left, each)]
+        return cls(stretches)
+
+    def coming(self) -> int | None:
+        """See `Schedule`."""
+        return self._stretches[self._number].stage if self._number < len(self._stretches) else None
+
+    def step(self) -> Moment | None:
+        """See `Schedule`."""
+        stretch = self._stretches[self._number]
+        if self._done == stretch.steps:
+            self._number, self._done = self._number + 1, 0
+            return None
+        before = self._stretches[: self._number]
+        own = sum(each.steps for each in before if each.stage == stretch.stage)
+        done = self._done + 1
+        return Moment(
+            stretch.stage,
+            (own + done) / self._of_stage[stretch.stage],
+            (sum(each.steps for each in before) + done) / self._total,
+            1 / self._total,
+        )
+
+    def stepped(self) -> None:
+        """See `Schedule`."""
+        self._done += 1
+
+    def validates(self) -> bool:
+        """See `Schedule`."""
+        return self._stretches[self._number - 1].validates
+
+    def validation(self) -> AbstractContextManager[float | None]:
+        """See `Schedule`."""
+        return nullcontext()
+
+    def state(self) -> dict[str, Any]:
+        """See `Schedule`."""
+        return {"stretches": self._number}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See `Schedule`."""
+        number = int(state["stretches"])
+        if not 0 <= number <= len(self._stretches):
+            raise ValueError(f"{number} stretches of {len(self._stretches)}")
+        self._number = number
+
+
+# ------------------------------------------------------------------ by the clock
+
+VALIDATION_SHARE = 0.10  # of all time, those after the last step included
+FEWEST_VALIDATIONS = 6  # while it trains; what a single one may take follows from it
+MOST_VALIDATIONS = 30
+ANNEALED = 0.97  # of the last stage's time: what is left of it is trained at the final rate, whatever delays it
+TOLERANCE = 0.05  # of the time, by which a training may end early or late
+LEAST_TOLERANCE = 20.0  # seconds
+NEWS_SECONDS = 20.0  # a line of the log, a picture and a checkpoint, at most so often ...
+MOST_NEWS = 60  # ... and so many in all; at least a dozen where there is little time
+NEWS_SHARE = 0.03  # of the time that writing them may take
+RECENT_SECONDS, MOST_RECENT = 45.0, 7  # of steps, and steps, that tell how fast the machine is now
+FIRST_STEPS = 3  # that tell how fast it was when a stage began
+LONG_STEP = 15.0  # seconds: one tells enough
+SURPRISE = 1.3  # times the expected seconds of a step: that much, a machine is the likelier reason than other gates
+SLOWEST = 10.0  # times slower than at first, that is believed
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What is known of a training's cost before it begins, in seconds.
+
+    Attributes:
+        steps: of one step of each stage.
+        after: of all that follows the training and its validations, as fast as the machine was when this was measured.
+        closing: validations that follow the last step: of its weights, of their average, of what is made of them.
+    """
+
+    steps: tuple[float, ...]
+    after: float
+    closing: int
+
+
+class Timed:
+    """All that fits into a time: shares of it, not numbers of steps, decide about phases, rates and validations.
+
+    How fast the machine is now is seen in every step. What follows the training is kept free, in the machine's present
+    speed; so where it has become slower, the training ends earlier.
+
+    Args:
+        seconds: until the very end, with all that follows the training.
+        shares: of the training's time, per stage; their sum is 1.
+        clock: seconds of work.
+    """
+
+    def __init__(self, seconds: float, shares: Sequence[float], costs: Costs, clock: Clock) -> None:
+        self.seconds, self.costs, self._clock = seconds, costs, clock
+        self._ends = [*list(accumulate(shares))[:-1], 1.0]
+        self._began = clock()
+        self._stage, self._in_stage, self._in_stretch = 0, 0, 0  # the present one; steps that were taken
+        self._share = 0.0  # told last: what is told never goes back
+        self._annealed = False  # whether a step was taken at the final rate
+        self._speed = _Speed(costs.steps)
+        self._step_began = self._stretch_began = self._stretch_ended = self._began
+        self._news = self._writing = 0.0  # seconds that the lines of the log took until now, and the last one
+        self._validations: list[float] = []  # seconds of each
+        self._slow_then = 1.0  # how slow the machine was at the last of them
+
+    # -------------------------------------------------------------- the time
+
+    @property
+    def used(self) -> float:
+        """Seconds since the beginning."""
+        return self._clock() - self._began
+
+    @property
+    def tolerance(self) -> float:
+        """Seconds by which the end may be early or late."""
+        return max(LEAST_TOLERANCE, TOLERANCE * self.seconds)
+
+    @property
+    def slower(self) -> float:
+        """How many times slower the machine is than when the costs were measured."""
+        return self._speed.slower
+
+    def _end(self) -> float:
+        """Seconds after which the last step is to be done."""
+        closing = self.costs.closing * self._validation_seconds() + self._writing
+        return self.seconds - self.costs.after * self.slower - closing
+
+    def _validation_seconds(self) -> float:
+        """Of the next one. Before any was measured: what it may take, as they are."""
+        if not self.costs.closing:
+            return 0.0
+        if not self._validations:
+            return self._allowed() / 2
+        last, slower = self._validations[-1], self.slower
+        return min(last * slower / self._slow_then, max(last, self._validations[0] * slower))
+
+    def _allowed(self) -> float:
+        """Seconds that one validation may take, so that there are enough of them."""
+        return VALIDATION_SHARE * self.seconds / (FEWEST_VALIDATIONS + self.costs.closing)
+
+    # -------------------------------------------------------------- stretches and steps
+
+    def coming(self) -> int | None:
+        """See `Schedule`."""
+        self._stretch_began, self._in_stretch = self._clock(), 0
+        self._writing = self._stretch_began - self._stretch_ended
+        self._news += self._writing
+        last = len(self._ends) - 1
+        while self._stage < last and self._in_stage and self._stage_is_over():
+            self._enter(self._stage + 1)
+        if self._stage == last and self._in_stage and self._stage_is_over():
+            return None
+        return self._stage
+
+    def _enter(self, stage: int) -> None:
+        self._stage, self._in_stage = stage, 0
+        self._speed.enter(stage)
+        last = len(self._ends) - 1
+        if stage != last and self._out_of_time(steps=2):  # no time for the stages between: the last one ends it all
+            self._stage = last
+            self._speed.enter(last)
+
+    def _out_of_time(self, steps: int = 1) -> bool:
+        """Whether so many more steps would end too late: they may by half a step, if that is little."""
+        late = self.used + steps * self._speed.step - self._end()
+        return late > min(self._speed.step / 2, self.tolerance / 2)
+
+    def _stage_is_over(self) -> bool:
+        if self._stage == len(self._ends) - 1:
+            return self._annealed and self._out_of_time()
+        ended = self.used + self._speed.step / 2 >= self._ends[self._stage] * self._end()
+        return ended or self._out_of_time(steps=2)  # one is the last stage's
+
+    def step(self) -> Moment | None:
+        """See `Schedule`."""
+        over = self._in_stage and self._stage_is_over()
+        if over or (self._in_stretch and (self._is_news() or self._is_due())):
+            self._stretch_ended = self._clock()
+            return None
+        moment = self._moment()
+        self._annealed = self._annealed or (moment.stage == len(self._ends) - 1 and moment.within == 1.0)
+        self._step_began = self._clock()
+        return moment
+
+    def stepped(self) -> None:
+        """See `Schedule`."""
+        self._in_stage, self._in_stretch = self._in_stage + 1, self._in_stretch + 1
+        self._speed.took(self._clock() - self._step_began)
+
+    def _moment(self) -> Moment:
+        end, used, step = max(self._end(), 1e-9), self.used, self._speed.step
+        before, last = self._share, self._stage == len(self._ends) - 1
+        begin = self._ends[self._stage - 1] if self._stage else 0.0
+        length = (self._ends[self._stage] - begin) * (ANNEALED if last else 1.0)
+        share = min(1.0, (used + step) / end)
+        within = min(1.0, max(0.0, (share - begin) / length))
+        if last and self._out_of_time(steps=2):
+            within = share = 1.0  # there will be no other step after this one
+        self._share = max(before, share)
+        return Moment(self._stage, within, self._share, self._share - before)
+
+    def _is_news(self) -> bool:
+        return self._clock() - self._stretch_began >= self._every and self._may_write()
+
+    @property
+    def _every(self) -> float:
+        """Seconds between two lines of the log."""
+        return max(self.seconds / MOST_NEWS, min(NEWS_SECONDS, self.seconds / 12))
+
+    def _may_write(self) -> bool:
+        """Whether a line, with its checkpoint and its pictures, is affordable by now."""
+        return self._news + self._writing <= NEWS_SHARE * self.used + self._every
+
+    # -------------------------------------------------------------- validations
+
+    def _is_due(self) -> bool:
+        """Whether the next validation has its turn: as many as the time for them allows, evenly over the training."""
+        if not self.costs.closing:
+            return False
+        one, spent = self._validation_seconds(), sum(self._validations)
+        left = VALIDATION_SHARE * self.seconds - spent - (self.costs.closing + 1) * one
+        if left < 0 or not self._may_write():
+            return False
+        number = min(MOST_VALIDATIONS, len(self._validations) + 1 + left / max(one, 1e-9))
+        return self.used >= (len(self._validations) + 1) * self._end() / (number + 1)
+
+    def validates(self) -> bool:
+        """See `Schedule`."""
+        if not self.costs.closing:
+            return False
+        last = self._stage == len(self._ends) - 1 and self._stage_is_over()
+        return last or self._is_due()
+
+    @contextmanager
+    def _measured(self) -> Iterator[float | None]:
+        began = self._clock()
+        yield self._allowed()
+        seconds = self._clock() - began
+        self._validations.append(seconds)
+        self._slow_then = self.slower
+        self._stretch_ended += seconds  # what is news is counted by itself
+
+    def validation(self) -> AbstractContextManager[float | None]:
+        """See `Schedule`."""
+        return self._measured()
+
+    # -------------------------------------------------------------- the checkpoint
+
+    def state(self) -> dict[str, Any]:
+        """See `Schedule`."""
+        return {
+            "used": self.used,
+            "stage": self._stage,
+            "in_stage": self._in_stage,
+            "share": self._share,
+            "annealed": self._annealed,
+            "news": self._news,
+            "validations": list(self._validations),
+            "slow_then": self._slow_then,
+            "speed": self._speed.state(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See `Schedule`."""
+        stage, used = int(state["stage"]), float(state["used"])
+        if not (0 <= stage < len(self._ends) and math.isfinite(used) and used >= 0):
+            raise ValueError(f"stage {stage}, {used} s used")
+        self._began = self._clock() - used
+        self._stage, self._in_stage = stage, int(state["in_stage"])
+        self._share, self._annealed = float(state["share"]), bool(state["annealed"])
+        self._news = float(state["news"])
+        self._validations = [float(seconds) for seconds in state["validations"]]
+        self._slow_then = float(state["slow_then"])
+        self._speed = _Speed(self.costs.steps)
+        self._speed.restore(stage, state["speed"])
+        self._step_began = self._stretch_began = self._stretch_ended = self._clock()
+
+
+class _Speed:
+    """How long steps take now, and how much slower than at first, over the stages, whose steps differ.
+
+    What is recent is a median, so that no single step that had to wait decides.
+
+    Args:
+        guesses: seconds of a step of each stage.
+    """
+
+    def __init__(self, guesses: Sequence[float]) -> None:
+        self._guesses = tuple(max(1e-6, guess) for guess in guesses)
+        self._stage = 0
+        self._until_now = 1.0  # how much slower than at first the machine was when the stage began
+        self._coming = self._guesses[0]  # seconds of a step, before any of the stage was taken
+        self._expected = self._coming  # the same, if the machine is as slow as it was `_until_now`
+        self._surprises = False  # whether what is expected comes from steps, not from a guess
+        self._first: list[float] = []
+        self._recent: deque[float] = deque(maxlen=MOST_RECENT)
+
+    def state(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {
+            "until_now": self._until_now,
+            "coming": self._coming,
+            "expected": self._expected,
+            "surprises": self._surprises,
+            "first": list(self._first),
+            "recent": list(self._recent),
+        }
+
+    def restore(self, stage: int, state: Mapping[str, Any]) -> None:
+        """From the checkpoint."""
+        self._stage, self._surprises = stage, bool(state["surprises"])
+        self._until_now, self._coming, self._expected = (
+            max(1e-6, float(state[name])) for name in ("until_now", "coming", "expected")
+        )
+        self._first = [float(seconds) for seconds in state["first"]]
+        self._recent = deque((float(seconds) for seconds in state["recent"]), maxlen=MOST_RECENT)
+
+    def enter(self, stage: int) -> None:
+        """Another stage has begun: its steps are to the last one's as the guesses are."""
+        ratio = self._guesses[stage] / self._guesses[self._stage]
+        told = self._tells or not self._surprises
+        self._coming = self.step * ratio
+        self._expected, self._until_now = ratio * (self.step if told else self._expected), self.slower
+        self._surprises = self._surprises or bool(self._recent)
+        self._stage, self._first = stage, []
+        self._recent.clear()
+
+    @property
+    def _tells(self) -> bool:
+        """Whether enough steps of the stage were taken, or long ones, to tell how fast the machine is."""
+        return len(self._first) >= FIRST_STEPS or (bool(self._first) and self.step >= LONG_STEP)
+
+    def took(self, seconds: float) -> None:
+        """A step took so long."""
+        self._first += [seconds] if len(self._first) < FIRST_STEPS else []
+        self._recent.append(seconds)
+
+    @property
+    def step(self) -> float:
+        """Seconds of the next one."""
+        if not self._recent:
+            return self._coming
+        usual = max(1e-9, median_low(self._recent))
+        return median_low(list(self._recent)[-max(1, int(RECENT_SECONDS / usual)) :])
+
+    @property
+    def slower(self) -> float:
+        """Times slower than at first. The first steps of a stage tell how fast the machine was then, unless they
+        take so much longer than expected that this cannot be the stage's doing."""
+        if not self._tells:
+            return self._until_now
+        if self._surprises and self.step > SURPRISE * self._expected:
+            return self._until_now * min(SLOWEST, self.step / self._expected)
+        return self._until_now * min(SLOWEST, self.step / min(self._first))
