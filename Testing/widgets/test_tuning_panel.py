@@ -186,7 +186,8 @@ def test_a_training_is_watched_with_curves_and_cancelled(shown: Shown, a_site: P
     assert "adapt: step 300" in shown.ui.tuningStatusLabel.text and "about 90 s left" in shown.ui.tuningStatusLabel.text
     curves = shown.ui.curvesLabel.pixmap.toImage()
     drawn = {curves.pixelColor(x, y).name() for x in range(curves.width()) for y in range(curves.height())}
-    assert {"#0072b2", "#d55e00"} <= drawn  # Dice and tokens kept
+    anterior = shown.workflow.models.find("slices").labels[0]
+    assert {qt.QColor(*anterior.color).name(), "#0072b2"} <= drawn  # Dice and the loss
     assert not shown.ui.overlaysLabel.isHidden() and shown.ui.tuningProgressBar.value == 30
     assert not shown.ui.estimateButton.enabled and shown.ui.tuneButton.text == "Cancel"
     shown.ui.tuneButton.click()
@@ -223,8 +224,8 @@ def test_before_and_after_stand_in_a_table_and_the_user_decides(shown: Shown, a_
     version = add_version(shown.workflow.library, "slices")
     shown.trainer.last.tell("result", **report(version, adopted=False))
     assert cells(shown.ui.comparisonTable) == [
-        ["anterior, Dice", "0.800", "0.900", "+0.100"],
-        ["anterior, HD95 (mm)", "4.0", "3.0", "-1.0"],
+        ["Dice, anterior", "0.800", "0.900", "+0.100"],
+        ["HD95 (mm), anterior", "4.0", "3.0", "-1.0"],
         ["ms per case", "100", "60", "-40"],
     ]
     assert shown.ui.decisionLabel.text == "Better by 0.1." and not shown.ui.keepOldButton.enabled

@@ -111,7 +111,7 @@ class TrainingPanel:
             show_text(ui.decisionLabel, "")
             return
         keys, rows = comparison_rows(trained.comparison)
-        fill(ui.comparisonTable, keys, rows)
+        fill(ui.comparisonTable, keys, rows, keys)
         fit(ui.comparisonTable, MOST_ROWS)
         show_text(ui.decisionLabel, trained.verdict)
         active, free = self._is_active(trained.reference), self._changing.check()
@@ -140,9 +140,9 @@ def comparison_rows(comparison: Comparison) -> tuple[list[str], list[tuple[str, 
     keys, rows = [], []
     for label in comparison.rows:
         named = (
-            (_("{label}, Dice").format(label=label.label), label.dice_before, label.dice_after, _DICE),
+            (_("Dice, {label}").format(label=label.label), label.dice_before, label.dice_after, _DICE),
             (
-                _("{label}, HD95 ({unit})").format(label=label.label, unit=label.unit),
+                _("HD95 ({unit}), {label}").format(label=label.label, unit=label.unit),
                 label.distance_before,
                 label.distance_after,
                 "{:.1f}",
@@ -156,8 +156,13 @@ def comparison_rows(comparison: Comparison) -> tuple[list[str], list[tuple[str, 
     for title, (before, after) in comparison.costs.items():
         if before is not None or after is not None:
             keys.append(title)
-            rows.append((title, *_figures(before, after, "{:.3g}")))
+            rows.append((title, *_figures(before, after, _cost_form(before, after))))
     return keys, rows
+
+
+def _cost_form(*values: float | None) -> str:
+    """Three digits, and no powers of ten."""
+    return "{:.0f}" if any(abs(value) >= 100 for value in values if value is not None) else "{:.3g}"
 
 
 def _figures(before: float | None, after: float | None, form: str) -> tuple[str, str, str]:
