@@ -10,7 +10,7 @@ import slicer
 from apformer.errors import APFormerError
 from slicer.i18n import tr as _
 
-from ..workflow import Run, VolumeRow, WorkItem, Workflow, collect_volumes
+from ..workflow import Run, VolumeRow, Workflow, WorkItem, collect_volumes
 from ..workflow.runs import DONE, FAILED
 from .collaborators import Asks, Install, Ui
 from .hints import Hints, quietly, show_text
