@@ -195,13 +195,15 @@ def test_a_folder_without_images_is_told(shown: Shown, tmp_path: Path) -> None:
     assert len(shown.asks.errors) == 1
 
 
-def test_volumes_of_the_list_are_written_to_a_file(shown: Shown, a_folder: Path, tmp_path: Path) -> None:
+def test_volumes_of_the_list_are_written_to_a_file_and_a_table(shown: Shown, a_folder: Path, tmp_path: Path) -> None:
     shown.ui.workFolderButton.click()
     segment(shown, 0.2, 0.6, 0.4)
     shown.asks.files = [tmp_path / "out" / "all"]
     shown.ui.workVolumesButton.click()
     lines = (tmp_path / "out" / "all.csv").read_text(encoding="utf-8-sig").splitlines()
-    assert len(lines) == 4 and lines[1].startswith("Anna,anterior,0.25") and "3 volumes" in shown.ui.workLabel.text
+    assert len(lines) == 4 and lines[1].startswith("Anna,anterior,0.25") and "in all.csv" in shown.ui.workLabel.text
+    assert "3 volumes are in the table APFormer volumes" in shown.ui.workLabel.text
+    assert shown.host.scene.GetNumberOfNodesByClass("vtkMRMLTableNode") == 1
 
 
 def test_what_a_user_segments_meanwhile_is_told_and_the_list_goes_on(shown: Shown, a_folder: Path) -> None:

@@ -25,12 +25,7 @@ class VolumesExport:
         show_text(ui.volumesLabel, "")
 
     def _to_table(self) -> None:
-        self._collect(self._fill_table)
-
-    def _fill_table(self, rows: Rows) -> None:
-        node = to_table(self._workflow.scene, rows)
-        text = _("{count} volumes are in the table {name} (module Tables).")
-        show_text(self._ui.volumesLabel, text.format(count=len(rows), name=node.GetName()))
+        self._collect(lambda rows: show_text(self._ui.volumesLabel, fill_table(self._workflow.scene, rows)))
 
     def _to_csv(self) -> None:
         node = self._workflow.state.segmentation
@@ -48,6 +43,12 @@ class VolumesExport:
             self._asks.attempt(lambda: then([row for rows in found.values() for row in rows]))
 
         collect_rows(self._workflow.reviewing, [node], counted)
+
+
+def fill_table(scene: Any, rows: Sequence[VolumeRow]) -> str:
+    """Put the rows into the scene's table of volumes; what the user is told of it."""
+    name = to_table(scene, rows).GetName()
+    return _("{count} volumes are in the table {name} (module Tables).").format(count=len(rows), name=name)
 
 
 def save_csv(path: Path, rows: Sequence[VolumeRow]) -> str:

@@ -10,13 +10,13 @@ import slicer
 from apformer.errors import APFormerError
 from slicer.i18n import tr as _
 
-from ..workflow import Run, Workflow, WorkItem, collect_volumes
+from ..workflow import Run, VolumeRow, Workflow, WorkItem, collect_volumes
 from ..workflow.runs import DONE, FAILED
 from .collaborators import Asks, Install, Ui
 from .hints import Hints, quietly, show_text
 from .segment_panel import SegmentPanel
 from .tables import fill, selected, stretch
-from .volumes_export import save_csv
+from .volumes_export import fill_table, save_csv
 
 ORDERS = ("given", "unsure")
 SOON_MS = 100  # a job tells of its progress many times a second
@@ -177,14 +177,14 @@ class WorkPanel:
 
     def _save_volumes(self) -> None:
         path = self._asks.file_to_write(_("Volumes of the work list"), "volumes.csv", _("Table (*.csv)"))
-        if path is not None:
-            workflow = self._workflow
-            collect_volumes(
-                self._list,
-                workflow.reviewing,
-                workflow.collecting,
-                lambda rows: self._asks.attempt(lambda: self._say(save_csv(path, rows))),
-            )
+        if path is None:
+            return
+        workflow, attempt = self._workflow, self._asks.attempt
+
+        def counted(rows: list[VolumeRow]) -> None:
+            attempt(lambda: self._say(" ".join([save_csv(path, rows), fill_table(workflow.scene, rows)])))
+
+        collect_volumes(self._list, workflow.reviewing, workflow.collecting, counted)
 
     def _segment_to_files(self) -> None:
         source = self._asks.folder(_("Folder with the images"))
