@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ pytest.importorskip("monai", reason="training needs MONAI (the extra 'train')")
 
 from apformer.benchmarks import systems
 from apformer.benchmarks.systems_data import TASKS, configuration, task_of
-from apformer.benchmarks.systems_entrants import BASELINE, ENTRANTS
-from apformer.benchmarks.systems_measure import _pixelwise, _placed
+from apformer.benchmarks.systems_entrants import BASELINE, ENTRANTS, entrant
+from apformer.benchmarks.systems_measure import _pixelwise, _placed, _volume
 from apformer.benchmarks.systems_training import forward
 from apformer.cli import main
+from apformer.commands.benchmark import _names
 from PIL import Image
 
 SIZE = (64, 64)
@@ -103,9 +105,46 @@ def test_names_that_are_not_known_are_told(livers: Path, tmp_path: Path) -> None
         task_of(tmp_path / "somewhere")
 
 
-def test_all_tasks_have_a_recipe_and_the_same_one_for_all_networks() -> None:
-    recipes = [configuration(task, 0) for task in TASKS.values()]
-    assert len({(recipe.stages, recipe.ema_decay, recipe.weight_decay) for recipe in recipes}) == 1
+@pytest.mark.parametrize("dims", [2, 3])
+def test_all_tasks_have_a_recipe_and_the_same_one_for_all_networks(dims: int) -> None:
+    recipes = [configuration(task, 0) for task in TASKS.values() if (task.patch is None) == (dims == 2)]
+    assert {recipe.preprocessing.spatial_dims for recipe in recipes} == {dims}
+    stages = [replace(stage, size=()) for recipe in recipes for stage in recipe.stages]
+    assert len({(stage, recipe.ema_decay, recipe.weight_decay) for stage in stages for recipe in recipes}) == 1
+
+
+def test_a_form_can_be_tried_with_other_arguments() -> None:
+    small = entrant("leanformer[depth=1; channels=(8, 16)]").build(1, 2, SIZE)
+    assert len(small.layers) == 1 and small.config.channels == (8, 16)
+    assert _names("monai-unet,leanformer[channels=(8, 16);depth=1]") == [
+        "monai-unet",
+        "leanformer[channels=(8, 16);depth=1]",
+    ]
+    for wrong in ("leanformer[depth]", "leanformer[depth=__import__('os')]", "transunet[depth=1]"):
+        with pytest.raises(ConfigError):
+            entrant(wrong)
+
+
+def test_in_volumes_networks_have_three_axes() -> None:
+    for name in ("leanformer", "monai-dynunet", BASELINE):
+        network = ENTRANTS[name].build(1, 2, (16, 32, 32)).eval()
+        with torch.no_grad():
+            assert forward(network, torch.zeros(1, 1, 16, 32, 32))[0].shape == (1, 2, 16, 32, 32)
+
+
+def test_a_case_is_measured_as_its_volume_or_its_slices_together() -> None:
+    assert _volume([torch.zeros(3, 4, 5)]).shape == (3, 4, 5)
+    assert _volume([torch.zeros(4, 5)] * 3).shape == (3, 4, 5)
+
+
+def test_the_box_of_what_is_kept_is_measured_against_the_dense_form(
+    livers: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["benchmark", "boxed", str(livers), "--size", "64", "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)["rows"][0]
+    assert row["images"] == 1 and 0 < row["kept_cells"] <= row["box"] <= 1
+    for kind in ("forward_ms", "step_ms"):
+        assert all(value > 0 for value in row[kind].values()) and set(row[kind]) == {"peer", "dense", "boxed"}
 
 
 def test_what_is_outside_the_networks_view_counts_as_not_found() -> None:

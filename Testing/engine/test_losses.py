@@ -12,8 +12,14 @@ from torch import Tensor
 pytest.importorskip("monai", reason="training needs MONAI (the extra 'train')")
 
 from apformer.networks.apformer import APFormer
-from apformer.pruning.auxiliaries import Auxiliaries
-from apformer.training.losses import APFormerLoss, cells_with_foreground, content_attention, ssa_term
+from apformer.pruning.auxiliaries import Auxiliaries, Coarser
+from apformer.training.losses import (
+    APFormerLoss,
+    cells_with_foreground,
+    content_attention,
+    ssa_term,
+    thinned,
+)
 
 FLOOR = 0.8 * 0.1  # symmetry weight times symmetry floor
 
@@ -191,3 +197,25 @@ def test_a_perfect_segmentation_costs_next_to_nothing():
     logits = torch.cat([1 - labels, labels], dim=1) * 40.0
     losses = APFormerLoss(LossWeights())(logits, auxiliaries, labels, None)
     assert float(losses["segmentation"]) < 1e-3
+
+
+def test_thinned_labels_are_the_middle_of_every_cell_whatever_the_size():
+    labels = torch.arange(5 * 3).reshape(1, 1, 5, 3)
+    assert thinned(labels, (2, 1))[0, 0].tolist() == [[3, 4, 5], [9, 10, 11]]
+    assert thinned(labels[..., :1, :], (2, 4)).tolist() == [[[[2]]]]
+
+
+def test_coarser_outputs_count_half_as_much_at_every_level():
+    labels = (torch.rand(1, 1, 8, 9, generator=torch.Generator().manual_seed(0)) > 0.5).long()
+    sizes = {(8, 9): (1, 1), (4, 5): (2, 2), (2, 3): (4, 4)}  # of whole cells, beyond an image of nine columns
+    outputs = {size: torch.randn(1, 2, *size, generator=torch.Generator().manual_seed(1)) for size in sizes}
+    full, *coarser = outputs.values()
+    said = Auxiliaries.unpruned(full)
+    loss = APFormerLoss(LossWeights(1.0, 0.0, 0.0))
+    alone = [
+        float(loss(out[..., : part.shape[2], : part.shape[3]], said, part, None)["total"])
+        for (size, out), part in ((item, thinned(labels, sizes[item[0]])) for item in outputs.items())
+    ]
+    deeper = tuple(Coarser(out, step) for out, step in zip(coarser, list(sizes.values())[1:], strict=True))
+    together = float(loss(full, said._replace(coarser=deeper), labels, None)["total"])
+    assert together == pytest.approx((alone[0] + alone[1] / 2 + alone[2] / 4) / 1.75, rel=1e-5)

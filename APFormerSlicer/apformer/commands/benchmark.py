@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import Any
 
 from ..errors import UsageError
@@ -101,7 +102,7 @@ def _add_systems(kinds: Any, shared: argparse.ArgumentParser) -> None:
         help="of training, each, in processor time per thread; default: 20",
     )
     systems.add_argument("--seeds", type=option.positive, default=1, metavar="N", help="trainings of each; default: 1")
-    systems.add_argument("--systems", metavar="A,B", help="only these networks; default: all")
+    systems.add_argument("--systems", metavar="A,B", help="only these; leanformer[depth=1;width=128] tries others")
     systems.add_argument("--size", type=option.positive, default=128, metavar="N", help="of the images; default: 128")
     systems.add_argument("--plot", type=option.path, metavar="PNG", help="draw accuracy against cost here")
     systems.add_argument("--threads", type=option.positive, metavar="N", help="threads to compute with")
@@ -130,6 +131,11 @@ def _add_boxed(kinds: Any, shared: argparse.ArgumentParser) -> None:
     boxed.add_argument("--size", type=option.positive, default=256, metavar="N", help="of slices; default: 256")
     boxed.add_argument("--threads", type=option.positive, metavar="N", help="threads to compute with")
     boxed.set_defaults(run=run_boxed)
+
+
+def _names(text: str | None) -> list[str]:
+    """Parted by commas, but for those in brackets: "a[x=(1, 2)],b"."""
+    return re.split(r",(?![^\[]*\])", text) if text else []
 
 
 def _share(text: str) -> float:
@@ -263,7 +269,7 @@ def run_systems(options: argparse.Namespace, console: Console) -> int:
         options.output,
         minutes=options.minutes,
         seeds=options.seeds,
-        systems=options.systems.split(",") if options.systems else (),
+        systems=_names(options.systems),
         size=(options.size, options.size),
         say=console.say,
     )

@@ -218,6 +218,11 @@ class APFormer(Gated, nn.Module):
         return self.config.token_stride
 
     @property
+    def token_width(self) -> int:
+        """Numbers of a token."""
+        return self.config.channels[-1]
+
+    @property
     def costs(self) -> list[LayerCost]:
         """What each transformer layer costs."""
         return [layer.cost for layer in prunable(self.layers)]

@@ -132,9 +132,14 @@ class LeanFormerConfig:
         return tuple(-(-size // stride) for size, stride in zip(self.image_size, self.token_stride, strict=True))
 
 
-def _conv(dims: int, inputs: int, outputs: int, kernel: Sequence[int], stride: Sequence[int]) -> nn.Module:
-    kind = nn.Conv2d if dims == 2 else nn.Conv3d
-    return kind(inputs, outputs, tuple(kernel), tuple(stride), tuple(k // 2 for k in kernel), bias=False)
+def _conv(dims: int) -> type[nn.Module]:
+    return nn.Conv2d if dims == 2 else nn.Conv3d
+
+
+def _widening(dims: int, inputs: int, outputs: int, stride: Sequence[int]) -> nn.Module:
+    """A transposed convolution to `stride` times the size."""
+    kind: type[nn.Module] = nn.ConvTranspose2d if dims == 2 else nn.ConvTranspose3d
+    return kind(inputs, outputs, tuple(stride), tuple(stride), bias=False)
 
 
 class ConvBlock(nn.Sequential):
@@ -142,8 +147,10 @@ class ConvBlock(nn.Sequential):
 
     def __init__(self, dims: int, inputs: int, outputs: int, stride: Sequence[int] = (), wide: bool = False) -> None:
         stride = stride or (1,) * dims
-        kernel = [2 * step + 1 if wide and step > 1 else 3 for step in stride]
-        super().__init__(_conv(dims, inputs, outputs, kernel, stride), InstanceNormAct(outputs))
+        kernel = tuple(2 * step + 1 if wide and step > 1 else 3 for step in stride)
+        padding = tuple(k // 2 for k in kernel)
+        conv = _conv(dims)(inputs, outputs, kernel, tuple(stride), padding, bias=False)
+        super().__init__(conv, InstanceNormAct(outputs))
 
 
 class Up(nn.Module):
@@ -151,8 +158,7 @@ class Up(nn.Module):
 
     def __init__(self, dims: int, inputs: int, outputs: int, stride: Sequence[int]) -> None:
         super().__init__()
-        kind = nn.ConvTranspose2d if dims == 2 else nn.ConvTranspose3d
-        self.widen = kind(inputs, outputs, tuple(stride), tuple(stride), bias=False)
+        self.widen = _widening(dims, inputs, outputs, stride)
         self.block = ConvBlock(dims, 2 * outputs, outputs)
 
     def forward(self, deep: Tensor, skip: Tensor) -> Tensor:
@@ -166,9 +172,8 @@ class Edges(nn.Module):
 
     def __init__(self, dims: int, inputs: int, outputs: int, stride: Sequence[int], channels: int) -> None:
         super().__init__()
-        kind = nn.ConvTranspose2d if dims == 2 else nn.ConvTranspose3d
-        self.widen = kind(inputs, outputs, tuple(stride), tuple(stride), bias=False)
-        self.detail = _conv(dims, channels, outputs, (3,) * dims, (1,) * dims)
+        self.widen = _widening(dims, inputs, outputs, stride)
+        self.detail = _conv(dims)(channels, outputs, 3, padding=1, bias=False)
         self.norm = InstanceNormAct(outputs)
 
     def forward(self, deep: Tensor, image: Tensor) -> Tensor:
@@ -196,13 +201,14 @@ class LeanFormer(Gated, nn.Module):
         super().__init__()
         self.config = config = LeanFormerConfig(**arguments)  # type: ignore[arg-type]
         dims, widths = config.spatial_dims, config.channels
+        conv = _conv(dims)
         self.down = nn.ModuleList()
         for level, (inputs, outputs) in enumerate(zip((config.in_channels, *widths), widths, strict=False)):
             first = ConvBlock(dims, inputs, outputs, config.strides[level], wide=level == 0)
             self.down.append(nn.Sequential(first, ConvBlock(dims, outputs, outputs)))
         stride = config.strides[-1]
-        self.patches = (nn.Conv2d if dims == 2 else nn.Conv3d)(widths[-1], config.width, stride, stride)
-        self.prune_head = (nn.Conv2d if dims == 2 else nn.Conv3d)(config.width, 2, 1) if config.prune_head else None
+        self.patches = conv(widths[-1], config.width, stride, stride)
+        self.prune_head = conv(config.width, 2, 1) if config.prune_head else None
         self.query_gate = QueryGate(config.safety_ring) if config.prune_queries else None
         self.positions = nn.Parameter(torch.zeros(1, config.width, *config.base_grid)) if config.positions else None
         if self.positions is not None:
@@ -221,14 +227,18 @@ class LeanFormer(Gated, nn.Module):
             self.up[0] = Edges(dims, skips[1], skips[0], steps[0], config.in_channels)
         elif config.detail:
             self.detail = ConvBlock(dims, config.in_channels, config.detail)
-        kind = nn.Conv2d if dims == 2 else nn.Conv3d
-        self.head = kind(skips[0], config.out_channels, 3, padding=1)
-        self.heads = nn.ModuleList(kind(width, config.out_channels, 1) for width in skips[1 : 1 + config.supervised])
+        self.head = conv(skips[0], config.out_channels, 3, padding=1)
+        self.heads = nn.ModuleList(conv(width, config.out_channels, 1) for width in skips[1 : 1 + config.supervised])
 
     @property
     def token_stride(self) -> tuple[int, ...]:
         """Voxels per token along each axis."""
         return self.config.token_stride
+
+    @property
+    def token_width(self) -> int:
+        """Numbers of a token."""
+        return self.config.width
 
     @property
     def costs(self) -> list[LayerCost]:

@@ -182,7 +182,7 @@ def _find_blocks(
     from ..networks import APFormer, LeanFormer  # imported late: networks import this room too
 
     if isinstance(network, APFormer | LeanFormer):
-        where = TokenGrid(0, network.token_stride, network.layers[0].norm_ffn.normalized_shape[0])
+        where = TokenGrid(0, network.token_stride, network.token_width)
         return [f"layers.{number}" for number in range(len(network.layers))], where if patches else None
     if patches:
         found = find_stack(network, sample, grid, stack)
