@@ -45,7 +45,7 @@ class LeanFormerConfig:
             spares a thin axis.
         detail: channels at full size, on the way up only; 0 where the first level is at full size already.
         tail: how the image and the deeper features meet at full size: "sum", before one norm, or "concat", as on the
-            levels below, which takes a fifth longer.
+            levels below, which takes longer.
         width: of a token. depth, heads, head_dim, ffn_dim: of the transformer.
         dropout: after the attention and the feed-forward part.
         positions: a learned table of where a token is, added to it, besides GRPE, which knows only where tokens are to
