@@ -38,8 +38,8 @@ from .verdict import judge
 # Kept of the time for what comes after the training: measuring (as long as the base took, with a margin), pictures,
 # counting operations, writing.
 MEASURING_MARGIN = 1.2
-CLOSING_SECONDS = 5.0
-CLOSING_SHARE = 0.02
+CLOSING_SECONDS = 8.0
+CLOSING_SHARE = 0.005
 FIRST_CASES = 4  # that training by the clock begins with; the others are prepared meanwhile
 
 

@@ -207,16 +207,16 @@ class Trainer:
         return row
 
     def _batches(self, stage: Stage) -> Generator[Batch, None, None]:
-        part = (self.processes.rank, self.processes.size)
-        dataset = AugmentedCases(self.training, stage, self.config.augmentation, self.config.seed, part)
+        dataset = AugmentedCases(
+            self.training, stage, self.config.augmentation, self.config.seed, self.processes.share_of
+        )
         dataset.unreadable = self.unreadable
-        draws = Draws(self.training.__len__, self.config.seed * 7919).batches(self.place, stage.batch_size)
-        mine = (drawn._replace(items=self.processes.share_of(drawn.items)) for drawn in draws)
+        drawn = Draws(self.training.__len__, self.config.seed * 7919).batches(self.place, stage.batch_size)
         if self.workers:
             pinned = self.device.type == "cuda"
-            made: Any = DataLoader(dataset, batch_size=None, sampler=mine, num_workers=self.workers, pin_memory=pinned)
+            made: Any = DataLoader(dataset, batch_size=None, sampler=drawn, num_workers=self.workers, pin_memory=pinned)
         else:
-            made = ahead(map(dataset.__getitem__, mine))
+            made = ahead(map(dataset.__getitem__, drawn))
         for batch in made:
             self.place += min(stage.batch_size, len(self.training))
             yield batch
