@@ -86,6 +86,7 @@ def run(
                         "seed": seed,
                         "system": chosen[name].system,
                         "settings": chosen[name].settings,
+                        "size": list(config.preprocessing.patch_size),
                         "images": counts,
                         "patients": {"training": patients[0], "validation": patients[1]},
                         "training": effort,

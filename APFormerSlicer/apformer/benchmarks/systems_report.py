@@ -25,7 +25,7 @@ def render(done: Mapping[str, Any]) -> str:
     for dataset, rows in _grouped(done).items():
         first = rows[0][0]
         labels = list(first["labels"])
-        size = " x ".join(map(str, settings["size"]))
+        size = " x ".join(map(str, first.get("size", settings["size"])))  # of volumes it is the data set's own
         lines += [
             f"**{dataset}**, {size}, {settings['minutes']:g} minutes of training each, "
             f"{first['patients']['training']} patients or images train, {first['patients']['validation']} validate.",

@@ -18,7 +18,7 @@ EPS = 1e-5
 SLOPE = 0.01  # of the leaky ReLU
 CHUNK = 512  # rows that are summed in the map's own precision; their sums are added in float32
 SMALL = 1 << 18  # numbers: without gradients torch's is faster below, since it is one call
-ROW = 256  # numbers: with shorter rows, broadcasting along them takes several times as long
+ROW = 256  # numbers: with shorter rows, broadcasting along them is slow
 
 
 class InstanceNormAct(nn.Module):
@@ -79,7 +79,7 @@ def _map(rows: Tensor, like: Tensor) -> Tensor:
 
 
 def _sum(rows: Tensor) -> Tensor:
-    """Over the voxels: (B, N, C) -> (B, 1, C). Half-precision rows are summed in chunks, three times as fast."""
+    """Over the voxels: (B, N, C) -> (B, 1, C). Half-precision rows are summed in chunks, which is faster."""
     if rows.dtype not in (torch.bfloat16, torch.float16):
         return rows.sum(1, keepdim=True)
     whole = rows.shape[1] // CHUNK * CHUNK
