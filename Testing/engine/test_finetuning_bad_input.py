@@ -177,7 +177,7 @@ def test_a_name_that_no_model_can_have_is_refused_at_once(tmp_path: Path, name: 
     ("settings", "what", "remedy"),
     [
         ({"labels": ("Spleen",)}, "no label 'Spleen'", "Ball, Hole"),
-        ({"labels": ("Ball", "Never")}, "None of the completed cases holds a voxel of Never", "complete cases"),
+        ({"labels": ("Ball", "Never")}, "Never is outlined in no completed case", "Outline it"),
         ({"mapping": {"Hole": "Cavity"}}, "The base has no label 'Cavity'", "It has: Ball"),
         ({"mapping": {"Gap": "Ball"}}, "no label 'Gap'", "Ball, Hole"),
         ({"mapping": {"Hole": "Ball"}}, "Ball and Hole would both be Ball", "Map each label to one of its own"),

@@ -81,14 +81,16 @@ def outcome_rows(outcome: Any) -> list[dict[str, Any]]:
     return json.loads(outcome.report.read_text(encoding="utf-8"))["curves"]
 
 
-def test_a_structure_that_no_case_outlines_is_refused_in_words_unless_it_is_not_to_be_learned(
+def test_a_structure_that_no_case_outlines_is_left_out_and_refused_where_it_is_asked_for_by_name(
     tmp_path: Path, library: ModelLibrary
 ) -> None:
     site = a_partial_site(tmp_path / "site", [(BALL,)] * 4)
     with pytest.raises(ConfigError, match="Hole is outlined in no completed case") as caught:
-        a_setup(site, library, base=None, name="balls")
+        a_setup(site, library, base=None, name="balls", labels=("Ball", "Hole"))
     assert "--labels" in caught.value.remedy
-    assert a_setup(site, library, base=None, name="balls", labels=("Ball",)).plan.judged == {1: "Ball"}
+    setup = a_setup(site, library, base=None, name="balls")
+    assert setup.plan.judged == {1: "Ball"}
+    assert "Hole is outlined in no completed case." in setup.warnings
 
 
 def test_what_only_the_base_knows_is_kept_where_no_case_outlines_it(tmp_path: Path, library: ModelLibrary) -> None:

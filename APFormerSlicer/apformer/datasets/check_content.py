@@ -80,10 +80,10 @@ def outline_problems(
     lost = [name for name in never if name not in kept]
     if lost:
         yield Problem(
-            "never outlined", BLOCKS, (),
+            "never outlined", BLOCKS if learned else LOOK, (),
             f"{_words(lost)} {'is' if len(lost) == 1 else 'are'} outlined in no completed case.",
-            "There is nothing to learn it from.",
-            "Outline it in some cases; or leave it out of the training, naming the labels to learn (--labels).",
+            "There is nothing to learn it from; where it is not asked for by name, a training leaves it out.",
+            "Outline it in some cases, or do not name it among the labels to learn (--labels).",
         )  # fmt: skip
     if kept and base is not None:
         yield Problem(
