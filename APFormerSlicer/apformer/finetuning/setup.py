@@ -12,6 +12,7 @@ import torch
 
 from ..bundles import Bundle, ModelLibrary
 from ..datasets import BLOCKS, COMPLETED, SiteCase, SiteDataset, Split, check_dataset
+from ..datasets.check_content import outlines
 from ..datasets.problem import listing
 from ..errors import ConfigError
 from ..inference import choose_device
@@ -201,16 +202,19 @@ def refuse_lost(model: Bundle | Design, sites: Sequence[SiteCase], plan: LabelPl
 
 
 def case_list(sites: Sequence[SiteCase]) -> dict[str, str]:
-    """The cases and the versions of their labels: a training that is continued goes on with the very same."""
-    return {site.name: _version(site) for site in sites}
+    """The cases and the versions of their labels: a training that is continued goes on with the very same.
+
+    Of what a case does not outline, only what some case holds counts: a label that the table got later concerns nobody.
+    """
+    held = sorted({value for site in sites for value in _counts(site)})
+    return {site.name: _version(site, held) for site in sites}
 
 
-def _version(site: SiteCase) -> str:
-    """Of the labels of a case: their hash, and what was outlined where that was not everything."""
+def _version(site: SiteCase, held: Sequence[int]) -> str:
+    """Of the labels of a case: their hash, and what of `held` was not outlined."""
     if site.revision is None:
         return ""
-    labelled = site.revision.labelled
-    return site.revision.sha256 + ("" if labelled is None else f" {','.join(map(str, labelled))}")
+    return " ".join([site.revision.sha256, *(str(value) for value in held if not outlines(site, value))])
 
 
 def _listed(dataset: SiteDataset, listed: Mapping[str, str], request: Request) -> list[SiteCase]:
@@ -219,11 +223,13 @@ def _listed(dataset: SiteDataset, listed: Mapping[str, str], request: Request) -
     Raises:
         ConfigError: one is gone or has been corrected since.
     """
-    kept = [
+    same = [
         site
         for site in dataset.cases(COMPLETED)
-        if site.revision is not None and listed.get(site.name) == _version(site)
+        if site.revision is not None and listed.get(site.name, "").partition(" ")[0] == site.revision.sha256
     ]
+    now = case_list(same)
+    kept = [site for site in same if listed[site.name] == now[site.name]]
     changed = sorted(listed.keys() - {site.name for site in kept})
     if changed:
         raise _changed(request, f"{changed[0]} was removed, reopened or corrected since the training began.")

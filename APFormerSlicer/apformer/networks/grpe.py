@@ -66,7 +66,8 @@ class GRPE(nn.Module):
         for length in self.base_grid:
             offsets *= 2 * length - 1
         self.table = nn.Parameter(torch.zeros(offsets, heads))
-        self.sigma = nn.Parameter(SIGMA_STEP * torch.arange(1, heads + 1, dtype=torch.float32))
+        # A list: `arange` on the meta device, where bundles are checked, loads all of torch._dynamo first.
+        self.sigma = nn.Parameter(torch.tensor([SIGMA_STEP * head for head in range(1, heads + 1)]))
         self._geometry: tuple[CacheKey, Tensor, Tensor] | None = None
         self._bias: tuple[CacheKey, Tensor] | None = None
 
