@@ -171,9 +171,9 @@ def test_nothing_that_a_page_sends_ends_its_session_or_reaches_what_is_anothers(
             await _walk_frames(b)
             assert b.connected
             after = await b.fresh()
-            assert after["images"][:1] == before["images"]  # the demonstration's volume may have come, once
-            assert len(after["images"]) <= 2
-            for name in ("series", "cases", "versions", "segmentations", "job", "training_job"):
+            for name in ("images", "segmentations"):  # the demonstration's volume may have come, once, and its result
+                assert after[name][:1] == before[name] and len(after[name]) <= 2, name
+            for name in ("series", "cases", "versions", "job", "training_job"):
                 assert after[name] == before[name], name
             assert [row["reference"] for row in after["models"]] == [row["reference"] for row in before["models"]]
             await _walk_http(b, canary)
