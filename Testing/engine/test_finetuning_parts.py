@@ -139,7 +139,7 @@ def test_corrections_are_what_differs_from_the_proposal_of_a_model(tmp_path: Pat
 def test_a_time_that_holds_no_training_is_refused_with_what_is_missing() -> None:
     with pytest.raises(ConfigError, match="holds 4 steps") as caught:
         check_time(10.0, step_s=2.0)
-    assert "at least 44 s more" in caught.value.remedy
+    assert "at least 46 s more" in caught.value.remedy
 
 
 def test_the_least_time_is_enough() -> None:
@@ -151,7 +151,7 @@ def test_the_least_time_is_enough() -> None:
 def test_what_is_missing_counts_every_training_that_shares_it() -> None:
     with pytest.raises(ConfigError) as caught:
         check_time(10.0, step_s=2.0, shares=4)
-    assert "at least 3 min more" in caught.value.remedy
+    assert "at least 4 min more" in caught.value.remedy
 
 
 def test_a_time_that_is_far_too_short_is_refused_before_anything_long_with_one_that_would_do() -> None:
