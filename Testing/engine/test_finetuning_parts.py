@@ -139,7 +139,7 @@ def test_corrections_are_what_differs_from_the_proposal_of_a_model(tmp_path: Pat
 def test_a_time_that_holds_no_training_is_refused_with_what_is_missing() -> None:
     with pytest.raises(ConfigError, match="holds 4 steps") as caught:
         check_time(10.0, step_s=2.0)
-    assert "at least 46 s more" in caught.value.remedy
+    assert "at least 47 s more" in caught.value.remedy
 
 
 def test_the_least_time_is_enough() -> None:
