@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,34 +9,26 @@ from typing import Any
 from apformer.places import MOST, Place
 
 from ..scene.geometry import ijk_to_local, local_to_world
-from ..scene.provenance import of_node
 from ..scene.volumes import first_ijk
+from .result_notes import keep, kept
 
-__all__ = ["Place", "places_of", "result_of", "set_places"]
+__all__ = ["Place", "places_of", "set_places"]
 
 _PLACES = "APFormer.Places"  # attribute of the segmentation
 
 
-def result_of(segmentation_node: Any) -> str:
-    """Which result the segmentation shows: places of an earlier one mean nothing."""
-    made_by = of_node(segmentation_node)
-    return "" if made_by is None else f"{made_by.model_checksum[:16]} {made_by.date}"
-
-
 def set_places(segmentation_node: Any, told: Sequence[Any] | None) -> None:
     """Keep what the worker told with the present result; None: it made no map of uncertainty."""
-    places = None if told is None else list(told)[:MOST]
-    kept = {"of": result_of(segmentation_node), "places": places}
-    segmentation_node.SetAttribute(_PLACES, json.dumps(kept))
+    keep(segmentation_node, _PLACES, "places", None if told is None else list(told)[:MOST])
 
 
 def places_of(segmentation_node: Any) -> list[Place] | None:
     """The places of the present result, the most uncertain first, where the image is now; None where none are known."""
+    told = kept(segmentation_node, _PLACES, "places")
+    if told is None:
+        return None
     try:
-        kept = json.loads(segmentation_node.GetAttribute(_PLACES) or "{}")
-        if kept.get("of") != result_of(segmentation_node) or kept["places"] is None:
-            return None
-        places = [Place.from_dict(place) for place in kept["places"]]
+        places = [Place.from_dict(place) for place in told]
     except (ValueError, TypeError, KeyError, AttributeError):  # edited by hand, or none
         return None
     role = segmentation_node.GetReferenceImageGeometryReferenceRole()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,8 @@ from ..scene.provenance import of_segment
 from ..scene.tags import set_tag, tag
 from .hosts import Worker
 from .kept import KeptResults
-from .places import Place, places_of, result_of
+from .places import Place, places_of
+from .result_notes import keep, kept
 from .signals import Signal
 from .tally import Tally
 
@@ -195,16 +195,12 @@ class Reviewing:
     def _visited(self, segmentation_node: Any) -> set[tuple[int, ...]]:
         """Voxels that were visited since the present result was written."""
         try:
-            kept = json.loads(segmentation_node.GetAttribute(_VISITED) or "{}")
-            if kept.get("of") == result_of(segmentation_node):
-                return {tuple(int(index) for index in ijk) for ijk in kept["ijk"]}
-        except (ValueError, TypeError, KeyError, AttributeError):  # edited by hand
-            pass
-        return set()
+            return {tuple(int(index) for index in ijk) for ijk in kept(segmentation_node, _VISITED, "ijk") or ()}
+        except (ValueError, TypeError):  # edited by hand
+            return set()
 
     def _remember(self, segmentation_node: Any, visited: set[tuple[int, ...]]) -> None:
-        kept = {"of": result_of(segmentation_node), "ijk": sorted(visited)}
-        segmentation_node.SetAttribute(_VISITED, json.dumps(kept))
+        keep(segmentation_node, _VISITED, "ijk", sorted(visited))
         self.changed.emit(segmentation_node)
 
     def _require(self, node: Any) -> None:
