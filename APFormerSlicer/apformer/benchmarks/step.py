@@ -124,7 +124,7 @@ def _parts(config: TrainingConfig, steps: int) -> dict[str, float]:
         stage = config.stages[0]
         batches = AugmentedCases(cases, stage, config.augmentation, config.seed)
         timed: dict[str, list[float]] = {name: [] for name in PARTS}
-        with _watched(trainer) as spent:
+        with _watched(trainer, batches) as spent:
             drawn = Draws(cases.__len__, config.seed).batches(0, stage.batch_size)
             for number, items in enumerate(islice(drawn, WARM_UP + steps)):
                 moment = Moment(0, number / (WARM_UP + steps), 0.0, 1e-3)
@@ -137,10 +137,10 @@ def _parts(config: TrainingConfig, steps: int) -> dict[str, float]:
 
 def _step(trainer: Trainer, batches: AugmentedCases, drawn: Any, moment: Moment, spent: Spent) -> Mapping[str, float]:
     """One step: seconds by part."""
-    found = {"reading": _seconds(lambda: [batches.cases.item(index) for index in drawn.items])}
+    spent.seconds = {"reading": 0.0}
     made: list[Any] = []
-    found["augmentation"] = _seconds(lambda: made.append(batches[drawn])) - found["reading"]
-    spent.seconds.clear()
+    making = _seconds(lambda: made.append(batches[drawn]))
+    found = {"reading": spent.seconds["reading"], "augmentation": making - spent.seconds["reading"]}
     stage = trainer.config.stages[0]
     whole = _seconds(lambda: trainer.train_step(stage, made[0], 1e-3, moment))
     trainer.step += 1
@@ -173,6 +173,18 @@ class Spent:
     def begin(self, *_: object) -> None:
         self.began = _clock()
 
+    def reading(self, read: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, whose time is added up."""
+
+        def timed(*values: Any) -> Any:
+            began = _clock()
+            try:
+                return read(*values)
+            finally:
+                self.seconds["reading"] = self.seconds.get("reading", 0.0) + _clock() - began
+
+        return timed
+
     def end(self, name: str) -> Callable[..., None]:
         """A hook that notes what has passed since `begin`."""
 
@@ -183,8 +195,9 @@ class Spent:
 
 
 @contextmanager
-def _watched(trainer: Trainer) -> Iterator[Spent]:
+def _watched(trainer: Trainer, batches: AugmentedCases) -> Iterator[Spent]:
     spent = Spent()
+    batches.cases.item = spent.reading(batches.cases.item)  # type: ignore[method-assign]
     hooks = [
         trainer.network.register_forward_pre_hook(spent.begin),
         trainer.network.register_forward_hook(spent.end("forward")),
