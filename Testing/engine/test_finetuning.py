@@ -100,7 +100,7 @@ def test_the_report_holds_what_was_done_and_the_page_needs_nothing_else(learned:
 def test_a_better_version_takes_over_and_one_step_goes_back(learned: Any) -> None:
     _, _, library, site = learned
     dataset = SiteDataset.open(site)
-    weak = finetune(a_request(dataset, base=None, name="weak", steps=60), library=library).bundle
+    weak = finetune(a_request(dataset, base=None, name="weak", steps=12), library=library).bundle
     events: list[dict[str, Any]] = []
     request = a_request(dataset, base="weak", name="weak", steps=ENOUGH, rehearsal=False)
     outcome = finetune(request, library=library, on_event=events.append)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ..errors import ConfigError
+from ..finetuning.levels import lean_arguments
 from ..networks import build_network
 from ..pruning.joint_search import JointSearch, SearchBudget
 from ..pruning.plugin import prune_attention
@@ -27,7 +28,6 @@ SPARSE = {**VIT, "num_layers": 6, "skip_after": (2, 3, 5), "prune_after": (2, 4)
 # As published, about 60 % of the operations are the transformer's.
 TRANSUNET = {**VIT, "width": 8, "units": (2, 2, 2), "num_layers": 12, "decoder_channels": (96, 48, 32, 16, 8)}
 
-LEAN_3D: dict[str, Any] = {"channels": (32, 64), "width": 128, "heads": 4, "ffn_dim": 256}
 FORMS = ("leanformer",)  # whose arguments can be given, to try them
 
 
@@ -81,10 +81,10 @@ def entrant(name: str) -> Entrant:
 def _registered(name: str, **arguments: object) -> Callable[[int, int, tuple[int, ...]], nn.Module]:
     def build(channels: int, classes: int, size: tuple[int, ...]) -> nn.Module:
         shape: dict[str, object] = {"spatial_dims": len(size), "in_channels": channels, "out_channels": classes}
-        if name == "leanformer" and len(size) == 3:
-            shape |= LEAN_3D
         if name != "mobile_utr":
             shape["image_size"] = size
+        if name == "leanformer":
+            shape |= lean_arguments(size)
         return build_network(name, {**shape, **arguments})
 
     return build
@@ -111,7 +111,7 @@ def _monai(name: str) -> Callable[[int, int, tuple[int, ...]], nn.Module]:
     def build(channels: int, classes: int, size: tuple[int, ...]) -> nn.Module:
         try:
             import einops  # noqa: F401
-            from monai.networks.nets import UNETR, DynUNet, SwinUNETR, UNet
+            from monai.networks.nets import UNETR, SwinUNETR, UNet
         except ImportError as error:
             raise ConfigError(
                 f"{error.name} is not installed.",
@@ -129,9 +129,9 @@ def _monai(name: str) -> Callable[[int, int, tuple[int, ...]], nn.Module]:
                 norm="batch",
             )
         if name == "dynunet":
-            filters = [16, 32, 64, 128, 256][: 5 if len(size) == 2 else 4]
-            strides = [1, *[2] * (len(filters) - 1)]
-            return DynUNet(len(size), channels, classes, [3] * len(filters), strides, strides[1:], filters=filters)
+            from .peer import dynunet
+
+            return dynunet(len(size), channels, classes)
         if name == "unetr":
             return UNETR(channels, classes, size, spatial_dims=len(size), feature_size=16, **VIT)
         return SwinUNETR(channels, classes, spatial_dims=len(size), feature_size=12)

@@ -27,6 +27,7 @@ active one only if it is better, and `apformer models rollback` goes back. Ctrl-
 --resume continues. Under torchrun all processes train together."""
 _INTERRUPTED = 128 + signal.SIGINT  # as shells report it
 _ADOPTIONS = ("better", "always", "never")
+_NETWORKS = ("leanformer", "apformer", "mobile_utr")
 _FROM_SCRATCH = "none"
 
 
@@ -40,6 +41,12 @@ def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
         default=_FROM_SCRATCH,
         metavar=f"{option.MODEL}|none",
         help="the model to begin with; none (default) trains from scratch",
+    )
+    add(
+        "--network",
+        choices=_NETWORKS,
+        default=_NETWORKS[0],
+        help="of a model from scratch: our own form of APFormer (default), APFormer as published, or MobileUtr",
     )
     add("-o", "--output", required=True, metavar="NAME", help="the model to write; a new version of it when it exists")
     add(
@@ -177,6 +184,7 @@ def _request(options: argparse.Namespace) -> Request:
             rehearsal=not options.no_rehearsal,
             adopt=options.adopt,
             resume=options.resume,
+            network=options.network,
             **{name: value for name, value in given.items() if value is not None},
         )
     except APFormerError as error:

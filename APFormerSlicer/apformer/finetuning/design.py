@@ -1,8 +1,8 @@
 """A model from nothing: which preprocessing and network suit a site's cases, read off the cases alone.
 
 The rules are few and in the open: volumes of nearly cubic voxels get a 3D network, everything else a 2D one; the grid
-follows from what is labelled (`layout`); the network is the published APFormer (3D: with heads half as wide, as the
-bundled hippocampus model has).
+follows from what is labelled (`layout`); the network is a LeanFormer whose levels follow from the grid and from the
+thinnest structure (`levels`), unless another one is asked for.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from ..bundles.preprocessing import ACQUIRED, Preprocessing
 from ..datasets import SiteCase
 from .extents import Seen, look_at
 from .layout import is_flat, lay_out
+from .levels import lean_arguments
+from .request import LEANFORMER
 
 WINDOW_MARGIN = 0.1  # of the window's width, on both sides: other scanners, other contrast phases
 PERCENTILES = {"kind": "percentile", "lower": 0.5, "upper": 99.5}
@@ -31,12 +33,18 @@ class Design:
     arguments: dict[str, Any]
 
 
-def design(sites: Sequence[SiteCase], labelled: Sequence[int], check: Callable[[], None] = lambda: None) -> Design:
+def design(
+    sites: Sequence[SiteCase],
+    labelled: Sequence[int],
+    check: Callable[[], None] = lambda: None,
+    network: str = LEANFORMER,
+) -> Design:
     """A model for these cases.
 
     Args:
         labelled: the values in their label maps that are learned: a CT window is put around their intensities.
         check: called between the files that are read; stops by raising.
+        network: its registered name.
     """
     channels = sites[0].image.channels
     modality = "RGB" if channels == 3 else _commonest([site.modality for site in sites]) or "MR"
@@ -50,14 +58,19 @@ def design(sites: Sequence[SiteCase], labelled: Sequence[int], check: Callable[[
         patch_size=layout.patch[::-1],
         intensity=_window(cases) if modality == "CT" else dict(PERCENTILES),
     )
-    arguments: dict[str, Any] = {
-        "spatial_dims": preprocessing.spatial_dims,
-        "in_channels": channels,
-        "image_size": list(preprocessing.patch_size),
-    }
-    if not flat:
-        arguments["head_dim"] = 64
-    return Design(modality, channels, preprocessing, "apformer", arguments)
+    arguments = {**_arguments(network, preprocessing.patch_size, layout.across), "in_channels": channels}
+    return Design(modality, channels, preprocessing, network, arguments)
+
+
+def _arguments(network: str, patch: tuple[int, ...], across: float) -> dict[str, Any]:
+    if network == LEANFORMER:
+        return lean_arguments(patch, across)
+    plain: dict[str, Any] = {"spatial_dims": len(patch)}
+    if network != "mobile_utr":
+        plain["image_size"] = list(patch)
+    if network == "apformer" and len(patch) == 3:
+        plain["head_dim"] = 64  # half as wide, as the bundled hippocampus model has them
+    return plain
 
 
 def _commonest(values: Sequence[str | None]) -> str | None:

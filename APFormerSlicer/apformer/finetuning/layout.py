@@ -10,8 +10,9 @@ wide.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,10 +29,12 @@ CONTEXT = 2.5  # how much coarser the spacing may become for the whole image to 
 
 @dataclass(frozen=True)
 class Layout:
-    """Attributes: spacing_mm: along i, j (2D) or R, A, S (3D). patch: voxels, in the same order."""
+    """Attributes: spacing_mm: along i, j (2D) or R, A, S (3D). patch: voxels, in the same order. across: how many of
+    them the thinnest structure is wide where it is thinnest; infinite where nothing is known of structures."""
 
     spacing_mm: tuple[float, ...]
     patch: tuple[int, ...]
+    across: float = math.inf
 
 
 def is_flat(cases: Sequence[Seen]) -> bool:
@@ -46,8 +49,6 @@ def lay_out(cases: Sequence[Seen]) -> Layout:
     axes = [_in_plane(case) if is_flat(cases) else _along_patient(case) for case in cases]
     native = np.median([case.spacing_ijk[order] for case, order in zip(cases, axes, strict=True)], axis=0)
     field = np.median([case.field_ijk[order] for case, order in zip(cases, axes, strict=True)], axis=0)
-    if all(case.is_picture for case in cases):  # the Segmenter brings a picture, as a whole, to the size of the patch
-        return _layout(native, field, field, field)
     seen = [(extent, order) for case, order in zip(cases, axes, strict=True) for extent in case.structures]
     if not seen:
         return _layout(native, field, field, native)
@@ -56,7 +57,11 @@ def lay_out(cases: Sequence[Seen]) -> Layout:
     for extent, order in seen:
         chords.setdefault(extent.value, []).append(extent.chord_mm[order])
     thinnest = np.min([np.median(found, axis=0) for found in chords.values()], axis=0)
-    return _layout(native, field, np.minimum(field, MARGIN * box), np.maximum(native, thinnest / FEWEST_ACROSS))
+    if all(case.is_picture for case in cases):  # the Segmenter brings a picture, as a whole, to the size of the patch
+        found = _layout(native, field, field, field)
+    else:
+        found = _layout(native, field, np.minimum(field, MARGIN * box), np.maximum(native, thinnest / FEWEST_ACROSS))
+    return replace(found, across=round(float((thinnest / found.spacing_mm).min()), 2))
 
 
 def _layout(native: np.ndarray, field: np.ndarray, wanted: np.ndarray, coarsest: np.ndarray) -> Layout:

@@ -9,7 +9,7 @@ from ..training.config import Augmentation, Pruning, Split, Stage, TrainingConfi
 from .design import Design
 from .form import GATES, Form
 from .labels import LabelPlan
-from .request import Request
+from .request import LEANFORMER, Request
 
 # Shares of the time, or of the steps. Gates need weights that have settled on the new cases first, and weights need to
 # recover from pruning last.
@@ -54,7 +54,7 @@ def write_recipe(
         network=form.network,
         network_arguments=form.arguments,
         split=Split("(?P<number>[0-9]+)"),  # the site's own frozen split takes its place
-        stages=_stages(phases, settings.patch_size, scratch, request.steps is not None),
+        stages=_stages(phases, settings.patch_size, scratch, request.steps is not None, form.network == LEANFORMER),
         augmentation=_augmentation(source),
         seed=request.seed,
         precision=precision,
@@ -72,12 +72,13 @@ def _description(source: Bundle | Design, plan: LabelPlan) -> str:
 
 
 def _stages(
-    phases: tuple[tuple[str, float], ...], patch: tuple[int, ...], scratch: bool, fixed: bool
+    phases: tuple[tuple[str, float], ...], patch: tuple[int, ...], scratch: bool, fixed: bool, lean: bool
 ) -> tuple[Stage, ...]:
-    """The phases; large images are seen in part first, and whole at the end."""
+    """The phases; large images are seen in part first, and whole at the end. A LeanFormer, which knows by a table where
+    in the image it looks, sees all of them coarsely instead; one that has learned that table needs neither."""
     peak = PEAK_RATE_SCRATCH if scratch else PEAK_RATE
     batch = BATCH[len(patch)]
-    large = len(patch) == 2 and max(patch) >= COARSE_FROM and not fixed
+    large = len(patch) == 2 and max(patch) >= COARSE_FROM and not fixed and (scratch or not lean)
     half = tuple(max(16, n // 2 // 8 * 8) for n in patch)
     stages: list[Stage] = []
     for number, (gates, share) in enumerate(phases):
@@ -94,7 +95,7 @@ def _stages(
             ssa_every=SSA_EVERY if first else 0,
             gates=gates,
         )
-        coarse = replace(full, size=half, batch_size=2 * batch)
+        coarse = replace(full, size=half, batch_size=2 * batch, crop=not lean)
         if large and not last:
             stages.append(coarse)
         elif large and first:

@@ -11,6 +11,7 @@ from ..bundles.bundle import check_name
 from ..errors import ConfigError
 
 ADOPTIONS = ("better", "always", "never")
+LEANFORMER = "leanformer"
 SHORTEST_SECONDS = 20.0
 LONGEST_SECONDS = 30 * 24 * 3600.0
 
@@ -27,6 +28,7 @@ class Request:
         dataset: folder of a site's data set.
         name: the model to write; a further version of it when it exists.
         base: name, "name@version" or folder of the model to begin with; None trains from scratch.
+        network: of a model from nothing, by its registered name, such as "apformer" as published.
         labels: names in the site's label table that are trained; empty: all that occur in completed cases.
         mapping: the site's name of a label -> the base's name for the same structure; equal names need none.
         replace: whether labels of the base that are not trained are dropped; otherwise the new model keeps them.
@@ -58,6 +60,7 @@ class Request:
     rehearsal: bool = True
     adopt: str = "better"
     resume: bool = False
+    network: str = LEANFORMER
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -74,6 +77,8 @@ class Request:
             raise _refuse(f"{self.steps} steps were asked for.", "Ask for 2 or more, or give a time instead.")
         if self.adopt not in ADOPTIONS:
             raise _refuse(f"adopt is {self.adopt!r}.", f"Write one of: {', '.join(ADOPTIONS)}.")
+        if self.base is not None and self.network != LEANFORMER:
+            raise _refuse("A network and a base were named.", "Leave one of them: a base brings its own network.")
         if self.base is None and (self.mapping or self.replace):
             raise _refuse("Labels of a base were mapped or dropped, but there is no base.", "Name a base, or leave it.")
         if not 0 <= self.seed < 2**31:

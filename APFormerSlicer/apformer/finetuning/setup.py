@@ -106,7 +106,7 @@ def set_up(
     sites = _listed(dataset, listed, request)
     occurring = {value for site in sites for value in _counts(site)}
     plan = plan_labels(dataset.labels, occurring, base, request)
-    source: Bundle | Design = base or design(sites, list(plan.site_values), check)
+    source: Bundle | Design = base or design(sites, list(plan.site_values), check, request.network)
     refuse_unfit(source, sites, "Choose a base for such images, or keep these cases in a data set of their own.")
     refuse_lost(source, sites, plan)
     rival = _rival(request.name, base, library)
@@ -239,7 +239,7 @@ def _listed(dataset: SiteDataset, listed: Mapping[str, str], request: Request) -
 def beginning(setup: Setup) -> dict[str, Any]:
     """What a training begins with, and must not change until it is finished; plain data, as JSON gives it back."""
     request = setup.request
-    settings = {name: getattr(request, name) for name in ("budget", "steps", "seed", "rehearsal")}
+    settings = {name: getattr(request, name) for name in ("budget", "steps", "seed", "rehearsal", "network")}
     values = sorted(map(list, setup.plan.site_values.items()))
     began = {
         "cases": case_list(setup.sites),

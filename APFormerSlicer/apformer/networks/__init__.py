@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from torch import nn
 
@@ -15,7 +16,7 @@ from .slimmed import Slimmed
 from .sparse_unetr import SparseUnetr
 from .transunet import TransUnet
 
-_REGISTRY: dict[str, type[nn.Module]] = {
+_REGISTRY: dict[str, Callable[..., nn.Module]] = {
     "apformer": APFormer,
     "leanformer": LeanFormer,
     "mobile_utr": MobileUtr,
@@ -47,3 +48,15 @@ def build_network(name: str, arguments: Mapping[str, object]) -> nn.Module:
             "The network cannot be built.",
             "Correct the arguments in the configuration or the bundle's configs/network.json.",
         ) from error
+
+
+@contextmanager
+def registered(name: str, build: Callable[..., nn.Module]) -> Iterator[None]:
+    """While this lasts, `build` is a network like those that come with this program: to compare them with others'."""
+    if name in _REGISTRY:
+        raise ValueError(f"there is a network {name!r} already")
+    _REGISTRY[name] = build
+    try:
+        yield
+    finally:
+        del _REGISTRY[name]

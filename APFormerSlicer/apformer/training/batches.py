@@ -17,6 +17,7 @@ from .config import Augmentation, Stage
 from .pathology import erase_organ, replace_organ
 
 Batch = dict[str, Tensor]
+AROUND = 0.5  # of the items that do not fit into a batch's size are cut around a structure; the others anywhere
 
 
 class Drawn(NamedTuple):
@@ -100,17 +101,35 @@ class AugmentedCases(torch.utils.data.Dataset[Batch]):
         return {**batch, "missing": torch.stack(missing)[mine]} if missing else batch
 
     def _fitted(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor, int]:
-        """An item's image and label maps, float: cut to the stage's size from a random place, or whole; and its number
-        as it was read."""
+        """An item's image and label maps, float: cut to the stage's size from a random place, or, where images are
+        shrunk to that, to the patch's; and its number as it was read."""
         image, label, index = self._read(index)
-        chance, *offset = torch.rand(1 + self.spatial_dims, generator=generator).tolist()
+        chance, around, which, *offset = torch.rand(3 + self.spatial_dims, generator=generator).tolist()
         if self.spatial_dims == 2 and chance < self.config.empty_p:
             image, label = erase_organ(image, label)
         elif self.spatial_dims == 2 and chance < self.config.empty_p + self.config.replace_p:
             image, label = replace_organ(image, label)
-        if self.spatial_dims == 3 or self.stage.crop:
-            return fit(image, self.stage.size, offset), fit(label.float(), self.stage.size, offset), index
-        return fit(image, self.patch_size), fit(label.float(), self.patch_size), index
+        size = self.stage.size if self.spatial_dims == 3 or self.stage.crop else self.patch_size
+        if around < AROUND and any(have > cut for have, cut in zip(image.shape[1:], size, strict=True)):
+            offset = self._around(index, which, offset, image.shape[1:], size)
+        return fit(image, size, offset), fit(label.float(), size, offset), index
+
+    def _around(
+        self, index: int, which: float, offset: Sequence[float], shape: Sequence[int], size: Sequence[int]
+    ) -> list[float]:
+        """Where to cut so that a voxel of one of the structures, each as likely as any other, is in the inner half of
+        what is cut, or as near to its middle as the image's edge allows. See `fit`; all numbers are from 0 to 1."""
+        places = self.cases.places(index)
+        if not len(places):
+            return list(offset)
+        structure, share = divmod(which * len(places), 1)  # one draw for both: which structure, and which voxel of it
+        voxels = places[int(structure)]
+        voxel = voxels[int(share * len(voxels))].tolist()
+        found = []
+        for place, have, cut, draw in zip(voxel, shape, size, offset, strict=True):
+            start = place - cut * (0.25 + 0.5 * draw)
+            found.append(min(1.0, max(0.0, start / (have - cut))) if have > cut else 0.0)
+        return found
 
     def _read(self, index: int) -> tuple[Tensor, Tensor, int]:
         """The item, or the next one that can be read, and its number."""

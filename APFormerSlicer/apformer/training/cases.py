@@ -59,6 +59,7 @@ class Case:
 
 # Marks of voxels: a person has corrected what a model proposed; what it is, nobody knows.
 CORRECTED, UNKNOWN = 1, 2
+PLACES = 64  # voxels that stand for all of a structure when one of them is drawn
 
 
 class Labelled(NamedTuple):
@@ -266,6 +267,7 @@ class PreparedCases:
         self.items: list[tuple[int, int | None]] = []  # (case, slice or None for the whole volume)
         self.notes: list[str] = []  # of the cases that were read, for the user
         self._read = read
+        self._places: dict[tuple[int, int | None], list[Tensor]] = {}
         self._partial = any(case.missing for case in self.cases)
         self._maker: ThreadPoolExecutor | None = None
         self._making: Future[None] | None = None
@@ -380,6 +382,19 @@ class PreparedCases:
                 "It was removed or damaged while it was in use.",
                 "Start the training again: cases are prepared anew when their prepared form is missing.",
             ) from error
+
+    def places(self, index: int) -> list[Tensor]:
+        """Of each structure that occurs in an item, voxels of it: int64 (at most `PLACES`, dims), the same each time.
+
+        Raises:
+            InputError: its prepared files are missing or damaged.
+        """
+        key = self.items[index]
+        if key not in self._places:
+            label = self.label(index)[0]
+            voxels = [torch.nonzero(label == value) for value in label.unique().tolist() if value]
+            self._places[key] = [every[:: max(1, len(every) // PLACES)][:PLACES].clone() for every in voxels]
+        return self._places[key]
 
     def missing(self, index: int) -> Tensor | None:
         """bool (256,): by label value, what was not outlined in the case of an item. None where every case outlines
