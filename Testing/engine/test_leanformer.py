@@ -8,6 +8,7 @@ import pytest
 import torch
 from apformer.errors import ConfigError
 from apformer.networks import NETWORK_NAMES, LeanFormer, build_network
+from apformer.networks.leanformer import POSITION_WAVES
 from apformer.networks.norm import SLOPE, InstanceNormAct
 from apformer.pruning import count_parameters
 from apformer.pruning.boxes import BACKGROUND_LOGIT, boxes_around
@@ -110,6 +111,23 @@ WRONG: list[dict[str, Any]] = [
 def test_arguments_that_do_not_fit_are_refused(wrong: dict[str, Any]):
     with pytest.raises(ConfigError):
         tiny(**wrong)
+
+
+def test_the_table_of_positions_starts_with_the_longest_waves_along_each_axis():
+    table = tiny(width=12, image_size=(8 * 5, 8 * 4)).positions
+    assert table is not None
+    rows, columns = table[0, 0], table[0, 2]
+    height = POSITION_WAVES
+    assert rows[:, 0].tolist() == pytest.approx([-height, -height * 0.5**0.5, 0.0, height * 0.5**0.5, height], abs=1e-6)
+    assert columns[0].tolist() == pytest.approx([-height, -height / 2, height / 2, height], abs=1e-6)
+    assert bool((rows == rows[:, :1]).all() and (columns == columns[:1]).all()), "each knows one axis"
+
+
+def test_what_the_grid_cannot_hold_as_waves_starts_as_noise():
+    table = tiny(width=12, image_size=(16, 16)).positions  # 2 x 2 tokens: one half period along each axis
+    assert table is not None
+    largest = table.detach()[0].abs().flatten(1).amax(1)
+    assert (largest[:4] > 0.3).all() and (largest[4:] < 0.1).all()
 
 
 def test_coarser_outputs_come_in_training_only():

@@ -27,8 +27,11 @@ from ..errors import ConfigError
 from ..finetuning import Request, finetune
 from ..finetuning.labels import relabelled
 from ..finetuning.measure import Scores, measure, summary
+from ..finetuning.request import LEANFORMER
+from ..networks import registered
 from ..training.cases import Case, Labelled
 from .machine import describe_machine
+from .peer import PEER, Peer
 
 Say = Callable[[str], None]
 
@@ -39,7 +42,7 @@ class Run:
 
     Attributes:
         labels: name in the data set -> name in the site's table; what is not named is left out.
-        budget, rehearsal, base: as in `finetuning.Request`.
+        budget, rehearsal, base, network: as in `finetuning.Request`; `PEER` is MONAI's DynUNet.
         complete: only patients of whom everything was outlined. absent: what was not outlined is said to be absent.
     """
 
@@ -51,6 +54,7 @@ class Run:
     rehearsal: bool = True
     complete: bool = False
     absent: bool = False
+    network: str = LEANFORMER
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,19 @@ ORGANS = {
         "Esophagus",
     )
 }
+RARE = ("Larynx", "Esophagus")
 HIPPOCAMPUS = {name: name for name in ("Anterior hippocampus", "Posterior hippocampus")}
+ATRIUM = {"Left atrium": "Left atrium"}
+ABDOMEN = {name: name for name in ("Liver", "Right kidney", "Left kidney", "Spleen")}
+
+
+def _from_scratch(patients: int, labels: Mapping[str, str]) -> tuple[Run, ...]:
+    """A model from nothing beside the plain network, from the same cases in the same time."""
+    return (
+        Run("from scratch", patients, labels, None),
+        Run(f"from scratch, {PEER}", patients, labels, None, network=PEER),
+    )
+
 
 STUDIES: dict[str, Study] = {
     "site-shift": Study(
@@ -97,16 +113,32 @@ STUDIES: dict[str, Study] = {
             Run("base", 0, LEFT, BASE),
             Run("fine-tuned", 10, LEFT, BASE),
             Run("from scratch", 10, LEFT, None),
+            Run(f"from scratch, {PEER}", 10, LEFT, None, network=PEER),
         ),
     ),
-    "new-structure": Study(ACDC, 20, 30.0, (Run("base", 0, LEFT, BASE), Run("fine-tuned", 20, HEART, BASE))),
-    "scratch": Study(r"^(?P<patient>hippocampus_\d+)", 40, 15.0, (Run("from scratch", 20, HIPPOCAMPUS, None),)),
+    "new-structure": Study(
+        ACDC, 20, 30.0,
+        (
+            Run("base", 0, LEFT, BASE),
+            Run("fine-tuned", 20, HEART, BASE),
+            Run("from scratch", 20, HEART, None),
+            Run(f"from scratch, {PEER}", 20, HEART, None, network=PEER),
+        ),
+    ),
+    "scratch": Study(r"^(?P<patient>hippocampus_\d+)", 40, 15.0, _from_scratch(20, HIPPOCAMPUS)),
+    "atrium": Study(r"^(?P<patient>la_\d+)", 4, 15.0, _from_scratch(12, ATRIUM)),
+    "abdomen": Study(r"^(?P<patient>chaos_\d+)", 5, 15.0, _from_scratch(11, ABDOMEN)),
+    "head-neck": Study(r"^(?P<patient>hn_\d+)", 20, 20.0, _from_scratch(150, ORGANS), rare=RARE),
     "learning-curve": Study(
         ACDC, 20, 12.0,
         tuple(
-            Run(f"{count} patients{', pruned' if budget else ''}", count, LEFT, BASE, budget)
+            run
             for count in (3, 5, 10, 20)
-            for budget in (None, "keep=0.15")
+            for run in (
+                Run(f"{count} patients", count, LEFT, BASE),
+                Run(f"{count} patients, pruned", count, LEFT, BASE, "keep=0.15"),
+                Run(f"{count} patients, {PEER}", count, LEFT, None, network=PEER),
+            )
         ),
     ),
     "forgetting": Study(
@@ -124,7 +156,7 @@ STUDIES: dict[str, Study] = {
             Run("all patients", 150, ORGANS, None),
             Run("all, others absent", 150, ORGANS, None, absent=True),
         ),
-        rare=("Larynx", "Esophagus"),
+        rare=RARE,
     ),
 }  # fmt: skip
 
@@ -162,7 +194,7 @@ def run(
         if one.name in done["runs"]:
             continue
         say(f"{name}: {one.name}")
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch, registered(PEER, Peer):
             entry = _run(study, one, source, patients, Path(scratch), old, threads, say)
         done["runs"][one.name] = entry
         done["machine"] = describe_machine()
@@ -248,7 +280,7 @@ def _run(
         site = _site(source, chosen, one, base, study, scratch / "site")
         request = Request(
             site.root, "studied", one.base, seconds=60 * study.minutes, budget=one.budget, rehearsal=one.rehearsal,
-            threads=threads, device="cpu", adopt="always",
+            threads=threads, device="cpu", adopt="always", network=one.network,
         )  # fmt: skip
         outcome = finetune(request, library=library, on_event=lambda event: _tell(event, say))
         model = outcome.bundle
@@ -340,11 +372,11 @@ def _never() -> None:
 def render(done: Mapping[str, Any]) -> str:
     """A table of the results: a line per run and label."""
     lines = [f"{done['study']}: {done['others']} other patients, {done['minutes']:g} minutes per training"]
-    lines += ["", "run                     label                     mean Dice  pooled   HD95 mm  old cases  GMAC"]
+    lines += ["", "run                          label                     mean Dice  pooled   HD95 mm  old cases  GMAC"]
     for name, entry in done["runs"].items():
         for label, figures in entry["others"]["labels"].items():
             old = entry.get("old", {}).get("labels", {}).get(label, {}).get("pooled_dice")
             cells = (figures["mean_dice"], figures["pooled_dice"], figures["hd95_mm"], old, entry.get("gmac"))
             shown = "  ".join("   -   " if value is None else f"{value:7.3f}" for value in cells)
-            lines.append(f"{name:<22}  {label:<24}  {shown}")
+            lines.append(f"{name:<27}  {label:<24}  {shown}")
     return "\n".join(lines)

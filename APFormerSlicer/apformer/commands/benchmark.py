@@ -10,7 +10,10 @@ from ..errors import UsageError
 from . import options as option
 from .console import Console
 
-STUDIES = ("site-shift", "new-structure", "scratch", "learning-curve", "forgetting", "partial-labels")
+STUDIES = (
+    *("site-shift", "new-structure", "scratch", "atrium", "abdomen", "head-neck"),
+    *("learning-curve", "forgetting", "partial-labels"),
+)
 
 
 def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:

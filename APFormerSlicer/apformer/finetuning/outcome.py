@@ -28,6 +28,7 @@ from .page import write_page
 from .pictures import draw_case
 from .rounds import Trained
 from .setup import Setup
+from .unfound import warnings
 from .verdict import RULE, finds_nothing
 
 REPORT_SCHEMA = 1
@@ -168,7 +169,7 @@ def _report(
         "rival": found.rival,
         "after": found.after,
         "pictures": {"worst": worst, "overlays": overlays},
-        "warnings": list(setup.warnings),
+        "warnings": [*setup.warnings, *warnings(_mean_dices(found.after))],
     }
 
 
@@ -269,6 +270,10 @@ def _draw(setup: Setup, case: Case, old: Segmenter | None, new: Segmenter, path:
         image, modality=image.modality or setup.source.modality
     )  # files seldom say; CT is shown in a window
     draw_case(known, truth, before, after, setup.plan.labels, path, case.name)
+
+
+def _mean_dices(figures: Mapping[str, Any]) -> dict[str, float | None]:
+    return {name: label.get("mean_dice") for name, label in figures["labels"].items()}
 
 
 def _mean_dice(entry: Mapping[str, Mapping[str, Any]]) -> float | None:

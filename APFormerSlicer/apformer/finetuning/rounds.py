@@ -41,6 +41,7 @@ from .recipe import PHASE_NAMES, write_recipe
 from .setup import Setup
 from .slicing import examples, sliced
 from .timing import FORWARD_SHARE, StepTimer, by_size, check_time, least_seconds
+from .unfound import Watch
 
 FEWEST_STEPS_APART = 3  # between two validations of a training by steps, and ...
 VALIDATIONS = 10  # ... about so many in all
@@ -111,6 +112,7 @@ class Round:
         self.start: dict[str, Tensor] | None = None
         self.shown: list[tuple[int, int]] = []
         self.unreadable: dict[str, str] = {}
+        self.watch = Watch(teller.say)
 
     def plan(self, allowed: Callable[[], Allowance | None]) -> dict[str, Any]:
         """How long it is trained, and what a step takes, as plain data for `run`.
@@ -290,8 +292,10 @@ class Round:
         told = {**row, **place, "phase": PHASE_NAMES[row["gates"]], "overlays": []}
         if not self.place.judged:
             told.pop("dice", None)  # of cases that it was trained on: no figure to show
-        elif "dice" in row and (sum("dice" in each for each in trainer.rows) - 1) % OVERLAY_EVERY == 0:
-            told["overlays"] = self._overlays(trainer.ema.module, row)
+        elif "dice" in row:
+            self.watch.look(row["dice"], row["share"])
+            if (sum("dice" in each for each in trainer.rows) - 1) % OVERLAY_EVERY == 0:
+                told["overlays"] = self._overlays(trainer.ema.module, row)
         self.teller.epoch(told)
         done = (self.place.fold - 1 + row["share"]) / self.place.folds
         self.teller.training(f"training, {told['phase']}: step {row['step']}", done)
