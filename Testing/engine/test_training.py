@@ -443,6 +443,24 @@ def test_a_stage_may_cut_at_full_resolution_from_anywhere(a_dataset: Path, tmp_p
     assert len(places) > 3
 
 
+def test_half_of_the_cuts_hold_a_structure_whichever_is_small_or_rare(a_dataset: Path, tmp_path: Path) -> None:
+    config = parse_config(settings(stages=[{"epochs": 1, "size": [4, 4, 4], "batch_size": 1, "learning_rate": 0.01}]))
+    cases, _ = prepared(a_dataset, config, tmp_path / "prepared")
+    image, label = cases.item(0)
+    path = cases._paths(cases.case(0))[1]
+    label[:] = 0
+    label[0, 2, 3, 4] = 2
+    label[0, 9:, 9:, 9:] = 1
+    np.save(path, label.numpy())
+    off = Augmentation(affine_p=0, zoom_p=0, noise_p=0, blur_p=0, low_resolution_p=0, contrast_p=0, intensity_p=0)
+    dataset = AugmentedCases(cases, config.stages[0], off, 0)
+    cuts = [dataset[Drawn(turn, [0])] for turn in range(200)]
+    shares = [sum(bool((cut["label"] == value).any()) for cut in cuts) / len(cuts) for value in (1, 2)]
+    assert all(0.22 < share < 0.6 for share in shares), "a quarter of all cuts are around each, some others meet it"
+    pieces = image[0].unfold(0, 4, 1).unfold(1, 4, 1).unfold(2, 4, 1).reshape(-1, 4, 4, 4)
+    assert all((pieces - cut["image"][0, 0]).abs().amax((1, 2, 3)).min() < 1e-5 for cut in cuts[:5])
+
+
 def test_a_2d_model_trains_on_the_slices_of_volumes(a_dataset: Path, tmp_path: Path) -> None:
     flat_settings = settings(
         preprocessing={
