@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +15,7 @@ from apformer.datasets.listing import read_listing
 from apformer.files import read_volume
 from apformer.finetuning.extents import LOOKED_AT, Extent, Seen, extents
 from apformer.finetuning.layout import is_flat, lay_out
+from apformer.finetuning.levels import lean_arguments
 
 ODD = {
     "CT of 600 slices, liver 220 mm wide, 100 mm across": ((600, 512, 512), (0.8, 0.8, 1.0), (220.0, 100.0)),
@@ -52,7 +54,10 @@ def row(name: str, cases: list[Seen]) -> str:
     spacing = " x ".join(f"{mm:.3g}" for mm in found.spacing_mm)
     patch = " x ".join(str(voxels) for voxels in found.patch)
     edges = " x ".join(f"{mm * n:.0f}" for mm, n in zip(found.spacing_mm, found.patch, strict=True))
-    return f"| {name} | {kind} | {spacing} | {patch} | {edges} |"
+    lean = lean_arguments(found.patch[::-1], found.across)
+    first = "full" if lean["strides"][0] == 1 else "half"
+    tokens = math.prod(-(-size // math.prod(lean["strides"])) for size in found.patch)
+    return f"| {name} | {kind} | {spacing} | {patch} | {edges} | {found.across:.1f} | {first} | {tokens} |"
 
 
 def rows(folder: Path) -> Iterable[str]:
@@ -64,6 +69,7 @@ def rows(folder: Path) -> Iterable[str]:
 
 
 if __name__ == "__main__":
-    print("| cases | network | spacing (mm) | patch (voxels) | patch (mm) |\n| --- | --- | --- | --- | --- |")
+    print("| cases | network | spacing (mm) | patch (voxels) | patch (mm) | thinnest (voxels) | starts at | tokens |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for line in rows(Path(sys.argv[1])):
         print(line, flush=True)

@@ -50,7 +50,8 @@ class LeanFormerConfig:
         dropout: after the attention and the feed-forward part.
         positions: a learned table of where a token is, added to it, besides GRPE, which knows only where tokens are to
             each other.
-        supervised: levels of the way up, from the finest, that have outputs of their own in training.
+        supervised: levels of the way up, from the second finest, that have outputs of their own in training; the last
+            ones are the tokens.
         prune_head, prune_queries, prune_keys, safety_ring: as in APFormer.
         prune_decoder: with hard gates, compute the way up on the box of the kept cells.
         halo: cells around what is kept that belong to the box, beyond the safety ring.
@@ -86,7 +87,7 @@ class LeanFormerConfig:
             checked_numbers(name, (getattr(self, name),), 1)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), not {self.dropout!r}")
-        outputs = len(self.channels) - (self.detail == 0)  # coarser ones than the finest
+        outputs = len(self.channels) + 1 - (self.detail == 0)  # coarser ones than the finest
         for name, most in {"detail": 4096, "supervised": outputs, "safety_ring": 8, "halo": 8}.items():
             if not isinstance(getattr(self, name), int) or not 0 <= getattr(self, name) <= most:
                 raise ValueError(f"{name} must be 0 to {most}, not {getattr(self, name)!r}")
@@ -249,7 +250,8 @@ class LeanFormer(Gated, nn.Module):
         elif config.detail:
             self.detail = ConvBlock(dims, config.in_channels, config.detail)
         self.head = conv(skips[0], config.out_channels, 3, padding=1)
-        self.heads = nn.ModuleList(conv(width, config.out_channels, 1) for width in skips[1 : 1 + config.supervised])
+        levels = (*skips, config.width)[1 : 1 + config.supervised]
+        self.heads = nn.ModuleList(conv(width, config.out_channels, 1) for width in levels)
 
     @property
     def token_stride(self) -> tuple[int, ...]:
@@ -343,8 +345,8 @@ class LeanFormer(Gated, nn.Module):
         if self.config.detail:
             skips = [image if self.detail is None else self.detail(image), *skips]
         coarser: list[Tensor] = []
-        for number in reversed(range(len(self.up))):
-            deep = self.up[number](deep, skips[number])
+        for number in reversed(range(len(self.up) + 1)):
+            deep = self.up[number](deep, skips[number]) if number < len(self.up) else deep
             if with_heads and 1 <= number <= len(self.heads):
                 coarser.insert(0, self.heads[number - 1](deep))
         return [self.head(deep), *coarser]
