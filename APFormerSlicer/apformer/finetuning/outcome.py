@@ -138,7 +138,7 @@ def _report(
         "schema": REPORT_SCHEMA,
         "name": request.name,
         "version": trained.config.version,
-        "base": None if base is None else {"name": base.name, "version": base.version},
+        "base": _base(setup),
         "adopted": adopted,
         "rule": RULE,
         "verdict": verdict,
@@ -170,6 +170,11 @@ def _report(
         "pictures": {"worst": worst, "overlays": overlays},
         "warnings": list(setup.warnings),
     }
+
+
+def _base(setup: Setup) -> dict[str, Any] | None:
+    base, other = setup.base, setup.remembered is None
+    return None if base is None else {"name": base.name, "version": base.version, "other_structures": other}
 
 
 def _settings(setup: Setup, config: TrainingConfig) -> dict[str, Any]:
@@ -246,7 +251,7 @@ def _draw_worst(
     before = {name: _mean_dice(entry) for name, entry in (found.before or {"cases": {}})["cases"].items()}
     worst = sorted(after, key=lambda name: (after[name] is None, after[name] or 0.0))[:WORST_CASES]
     drawn = []
-    old = None if setup.base is None else Segmenter(setup.base, setup.device.type)
+    old = None if setup.remembered is None else Segmenter(setup.remembered, setup.device.type)
     for place, name in enumerate(worst, 1):
         check()
         file = f"worst-{place}.png"
