@@ -130,7 +130,7 @@ def _report(
     teller: Teller,
     overlays: list[str],
 ) -> dict[str, Any]:
-    request, base, split = setup.request, setup.base, setup.split
+    request, split = setup.request, setup.split
     divided = [setup.divided(fold) for fold in range(split.rounds)]
     validating = [site for _, part in divided for site in part]
     learning = divided[0][0] if split.rounds == 1 else [site for site in setup.sites if site in validating]

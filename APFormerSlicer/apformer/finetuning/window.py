@@ -62,14 +62,13 @@ def _told(base: Bundle, name: str, cases: Sequence[np.ndarray]) -> list[Problem]
     if cut <= CUT_OFF:
         return []
     low, high = np.percentile(np.concatenate(cases), BRIGHTNESS)
-    what = (
+    problem = Problem(
+        "window",
+        LOOK,
+        (),
         f"{cut:.0%} of {name} is outside of the intensities that {base.name} {base.version} sees, {lower:g} to "
-        f"{upper:g}; it lies between {low:.4g} and {high:.4g}."
+        f"{upper:g}; it lies between {low:.4g} and {high:.4g}.",
+        "What is outside looks the same to the network, and like all else that is: it may not find the structure.",
+        "Choose a base for structures of such intensities, or none: its window follows from the cases.",
     )
-    return [
-        Problem(
-            "window", LOOK, (), what,
-            "What is outside looks the same to the network, and like all else that is: it may not find the structure.",
-            "Choose a base for structures of such intensities, or none: its window follows from the cases.",
-        )  # fmt: skip
-    ]
+    return [problem]

@@ -86,7 +86,8 @@ def estimate_finetune(
     step = TrainingStep.build(checked, source, plan)
     with _threads(request.threads):
         footprint, place = step.measured(device, check), describe(device)
-    pace = Pace(footprint, preparing, work, BATCH[source.preprocessing.spatial_dims], 1 if plan.remembered(checked.base) is None else 2)
+    models = 1 if plan.remembered(checked.base) is None else 2
+    pace = Pace(footprint, preparing, work, BATCH[source.preprocessing.spatial_dims], models)
     steps = pace.steps(request)
     memory = max(footprint.peak_bytes + step.held_bytes, max(e.memory_bytes for e in extents.values()))
     disk = work.total("prepared_bytes", work.cases) + len(work.trainings) * CHECKPOINT_COPIES * step.weight_bytes
