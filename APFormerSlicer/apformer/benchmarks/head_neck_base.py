@@ -22,6 +22,7 @@ from ..bundles import ModelLibrary
 from ..datasets import SiteDataset, import_cases, read_decathlon
 from ..datasets.imports import Pair, Source
 from ..datasets.table import make_table
+from ..errors import ConfigError
 from ..finetuning import Request, finetune
 
 NAME = "head-neck-slices"
@@ -48,6 +49,9 @@ def train_base(
         salt: of the split.
 
     Returns: what the report tells of it, as plain data.
+
+    Raises:
+        ConfigError: it finds nothing after that time.
     """
     source = _pictures(read_decathlon(dataset), scratch / "pictures")
     names = [name for value, name in (source.names or {}).items() if value]
@@ -56,7 +60,10 @@ def train_base(
     if report.failed:
         raise next(iter(report.failed.values()))
     request = Request(site.root, NAME, None, seconds=60 * minutes, threads=threads, device="cpu", adopt="always")
-    summary = finetune(request, library=library, on_event=on_event).summary
+    outcome = finetune(request, library=library, on_event=on_event)
+    if not outcome.adopted:
+        raise ConfigError(f"{NAME} cannot be a base. {outcome.verdict}", "It knows nothing.", "Give more minutes.")
+    summary = outcome.summary
     return {"patients": PATIENTS, "minutes": minutes, "labels": summary["after"]["labels"], "time": summary["time"]}
 
 
