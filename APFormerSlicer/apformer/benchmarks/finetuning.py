@@ -132,7 +132,8 @@ STUDIES: dict[str, Study] = {
         r"^(?P<patient>liver_\d+)", 20, 12.0,
         (
             Run("from scratch", 5, LIVER, None),
-            Run("from other organs", 5, LIVER, head_neck_base.NAME),
+            Run("from the heart, MR", 5, LIVER, BASE),
+            Run("from the head, CT", 5, LIVER, head_neck_base.NAME),
         ),
     ),
 }  # fmt: skip
