@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -270,7 +270,7 @@ def _run(
     assert model is not None
     others = [pair for name in names[: study.others] for pair in patients[name]]
     entry["others"] = _judge(model, others, source.names or {}, one.labels)
-    if old is not None and base is not None and trained is None:
+    if old is not None and base is not None and _shares(base, [label.name for label in model.labels]):
         entry["old"] = _judge_old(model, base, old)
     say(json.dumps({key: entry[key]["labels"] for key in ("others", "old") if key in entry}))
     return entry
@@ -309,8 +309,7 @@ def _tell(event: Mapping[str, Any], say: Say) -> None:
 
 
 def _site(source: Source, chosen: list[Pair], one: Run, base: Bundle | None, study: Study, folder: Path) -> SiteDataset:
-    shares = base is not None and {label.name for label in base.labels} & set(one.labels.values())
-    known: tuple[Label, ...] = base.labels if base is not None and shares else ()
+    known: tuple[Label, ...] = base.labels if base is not None and _shares(base, one.labels.values()) else ()
     table = (*known, *_more(known, one.labels.values()))
     dataset = SiteDataset.create(folder, table, salt=SALT)
     mapping = {name: one.labels.get(name) for name in (source.names or {}).values()}
@@ -324,6 +323,11 @@ def _site(source: Source, chosen: list[Pair], one: Run, base: Bundle | None, stu
     if report.failed:
         raise next(iter(report.failed.values()))
     return dataset
+
+
+def _shares(base: Bundle, names: Iterable[str]) -> bool:
+    """Whether a site or model with labels of these names is of structures that the base knows."""
+    return bool({label.name for label in base.labels} & set(names))
 
 
 def _more(known: Sequence[Label], names: Any) -> tuple[Label, ...]:
