@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 import torch
 from apformer import files
 from apformer.bundles import load_bundle
+from apformer.bundles.preprocessing import Preprocessing
 from apformer.errors import ConfigError, InputError, OutputError
 from apformer.inference import Segmenter
 from apformer.networks import build_network
@@ -459,6 +461,36 @@ def test_half_of_the_cuts_hold_a_structure_whichever_is_small_or_rare(a_dataset:
     assert all(0.22 < share < 0.6 for share in shares), "a quarter of all cuts are around each, some others meet it"
     pieces = image[0].unfold(0, 4, 1).unfold(1, 4, 1).unfold(2, 4, 1).reshape(-1, 4, 4, 4)
     assert all((pieces - cut["image"][0, 0]).abs().amax((1, 2, 3)).min() < 1e-5 for cut in cuts[:5])
+
+
+@pytest.mark.parametrize(
+    ("spacing", "patch", "stage", "edges"),
+    [
+        (
+            (3.9, 3.8, 2.5),
+            (16, 24, 32),
+            Stage(1, (16, 24, 32), 2, 0.01),
+            [2.5, 3.8, 3.9],
+        ),  # told as i, j, k
+        ((1.0, 2.0), (16, 32), Stage(1, (16, 16), 2, 0.01), [2.0, 2.0]),  # shown whole in half as many columns
+        ((1.0, 2.0), (16, 32), Stage(1, (16, 16), 2, 0.01, crop=True), [2.0, 1.0]),
+        (None, (16, 16), Stage(1, (8, 8), 2, 0.01), None),
+    ],
+)
+def test_images_are_turned_with_the_edges_that_their_voxels_have_in_the_batch(
+    spacing: tuple[float, ...] | None,
+    patch: tuple[int, ...],
+    stage: Stage,
+    edges: list[float] | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    preprocessing = Preprocessing(
+        len(patch), "RAS", spacing, patch, {"kind": "percentile", "lower": 0.5, "upper": 99.5}
+    )
+    told: list[Any] = []
+    monkeypatch.setattr(batches, "Augmenter", lambda config, size, air, edges: told.append(edges))
+    AugmentedCases(SimpleNamespace(preprocessing=preprocessing), stage, Augmentation(), 0)  # type: ignore[arg-type]
+    assert told == [pytest.approx(edges) if edges else None]
 
 
 def test_a_2d_model_trains_on_the_slices_of_volumes(a_dataset: Path, tmp_path: Path) -> None:

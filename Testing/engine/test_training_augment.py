@@ -210,6 +210,66 @@ def test_a_recipe_that_changes_nothing_changes_nothing() -> None:
     assert torch.equal(images, image[None]) and torch.equal(labels, label[None])
 
 
+TURNED = replace(OFF, affine_p=1.0, rotate_degrees=45.0, shear=0.0, stretch=0.0, translate=0.0)
+
+
+def a_ball_in_mm(size: Sequence[int], edges: Sequence[float], radius: float) -> Tensor:
+    """(1, *size) of 0 and 1: all voxels within `radius` mm of the centre."""
+    places = [(torch.arange(n) - (n - 1) / 2) * edge for n, edge in zip(size, edges, strict=True)]
+    return (torch.stack(torch.meshgrid(*places, indexing="ij")).square().sum(0) < radius**2).float()[None]
+
+
+def spreads_in_mm(images: Tensor, edges: Sequence[float]) -> Tensor:
+    """(B, dims): how far what is bright lies from its middle along each axis, mm."""
+    weights, found = images[:, 0] / images.flatten(1).sum(1).reshape(-1, *[1] * len(edges)), []
+    for axis, edge in enumerate(edges):
+        along = weights.sum([other + 1 for other in range(len(edges)) if other != axis])
+        places = torch.arange(along.shape[1]) * edge
+        middle = (along * places).sum(1, keepdim=True)
+        found.append((along * (places - middle).square()).sum(1).sqrt())
+    return torch.stack(found, dim=1)
+
+
+@pytest.mark.parametrize(
+    ("size", "edges", "radius"),
+    [((16, 48, 48), (7.7, 2.5, 2.5), 32.0), ((48, 32, 32), (2.5, 3.9, 3.9), 32.0), ((40, 80), (4.0, 2.0), 48.0)],
+)
+def test_a_turned_ball_stays_a_ball_in_voxels_that_are_no_cubes(
+    size: Sequence[int], edges: Sequence[float], radius: float
+) -> None:
+    ball = a_ball_in_mm(size, edges, radius).expand(16, 1, *size)
+    turned, labels = Augmenter(TURNED, size, True, edges)(ball, ball, torch.Generator().manual_seed(2))
+    plain = spreads_in_mm(ball, edges)
+    for made in (turned, labels):
+        assert spreads_in_mm(made, edges) == pytest.approx(plain, rel=0.03)
+    sheared, _ = Augmenter(TURNED, size, True)(ball, ball, torch.Generator().manual_seed(2))
+    assert (spreads_in_mm(sheared, edges) / plain - 1).abs().max() > 0.2, "what turning voxels makes of it"
+
+
+def test_a_bar_is_turned_by_the_angle_in_space_and_not_in_voxels() -> None:
+    """A bar of 60 mm along columns has as many mm along rows when it is turned by a quarter, so half as many voxels."""
+    size, edges = (40, 80), (4.0, 2.0)
+    bar = torch.zeros(1, 1, *size)
+    bar[..., 19:21, 25:55] = 1
+    augmenter = Augmenter(replace(TURNED, rotate_degrees=90.0), size, True, edges)
+    turned = torch.cat([augmenter(bar, bar, torch.Generator().manual_seed(seed))[0] for seed in range(40)])
+    rows, columns = spreads_in_mm(turned, edges).T
+    assert rows.max() == pytest.approx(60 / math.sqrt(12), rel=0.1), "some are turned by nearly a quarter"
+    length = (rows.square() + columns.square()).sqrt()
+    assert length == pytest.approx(spreads_in_mm(bar, edges).norm().expand(40), rel=0.03), "no turn makes it longer"
+
+
+@pytest.mark.parametrize("size", [(32, 40), (16, 20, 24)], ids=["2D", "3D"])
+def test_cubes_of_any_edge_are_changed_as_if_nothing_were_known_of_them(size: tuple[int, ...]) -> None:
+    image, label = a_picture(size)
+    batch = image.expand(4, *image.shape), label.expand(4, *label.shape)
+    made = [
+        Augmenter(STRONG, size, True, edges)(*batch, torch.Generator().manual_seed(4))
+        for edges in (None, [1.7] * len(size))
+    ]
+    assert torch.equal(made[0][0], made[1][0]) and torch.equal(made[0][1], made[1][1])
+
+
 def test_sizes_that_differ_along_the_axes_keep_directions() -> None:
     """A shift along rows moves along rows, by its share of them."""
     image = torch.zeros(1, 1, 20, 60)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from ..finetuning.measure import Scores, measure, summary
 from ..finetuning.request import LEANFORMER
 from ..networks import registered
 from ..training.cases import Case, Labelled
+from . import head_neck_base
 from .machine import describe_machine
 from .peer import PEER, Peer
 
@@ -93,6 +94,7 @@ ORGANS = {
     )
 }
 RARE = ("Larynx", "Esophagus")
+LIVER = {"Liver": "Liver"}
 HIPPOCAMPUS = {name: name for name in ("Anterior hippocampus", "Posterior hippocampus")}
 ATRIUM = {"Left atrium": "Left atrium"}
 ABDOMEN = {name: name for name in ("Liver", "Right kidney", "Left kidney", "Spleen")}
@@ -158,6 +160,14 @@ STUDIES: dict[str, Study] = {
         ),
         rare=RARE,
     ),
+    "other-organs": Study(
+        r"^(?P<patient>liver_\d+)", 20, 12.0,
+        (
+            Run("from scratch", 5, LIVER, None),
+            Run("from the heart, MR", 5, LIVER, BASE),
+            Run("from the head, CT", 5, LIVER, head_neck_base.NAME),
+        ),
+    ),
 }  # fmt: skip
 
 
@@ -176,7 +186,7 @@ def run(
     Args:
         name: one of STUDIES.
         dataset: its data, in Decathlon layout. old: the base's own data set; every model is judged on its validation
-            patients too, which tells what was forgotten.
+            patients too, which tells what was forgotten. A base of other organs is trained on it.
         results: JSON file; a study that was interrupted goes on where it stopped.
         minutes: instead of the study's own, to try it out.
 
@@ -271,6 +281,7 @@ def _run(
 ) -> dict[str, Any]:
     installed = ModelLibrary()
     library = ModelLibrary([scratch / "models", *installed.roots[1:]])
+    trained = _train_base(one, library, study, scratch, old, threads, say)
     base = None if one.base is None else library.find(one.base)
     names = list(patients)
     entry: dict[str, Any] = {"patients": one.patients, "base": None if base is None else f"{base.name} {base.version}"}
@@ -285,15 +296,41 @@ def _run(
         outcome = finetune(request, library=library, on_event=lambda event: _tell(event, say))
         model = outcome.bundle
         entry |= {"time": outcome.summary["time"], "verdict": outcome.verdict, "blend": outcome.summary["blend"]}
+        entry |= {} if trained is None else {"trained_base": trained}
         entry["site"] = {key: outcome.summary[key] and outcome.summary[key]["labels"] for key in ("before", "after")}
         entry |= {key: outcome.summary["after"][key] for key in ("gmac", "gmac_dense", "kept_tokens_mean")}
     assert model is not None
     others = [pair for name in names[: study.others] for pair in patients[name]]
     entry["others"] = _judge(model, others, source.names or {}, one.labels)
-    if old is not None and base is not None:
+    if old is not None and base is not None and _shares(base, [label.name for label in model.labels]):
         entry["old"] = _judge_old(model, base, old)
     say(json.dumps({key: entry[key]["labels"] for key in ("others", "old") if key in entry}))
     return entry
+
+
+def _train_base(
+    one: Run, library: ModelLibrary, study: Study, scratch: Path, old: Path | None, threads: int | None, say: Say
+) -> dict[str, Any] | None:
+    """Train the base of a run that no library has, in as much time as the run gets; None where it has one, or needs
+    none."""
+    if one.base != head_neck_base.NAME:
+        return None
+    if old is None:
+        raise ConfigError(
+            f"{one.name} begins with a model that is trained first, and there are no cases for it.",
+            "It cannot be run.",
+            "Point to them: --old head-neck-ct.",
+        )
+    say(f"training {one.base}")
+    return head_neck_base.train_base(
+        old,
+        library,
+        scratch,
+        minutes=study.minutes,
+        salt=SALT,
+        threads=threads,
+        on_event=lambda event: _tell(event, say),
+    )
 
 
 def _tell(event: Mapping[str, Any], say: Say) -> None:
@@ -304,7 +341,7 @@ def _tell(event: Mapping[str, Any], say: Say) -> None:
 
 
 def _site(source: Source, chosen: list[Pair], one: Run, base: Bundle | None, study: Study, folder: Path) -> SiteDataset:
-    known: tuple[Label, ...] = () if base is None else base.labels
+    known: tuple[Label, ...] = base.labels if base is not None and _shares(base, one.labels.values()) else ()
     table = (*known, *_more(known, one.labels.values()))
     dataset = SiteDataset.create(folder, table, salt=SALT)
     mapping = {name: one.labels.get(name) for name in (source.names or {}).values()}
@@ -318,6 +355,11 @@ def _site(source: Source, chosen: list[Pair], one: Run, base: Bundle | None, stu
     if report.failed:
         raise next(iter(report.failed.values()))
     return dataset
+
+
+def _shares(base: Bundle, names: Iterable[str]) -> bool:
+    """Whether a site or model with labels of these names is of structures that the base knows."""
+    return bool({label.name for label in base.labels} & set(names))
 
 
 def _more(known: Sequence[Label], names: Any) -> tuple[Label, ...]:

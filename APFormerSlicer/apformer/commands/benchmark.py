@@ -12,7 +12,7 @@ from .console import Console
 
 STUDIES = (
     *("site-shift", "new-structure", "scratch", "atrium", "abdomen", "head-neck"),
-    *("learning-curve", "forgetting", "partial-labels"),
+    *("learning-curve", "forgetting", "partial-labels", "other-organs"),
 )
 
 
@@ -86,7 +86,12 @@ def _add_finetune(kinds: Any, shared: argparse.ArgumentParser) -> None:
         "-o", "--output", required=True, type=option.path, metavar="FILE", help="results, as JSON; continued when there"
     )
     finetune.add_argument("--minutes", type=_minutes, metavar="M", help="per training, instead of the study's own")
-    finetune.add_argument("--old", type=option.path, metavar="DATASET", help="the base's own data: what was forgotten")
+    finetune.add_argument(
+        "--old",
+        type=option.path,
+        metavar="DATASET",
+        help="the base's own data: what was forgotten; for other-organs, what the base is trained on first",
+    )
     finetune.add_argument("--threads", type=option.positive, metavar="N", help="threads to compute with")
     finetune.set_defaults(run=run_finetune)
 

@@ -82,8 +82,9 @@ def check_request(request: Request) -> Checked:
 
 
 def label_lines(plan: LabelPlan) -> list[str]:
-    """One line per label of the new model: where it comes from, and whether the cases teach it."""
-    return [f"{label['name']}: {_origin(label['how'], label['trained'])}" for label in plan.describe()]
+    """One line per label of the new model: where it comes from, and whether the cases teach it; and what is dropped."""
+    lines = [f"{label['name']}: {_origin(label['how'], label['trained'])}" for label in plan.describe()]
+    return [*lines, f"dropped from the base: {', '.join(plan.dropped)}"] if plan.dropped else lines
 
 
 def _origin(how: str, trained: bool) -> str:

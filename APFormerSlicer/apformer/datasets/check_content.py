@@ -104,8 +104,10 @@ def base_problems(table: Sequence[Label], completed: Sequence[SiteCase], base: B
     if table and len(new) == len(table):
         yield Problem(
             "label names", LOOK, (), f"No label of the data set is one of {model} ({_words(missing)}).",
-            f"All of {_words(new)} would be learned from nothing.",
-            "If some are the same structure under another name, rename them with `apformer dataset rename-label`.",
+            f"A training would begin with the model's weights and learn {_words(new)} alone; what the model finds is "
+            "dropped.",
+            "If some are the same structure under another name, rename them with `apformer dataset rename-label`; to "
+            "keep what the model finds, add it to the labels (`apformer dataset add-label`).",
         )  # fmt: skip
     elif new:
         yield Problem(
@@ -113,7 +115,7 @@ def base_problems(table: Sequence[Label], completed: Sequence[SiteCase], base: B
             "The model gets an output for it that starts untrained.",
             "Nothing, if that is meant; otherwise rename it to the model's name for it.",
         )  # fmt: skip
-    if missing:
+    if missing and len(new) < len(table):
         yield Problem(
             "missing labels", LOOK, (),
             f"{_words(missing)} of {model} {'is' if len(missing) == 1 else 'are'} not in the data set.",

@@ -12,7 +12,11 @@ from ..training.report import false_positives, shown
 def write_card(report: Mapping[str, Any], training: Mapping[str, Any], config: TrainingConfig) -> str:
     """Markdown: what it is, what it was made from, how good it is and was."""
     base = report["base"]
-    begun = "from scratch" if base is None else f"from {base['name']} {base['version']}"
+    begun = "from scratch"
+    if base is not None:
+        other = base["other_structures"]
+        named = f"{base['name']} {base['version']}"
+        begun = f"with the weights of {named}, of other structures" if other else f"from {named}"
     data, before, after = report["data"], report["before"], report["after"]
     columns = list(next(iter(after["labels"].values())))
     heading = " | ".join(column.replace("_", " ") for column in columns)

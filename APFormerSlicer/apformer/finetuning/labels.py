@@ -30,6 +30,7 @@ class LabelPlan:
         base_channels: output channel of the base -> value of the new model; background and dropped labels left out.
         trained: values that the site's cases label. The others are the base's, kept.
         how: for each label, where it comes from, in words.
+        dropped: names of the base's labels that the new model does not have.
         unknown: value in the site's label maps of voxels that nobody knows; None where the table has it as a label.
     """
 
@@ -38,6 +39,7 @@ class LabelPlan:
     base_channels: dict[int, int]
     trained: frozenset[int]
     how: tuple[str, ...]
+    dropped: tuple[str, ...] = ()
     unknown: int | None = UNKNOWN
 
     @property
@@ -49,6 +51,11 @@ class LabelPlan:
     def judged(self) -> dict[int, str]:
         """Value -> name of the labels that the site's cases can judge."""
         return {label.value: label.name for label in self.labels if label.value in self.trained}
+
+    def remembered(self, base: Bundle | None) -> Bundle | None:
+        """The base, where the new model keeps labels of it: it is measured before, rehearsed, and gone back towards.
+        None from scratch, and for a base of other structures, which gives nothing but the weights to begin with."""
+        return base if self.base_channels else None
 
     def known_to(self, bundle: Bundle) -> dict[int, int]:
         """Value in the results of `bundle` -> value of the new model, for the labels that are the same by name."""
@@ -68,13 +75,15 @@ class LabelPlan:
 
 
 def plan_labels(table: Sequence[Label], occurring: Collection[int], base: Bundle | None, request: Request) -> LabelPlan:
-    """The labels of the new model.
+    """The labels of the new model. Those of the base are kept, unless they are to be dropped or are other structures:
+    the site's table has none of them, whether it occurs or not.
 
     Args:
         table: the site's label table; occurring: the values that its completed cases hold.
 
     Raises:
-        ConfigError: a name that does not exist, nothing to learn, or two labels that would be one.
+        ConfigError: a name that does not exist, nothing to learn, two labels that would be one, or a version of the
+            base that would know nothing of what the base does.
     """
     chosen = _chosen(table, occurring, request)
     theirs = {label.name: channel for channel, label in enumerate(base.labels, 1)} if base else {}
@@ -93,13 +102,15 @@ def plan_labels(table: Sequence[Label], occurring: Collection[int], base: Bundle
             raise _refuse(what, "Map each label to one of its own.")
         if partner is not None:
             partners[partner] = label
+    meant = {find(mapping.get(plain(label.name), label.name), theirs) for label in table} - {None}
+    drops = request.replace or not meant
     labels: list[Label] = []
     how: list[str] = []
     site_values: dict[int, int] = {}
     base_channels: dict[int, int] = {}
     for label in base.labels if base else ():
         ours = partners.get(label.name)
-        if ours is None and request.replace:
+        if ours is None and drops:
             continue
         labels.append(replace(label, value=len(labels) + 1))
         base_channels[theirs[label.name]] = len(labels)
@@ -111,8 +122,23 @@ def plan_labels(table: Sequence[Label], occurring: Collection[int], base: Bundle
             labels.append(replace(label, value=len(labels) + 1))
             site_values[label.value] = len(labels)
             how.append("new")
+    if base is not None and not base_channels:
+        _refuse_same_name(base, labels, request)
+    dropped = tuple(name for name, channel in theirs.items() if channel not in base_channels)
     unknown = None if UNKNOWN in {label.value for label in table} else UNKNOWN
-    return LabelPlan(tuple(labels), site_values, base_channels, frozenset(site_values.values()), tuple(how), unknown)
+    trained = frozenset(site_values.values())
+    return LabelPlan(tuple(labels), site_values, base_channels, trained, tuple(how), dropped, unknown)
+
+
+def _refuse_same_name(base: Bundle, labels: Sequence[Label], request: Request) -> None:
+    """Whoever uses a model by its name relies on what it finds."""
+    if request.name == base.name:
+        raise ConfigError(
+            f"The new model would be a version of {base.name} that finds {_names(labels)} and nothing of what "
+            f"{base.name} {base.version} does ({_names(base.labels)}).",
+            "Whoever uses that name would get other structures without a word.",
+            "Write the new model under another name; it begins with the same weights.",
+        )
 
 
 def _chosen(table: Sequence[Label], occurring: Collection[int], request: Request) -> list[Label]:

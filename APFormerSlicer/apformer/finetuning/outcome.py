@@ -131,7 +131,7 @@ def _report(
     teller: Teller,
     overlays: list[str],
 ) -> dict[str, Any]:
-    request, base, split = setup.request, setup.base, setup.split
+    request, split = setup.request, setup.split
     divided = [setup.divided(fold) for fold in range(split.rounds)]
     validating = [site for _, part in divided for site in part]
     learning = divided[0][0] if split.rounds == 1 else [site for site in setup.sites if site in validating]
@@ -139,7 +139,7 @@ def _report(
         "schema": REPORT_SCHEMA,
         "name": request.name,
         "version": trained.config.version,
-        "base": None if base is None else {"name": base.name, "version": base.version},
+        "base": _base(setup),
         "adopted": adopted,
         "rule": RULE,
         "verdict": verdict,
@@ -171,6 +171,11 @@ def _report(
         "pictures": {"worst": worst, "overlays": overlays},
         "warnings": [*setup.warnings, *warnings(_mean_dices(found.after))],
     }
+
+
+def _base(setup: Setup) -> dict[str, Any] | None:
+    base, other = setup.base, setup.remembered is None
+    return None if base is None else {"name": base.name, "version": base.version, "other_structures": other}
 
 
 def _settings(setup: Setup, config: TrainingConfig) -> dict[str, Any]:
@@ -247,7 +252,7 @@ def _draw_worst(
     before = {name: _mean_dice(entry) for name, entry in (found.before or {"cases": {}})["cases"].items()}
     worst = sorted(after, key=lambda name: (after[name] is None, after[name] or 0.0))[:WORST_CASES]
     drawn = []
-    old = None if setup.base is None else Segmenter(setup.base, setup.device.type)
+    old = None if setup.remembered is None else Segmenter(setup.remembered, setup.device.type)
     for place, name in enumerate(worst, 1):
         check()
         file = f"worst-{place}.png"

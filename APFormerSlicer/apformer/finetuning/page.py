@@ -96,6 +96,8 @@ def _section(title: str, *parts: str, kind: str = "", anchor: str = "") -> str:
 def _header(report: Report) -> str:
     base = report["base"]
     start = "trained from scratch" if base is None else f"started from {text(base['name'])} {text(base['version'])}"
+    if _of_other_structures(base):
+        start = f"began with the weights of {text(base['name'])} {text(base['version'])}, of other structures"
     return (
         f'<header><p class="kicker">Fine-tuning report</p><h1>{text(report["name"])} '
         f'<span class="version">{text(report["version"])}</span></h1>'
@@ -103,10 +105,15 @@ def _header(report: Report) -> str:
     )
 
 
+def _of_other_structures(base: Mapping[str, Any] | None) -> bool:
+    """Whether nothing of what the base finds is in the new model; reports of earlier versions do not say."""
+    return base is not None and bool(base.get("other_structures"))
+
+
 def _verdict(report: Report) -> str:
     if report["adopted"]:
         title = "Adopted: the new model is now in use"
-    elif report["base"] is None:
+    elif report["base"] is None or _of_other_structures(report["base"]):
         title = "Not adopted: the new model is not in use"
     else:
         title = "Kept the old model: the new one is not in use"

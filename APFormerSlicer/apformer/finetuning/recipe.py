@@ -66,6 +66,9 @@ def write_recipe(
 
 def _description(source: Bundle | Design, plan: LabelPlan) -> str:
     names = ", ".join(label.name for label in plan.labels)
+    if isinstance(source, Bundle) and plan.remembered(source) is None:
+        begun = f"begun with the weights of {source.name} {source.version}, of other structures"
+        return f"{names}. Trained on a site's own cases, {begun}."
     if isinstance(source, Bundle):
         return f"{names}. Fine-tuned on a site's own cases from {source.name} {source.version}."
     return f"{names}. Trained on a site's own cases from scratch."

@@ -75,7 +75,7 @@ class Trained:
     """What a training gave: the recipe after pruning, weights, log rows, and the cases that could not be read.
 
     blend: how far the weights are on the way from the base, {"share", "dice": mean Dice by share}; None without
-        rehearsal.
+        rehearsal, and from a base of other structures.
     """
 
     config: TrainingConfig
@@ -213,7 +213,7 @@ class Round:
     @property
     def rehearses(self) -> bool:
         """Whether what the base knows is looked after."""
-        return self.setup.base is not None and self.setup.request.rehearsal
+        return self.setup.remembered is not None and self.setup.request.rehearsal
 
     def _blend(self, trainer: Trainer, learned: dict[str, Tensor]) -> dict[str, Any] | None:
         """Where between the base and what was learned the new model is; see `blend`. None where nothing judges it."""

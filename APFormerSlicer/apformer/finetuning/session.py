@@ -135,6 +135,8 @@ class _Session:
 
     def _lead(self, setup: Setup, folder: TrainingFolder) -> Outcome:
         self.teller.say(f"Training on {describe(setup.device)}, {torch.get_num_threads()} CPU threads.")
+        for problem in setup.unseen:
+            self.teller.say(f"{problem.what} {problem.meaning} {problem.remedy}")
         before = self._before(setup, folder)
         version = self.library.next_version(self.request.name, setup.base)
         places = _places(setup)
@@ -179,7 +181,7 @@ class _Session:
         figures: dict[str, Any] = {"base": None, "rival": None}
         measured: dict[str, Scores] = {}
         seconds = 0.0  # the longest that a model took for all cases
-        for which, bundle in (("base", setup.base), ("rival", setup.rival)):
+        for which, bundle in (("base", setup.remembered), ("rival", setup.rival)):
             if bundle is None:
                 continue
             name = f"{bundle.name} {bundle.version}"
@@ -290,7 +292,7 @@ class _Session:
         one = folder.plan.get("measuring", 0.0) / max(1, cases)
         one = [one, *(each["case_seconds"] for each in folder.plan["rounds"].values() if "case_seconds" in each)][-1]
         fold = MEASURING_MARGIN * cases / folds * one  # on average
-        drawing = MEASURING_MARGIN * WORST_CASES * (1 if setup.base is None else 2) * one
+        drawing = MEASURING_MARGIN * WORST_CASES * (1 if setup.remembered is None else 2) * one
         closing = drawing + CLOSING_SECONDS + CLOSING_SHARE * self.seconds
         left = self.seconds - self.teller.used
         if rounds_left == 1:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..bundles import Bundle, ModelLibrary
-from ..datasets import BLOCKS, COMPLETED, SiteCase, SiteDataset, Split, check_dataset
+from ..datasets import BLOCKS, COMPLETED, Problem, SiteCase, SiteDataset, Split, check_dataset
 from ..datasets.check_content import outlines
 from ..datasets.problem import listing
 from ..errors import ConfigError
@@ -24,6 +24,7 @@ from .form import Form, choose_form
 from .labels import LabelPlan, plan_labels
 from .layout import FEWEST_ACROSS
 from .request import Request
+from .window import window_problems
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Setup:
 
     Attributes:
         sites: the completed cases that take part. warnings: of the data set, in words.
+        unseen: see `window_problems`; among the warnings.
         source: the base, or the design of a new model. form: of the network that is trained.
         rival: the version that is active now under the name to write, when that is not the base.
     """
@@ -47,11 +49,17 @@ class Setup:
     form: Form
     device: torch.device
     reader: SiteReader
+    unseen: tuple[Problem, ...]
     warnings: tuple[str, ...]
 
     def divided(self, fold: int) -> tuple[list[SiteCase], list[SiteCase]]:
         """(training, validation) of a fold."""
         return self.split.divide(self.sites, fold)
+
+    @property
+    def remembered(self) -> Bundle | None:
+        """See `LabelPlan.remembered`."""
+        return self.plan.remembered(self.base)
 
     @property
     def licence(self) -> str:
@@ -109,6 +117,7 @@ def set_up(
     source: Bundle | Design = base or design(sites, list(plan.site_values), check, request.network)
     refuse_unfit(source, sites, "Choose a base for such images, or keep these cases in a data set of their own.")
     refuse_lost(source, sites, plan)
+    unseen = window_problems(base, sites, plan, check)
     rival = _rival(request.name, base, library)
     if rival is not None and began is None:
         refuse_unfit(rival, sites, "Write the new model under another name.")
@@ -125,7 +134,8 @@ def set_up(
         form=choose_form(source, plan, request.budget),
         device=device,
         reader=SiteReader.of(sites, plan),
-        warnings=tuple(problem.what for problem in problems),
+        unseen=tuple(unseen),
+        warnings=tuple(problem.what for problem in (*problems, *unseen)),
     )
     if began:
         _refuse_changed(setup, began)

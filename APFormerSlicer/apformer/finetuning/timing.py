@@ -155,7 +155,7 @@ def quick_estimate(setup: Setup) -> float:
             torch.cuda.synchronize(setup.device)
         seconds.append(time.perf_counter() - started)
     forward = min(seconds) * math.prod(patch) / math.prod(small)  # the first one also sets up
-    models = 1 if setup.base is None else 2
+    models = 1 if setup.remembered is None else 2
     patches = sum(_patches(site, settings) for fold in range(setup.split.rounds) for site in setup.divided(fold)[1])
     trainings = setup.split.rounds + 1 if setup.split.is_cross_validation else 1
     return forward * (models * patches + trainings * FEWEST_STEPS_IN_ALL * batch / FORWARD_SHARE)

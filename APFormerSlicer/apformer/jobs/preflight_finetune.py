@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch import nn
 from ..bundles import Bundle
 from ..commands.finetune_check import Checked
 from ..commands.segment import describe_model
-from ..datasets import COMPLETED, SiteCase
+from ..datasets import COMPLETED, Problem, SiteCase
 from ..errors import ConfigError
 from ..finetuning.cases import SiteReader, as_case
 from ..finetuning.design import Design, design
@@ -32,6 +32,7 @@ from ..finetuning.rounds import VALIDATIONS
 from ..finetuning.session import CLOSING_SECONDS, CLOSING_SHARE, MEASURING_MARGIN
 from ..finetuning.setup import refuse_lost, refuse_unfit
 from ..finetuning.timing import FEWEST_STEPS_IN_ALL, FORWARD_SHARE, check_time
+from ..finetuning.window import window_problems
 from ..inference.devices import describe, free_memory
 from ..inference.doubt import prunes
 from ..networks import build_network
@@ -74,6 +75,7 @@ def estimate_finetune(
     source: Bundle | Design = checked.base or design(sites, list(plan.site_values), check, request.network)
     refuse_unfit(source, sites, "Choose a base for such images, or keep these cases in a data set of their own.")
     refuse_lost(source, sites, plan)
+    unseen = window_problems(checked.base, sites, plan, check)
     check()
     free_bytes = {**free_places(device, free), "disk": free_on_disk(dataset.root)}
     reader = SiteReader.of(sites, plan)
@@ -84,7 +86,8 @@ def estimate_finetune(
     step = TrainingStep.build(checked, source, plan)
     with _threads(request.threads):
         footprint, place = step.measured(device, check), describe(device)
-    pace = Pace(footprint, preparing, work, BATCH[source.preprocessing.spatial_dims], 1 if checked.base is None else 2)
+    models = 1 if plan.remembered(checked.base) is None else 2
+    pace = Pace(footprint, preparing, work, BATCH[source.preprocessing.spatial_dims], models)
     steps = pace.steps(request)
     memory = max(footprint.peak_bytes + step.held_bytes, max(e.memory_bytes for e in extents.values()))
     disk = work.total("prepared_bytes", work.cases) + len(work.trainings) * CHECKPOINT_COPIES * step.weight_bytes
@@ -95,7 +98,7 @@ def estimate_finetune(
         free_bytes,
         pace.seconds(request, used),
         {**work.counts(), "batch": pace.batch, "steps_at_least": steps[0], "steps_at_most": steps[1]},
-        about=_about(checked, source, plan, work),
+        about=_about(checked, source, plan, work, unseen),
     )
 
 
@@ -154,7 +157,7 @@ class TrainingStep:
 
     @classmethod
     def build(cls, checked: Checked, source: Bundle | Design, plan: LabelPlan) -> TrainingStep:
-        request, base, settings = checked.request, checked.base, source.preprocessing
+        request, base, settings = checked.request, plan.remembered(checked.base), source.preprocessing
         form = choose_form(source, plan, request.budget)
         network = build_network(form.network, form.arguments)
         teacher = base.build_network() if base is not None and request.rehearsal else None
@@ -246,15 +249,19 @@ class Pace:
         return self.preparing + measuring + CLOSING_SECONDS + CLOSING_SHARE * given
 
 
-def _about(checked: Checked, source: Bundle | Design, plan: LabelPlan, work: Work) -> dict[str, Any]:
+def _about(
+    checked: Checked, source: Bundle | Design, plan: LabelPlan, work: Work, more: Sequence[Problem]
+) -> dict[str, Any]:
     settings, base = source.preprocessing, checked.base
     names = ", ".join(plan.judged.values())
     begin = "from scratch" if base is None else f"from {base.name} {base.version}"
+    if base is not None and plan.remembered(base) is None:
+        begin = f"with the weights of {base.name} {base.version}, of other structures,"
     return {
         "work": f"It trains {names} {begin} on {work.in_words()}.",
         "base": None if base is None else describe_model(base),
         "labels": plan.describe(),
-        "problems": [problem.as_dict() for problem in checked.problems],
+        "problems": [problem.as_dict() for problem in (*checked.problems, *more)],
         "network": {
             "name": source.network_name if isinstance(source, Bundle) else source.network,
             "spatial_dims": settings.spatial_dims,

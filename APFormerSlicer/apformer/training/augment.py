@@ -29,10 +29,16 @@ class Augmenter:
     Args:
         size: of the images. air_is_zero: whether what is moved in is 0 (after a window, air is); else the edge is
             repeated, since 0 is the mean after percentile scaling.
+        edges: of a voxel along the axes of `size`, in any unit: images are turned and sheared in space. Without them
+            voxels are taken for squares and cubes.
     """
 
-    def __init__(self, config: Augmentation, size: Sequence[int], air_is_zero: bool) -> None:
+    def __init__(
+        self, config: Augmentation, size: Sequence[int], air_is_zero: bool, edges: Sequence[float] | None = None
+    ) -> None:
         self.config, self.size, self.dims = config, tuple(size), len(size)
+        lengths = torch.tensor(edges or [1.0] * self.dims, dtype=torch.float64)
+        self._ratios = (lengths / lengths[:, None]).float()  # [a, b]: how many voxels along a are one along b
         self.padding = "zeros" if air_is_zero else "border"
         self._bias = _legendre_products(self.size) if config.bias_field_p else None
 
@@ -82,12 +88,13 @@ class Augmenter:
         off = [(a, b) for a in range(dims) for b in range(dims) if a != b]
         for row, column in off:
             sheared[:, row, column] = draw.between(-config.shear, config.shear)
+        moved = turned @ sheared * self._ratios  # in space, between voxels: E^-1 M E with the edges E on a diagonal
         stretch = torch.stack([draw.between(1 - config.stretch, 1 + config.stretch) for _ in range(dims)], dim=1)
         shift = torch.stack([n * draw.between(-config.translate, config.translate) for n in self.size], dim=1)
         happens = draw.happens(config.affine_p)
-        linear = torch.where(happens[:, None, None], turned @ sheared * stretch[:, None], own)
+        linear = torch.where(happens[:, None, None], moved * stretch[:, None], own)
         # MONAI moves after turning and shearing, before stretching: T of R S T Z.
-        shift = torch.where(happens[:, None], torch.einsum("bij,bj->bi", turned @ sheared, shift), 0.0)
+        shift = torch.where(happens[:, None], torch.einsum("bij,bj->bi", moved, shift), 0.0)
         if config.zoom_p:
             zoom = torch.where(draw.happens(config.zoom_p), draw.between(*config.zoom), 1.0)
             linear = linear / zoom[:, None, None]

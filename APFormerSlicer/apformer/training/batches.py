@@ -79,7 +79,7 @@ class AugmentedCases(torch.utils.data.Dataset[Batch]):
         self.patch_size = cases.preprocessing.patch_size
         self.spatial_dims = cases.preprocessing.spatial_dims
         self.windowed = cases.preprocessing.intensity["kind"] == "window"
-        self.augmenter = Augmenter(config, stage.size, air_is_zero=self.windowed)
+        self.augmenter = Augmenter(config, stage.size, self.windowed, self._edges())
         self.unreadable: dict[str, str] = {}
 
     def __getitem__(self, drawn: Drawn) -> Batch:
@@ -100,6 +100,20 @@ class AugmentedCases(torch.utils.data.Dataset[Batch]):
         missing = [flags for item in fitted if (flags := self.cases.missing(item[2])) is not None]
         return {**batch, "missing": torch.stack(missing)[mine]} if missing else batch
 
+    def _edges(self) -> list[float] | None:
+        """Of a voxel of a batch, mm, along the axes of its images; None where the cases do not tell. Spacings are told
+        along i, j, k, and images have their axes the other way round."""
+        spacing = self.cases.preprocessing.spacing_mm
+        if spacing is None or self._cuts:
+            return None if spacing is None else list(spacing[::-1])
+        resized = zip(spacing[::-1], self.patch_size, self.stage.size, strict=True)
+        return [edge * before / after for edge, before, after in resized]
+
+    @property
+    def _cuts(self) -> bool:
+        """Whether items are cut to the stage's size, rather than shown whole in it."""
+        return self.spatial_dims == 3 or self.stage.crop
+
     def _fitted(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor, int]:
         """An item's image and label maps, float: cut to the stage's size from a random place, or, where images are
         shrunk to that, to the patch's; and its number as it was read."""
@@ -109,7 +123,7 @@ class AugmentedCases(torch.utils.data.Dataset[Batch]):
             image, label = erase_organ(image, label)
         elif self.spatial_dims == 2 and chance < self.config.empty_p + self.config.replace_p:
             image, label = replace_organ(image, label)
-        size = self.stage.size if self.spatial_dims == 3 or self.stage.crop else self.patch_size
+        size = self.stage.size if self._cuts else self.patch_size
         if around < AROUND and any(have > cut for have, cut in zip(image.shape[1:], size, strict=True)):
             offset = self._around(index, which, offset, image.shape[1:], size)
         return fit(image, size, offset), fit(label.float(), size, offset), index
