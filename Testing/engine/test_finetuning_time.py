@@ -24,8 +24,12 @@ from crash_samples import TINY
 from finetune_samples import SIDE, a_ball, a_base, a_request
 
 SALT = "5" * 32  # the same patients validate each time
-LARGE = 36  # voxels along each edge: eleven times as many as `SIDE` has
-STEP, WINDOW, CASE = 30.0, 3.0, 12.0  # seconds: of a step, a window of a validation, a case of `SIDE` that is segmented
+LARGE = 36  # voxels along each edge: eleven times as many voxels as with `SIDE`
+STEP, WINDOW, CASE = (
+    30.0,
+    5.0,
+    5.0,
+)  # seconds: a patch that is looked at takes a sixth of a step
 ENGINE = Path(__file__).resolve().parents[2] / "APFormerSlicer"
 
 
