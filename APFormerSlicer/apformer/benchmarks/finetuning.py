@@ -382,7 +382,7 @@ def _never() -> None:
 def render(done: Mapping[str, Any]) -> str:
     """A table of the results: a line per run and label."""
     lines = [f"{done['study']}: {done['others']} other patients, {done['minutes']:g} minutes per training"]
-    lines += ["", "run                     label                     mean Dice  pooled   HD95     old cases  GMAC"]
+    lines += ["", "run                     label                     mean Dice  pooled   HD95 mm  old cases  GMAC"]
     for name, entry in done["runs"].items():
         for label, figures in entry["others"]["labels"].items():
             old = entry.get("old", {}).get("labels", {}).get(label, {}).get("pooled_dice")
