@@ -20,8 +20,10 @@ pytest.importorskip("monai", reason="training needs MONAI (the extra 'train')")
 from apformer.commands.finetune_check import check_request, label_lines
 from apformer.finetuning import Outcome, Request, finetune, rounds
 from apformer.finetuning.blend import SHARES
+from apformer.finetuning.form import choose_form
 from apformer.finetuning.heads import NEW_LOGIT
 from apformer.finetuning.labels import plan_labels
+from apformer.finetuning.recipe import PEAK_RATE, PEAK_RATE_SCRATCH, write_recipe
 from apformer.finetuning.window import window_problems
 from apformer.jobs.preflight_finetune import estimate_finetune
 from apformer.networks import build_network
@@ -130,6 +132,19 @@ def test_a_training_begins_with_the_encoder_of_the_base_and_outputs_of_its_own(
     assert report["before"] is None and report["rival"] is None and report["blend"] is None
     assert report["base"] == {"name": "ball", "version": "1.0.0", "other_structures": True}
     assert all(worst["dice_before"] is None for worst in report["pictures"]["worst"])
+
+
+def test_it_is_learned_at_the_rate_of_a_model_from_nothing(library: ModelLibrary) -> None:
+    """At the rate of a base that knows the structures, a liver was not found at all in the time in which it is at this
+    one, or from nothing; see `docs/fine-tuning.md`."""
+    base, first = library.find("ball"), []
+    for table in (["Cube,Gap"], ["Ball,Gap"]):
+        plan = plan_labels(make_table(table), {1, 2}, base, asked())
+        form = choose_form(base, plan, None)
+        first.append(write_recipe(asked(), base, plan, form, "1.0.0", "the site's own").stages[0])
+    other, known = first
+    assert (other.learning_rate, other.learn_position) == (PEAK_RATE_SCRATCH, True)
+    assert (known.learning_rate, known.learn_position) == (PEAK_RATE, False)
 
 
 def test_report_and_card_say_what_it_began_with(library: ModelLibrary, site: SiteDataset) -> None:

@@ -418,7 +418,8 @@ def render(done: Mapping[str, Any]) -> str:
     for name, entry in done["runs"].items():
         for label, figures in entry["others"]["labels"].items():
             old = entry.get("old", {}).get("labels", {}).get(label, {}).get("pooled_dice")
-            cells = (figures["mean_dice"], figures["pooled_dice"], figures["hd95_mm"], old, entry.get("gmac"))
+            distance = figures.get("hd95_mm", figures.get("hd95_px"))  # pictures have pixels
+            cells = (figures["mean_dice"], figures["pooled_dice"], distance, old, entry.get("gmac"))
             shown = "  ".join("   -   " if value is None else f"{value:7.3f}" for value in cells)
             lines.append(f"{name:<27}  {label:<24}  {shown}")
     return "\n".join(lines)

@@ -40,7 +40,7 @@ def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
         "--base",
         default=_FROM_SCRATCH,
         metavar=f"{option.MODEL}|none",
-        help="the model to begin with; none (default) trains from scratch",
+        help="the model to begin with, may be of other structures; none (default) trains from scratch",
     )
     add(
         "--network",
@@ -64,7 +64,11 @@ def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
         metavar="SITE=BASE",
         help="the data set's label SITE is what the base calls BASE; equal names need none",
     )
-    add("--replace-labels", action="store_true", help="drop the labels of the base that are not trained")
+    add(
+        "--replace-labels",
+        action="store_true",
+        help="drop the labels of the base that are not trained; those of a base of other structures are, always",
+    )
     add("--budget", metavar="BUDGET", help="also prune: keep=0.3 (share of tokens) or speed=2x")
     amount = parser.add_mutually_exclusive_group()
     amount.add_argument("--time", type=seconds_of, metavar="TIME", help="for all: 15min (default), 90s, 1h, 1h30min")

@@ -94,15 +94,16 @@ def write_version(
         version = library.next_version(setup.request.name, setup.base)
         report["version"], report["after"]["model"] = version, f"{setup.request.name} {version}"
         _save(replace(trained.config, version=version), trained, report, setup, pictures, directory)
+        # The report first: where it finds no room, no version is there that a training gone on with would write again.
+        report["time"]["used_s"] = round(teller.used, 1)
+        with atomic_path(folder.report) as temporary:
+            temporary.write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_page(report, folder.path, folder.page)
 
     teller.progress("writing the new version", 0.98)
     bundle = library.add_version(write)
     if adopted:
         library.activate(bundle.name, bundle.version, verdict)
-    report["time"]["used_s"] = round(teller.used, 1)
-    with atomic_path(folder.report) as temporary:
-        temporary.write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
-    write_page(report, folder.path, folder.page)
     kept = folder.close(bundle.version)
     summary = {key: value for key, value in report.items() if key not in ("curves", "settings")}
     return Outcome(bundle, adopted, verdict, kept / folder.report.name, kept / folder.page.name, summary)

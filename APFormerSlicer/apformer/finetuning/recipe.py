@@ -39,7 +39,7 @@ def write_recipe(
 ) -> TrainingConfig:
     """The recipe. It decides the weights, together with the cases and the base."""
     settings = source.preprocessing
-    scratch = isinstance(source, Design)
+    scratch = isinstance(source, Design) or plan.remembered(source) is None  # nothing is known that could be lost
     pruning = Pruning(request.budget, gate_rate=30.0) if form.budget == GATES and request.budget else None
     phases = DENSE_PHASES if pruning is None else PRUNING_PHASES
     return TrainingConfig(

@@ -31,7 +31,8 @@ class Request:
         network: of a model from nothing, by its registered name, such as "apformer" as published.
         labels: names in the site's label table that are trained; empty: all that occur in completed cases.
         mapping: the site's name of a label -> the base's name for the same structure; equal names need none.
-        replace: whether labels of the base that are not trained are dropped; otherwise the new model keeps them.
+        replace: whether labels of the base that are not trained are dropped; otherwise the new model keeps them, unless
+            the base is of other structures; see `plan_labels`.
         budget: "keep=0.3" or "speed=2x"; None gives a dense model, also from a pruned base.
         seconds: wall-clock time for everything, measurements included; not used when `steps` is given.
         steps: of each training, in all: a fixed amount of work, repeatable to the bit on one machine.

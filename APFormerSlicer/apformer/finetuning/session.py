@@ -292,7 +292,7 @@ class _Session:
         one = folder.plan.get("measuring", 0.0) / max(1, cases)
         one = [one, *(each["case_seconds"] for each in folder.plan["rounds"].values() if "case_seconds" in each)][-1]
         fold = MEASURING_MARGIN * cases / folds * one  # on average
-        drawing = MEASURING_MARGIN * WORST_CASES * (1 if setup.remembered is None else 2) * one
+        drawing = MEASURING_MARGIN * min(WORST_CASES, cases) * (1 if setup.remembered is None else 2) * one
         closing = drawing + CLOSING_SECONDS + CLOSING_SHARE * self.seconds
         left = self.seconds - self.teller.used
         if rounds_left == 1:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 import torch
-from monai.losses import DiceCELoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,6 +15,9 @@ from ..pruning.auxiliaries import Auxiliaries, Coarser
 from .cases import CORRECTED, UNKNOWN
 from .config import LossWeights
 from .marginal import dice_and_entropy, with_own_answer
+
+if find_spec("monai") is None:  # told at once, and not when a training begins
+    raise ModuleNotFoundError("No module named 'monai'", name="monai")
 
 ENTROPY_BOUND = 0.9  # released code: relative entropy above which attention counts as too even
 ENTROPY_STEEPNESS = 10.0
@@ -78,6 +81,8 @@ class APFormerLoss(nn.Module):
 
     def __init__(self, weights: LossWeights) -> None:
         super().__init__()
+        from monai.losses import DiceCELoss  # takes longer than torch: what is refused before does not wait for it
+
         self.weights = weights
         self.dice_ce = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False, batch=True)
 
