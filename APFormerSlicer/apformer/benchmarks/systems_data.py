@@ -13,7 +13,7 @@ from ..training.config import Augmentation, LossWeights, Split, Stage, TrainingC
 
 SIZE = (128, 128)  # what a processor trains in minutes; whole images fit into it
 BATCH, BATCH_3D = 8, 2
-PEAK_RATE, FINAL_RATE = 1e-3, 1e-5
+PEAK_RATE, FINAL_RATE = {2: 1e-3, 3: 3e-3}, 1e-5  # by dimensions: minutes hold few steps on volumes
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def configuration(task: Task, seed: int, size: tuple[int, ...] = SIZE, precision
         network="",
         network_arguments={},
         split=Split(task.patient, remainder=task.remainder),
-        stages=(Stage(1, size, BATCH if dims == 2 else BATCH_3D, PEAK_RATE, FINAL_RATE),),
+        stages=(Stage(1, size, BATCH if dims == 2 else BATCH_3D, PEAK_RATE[dims], FINAL_RATE),),
         augmentation=Augmentation(flip_axes=flips, zoom=(0.8, 1.25)),
         losses=LossWeights(),
         seed=seed,
