@@ -143,7 +143,7 @@ def test_it_is_learned_at_the_rate_of_a_model_from_nothing(library: ModelLibrary
         form = choose_form(base, plan, None)
         first.append(write_recipe(asked(), base, plan, form, "1.0.0", "the site's own").stages[0])
     other, known = first
-    assert (other.learning_rate, other.learn_position) == (PEAK_RATE_SCRATCH, True)
+    assert (other.learning_rate, other.learn_position) == (PEAK_RATE_SCRATCH[len(other.size)], True)
     assert (known.learning_rate, known.learn_position) == (PEAK_RATE, False)
 
 
