@@ -28,9 +28,8 @@ def grown_weights(
 
     Args:
         name, arguments: of the same network as the base's, with other outputs, with gates or without.
-        channels: output channel of the base -> of the new network, background left out; other outputs are new. Where
-            none is the base's, all are drawn anew: the background of other structures is another one.
-        seed: of the noise that tells new outputs apart, and of what is drawn anew.
+        channels: output channel of the base -> of the new network, background left out; other outputs are new.
+        seed: of the noise that tells new outputs apart, and of new gates.
 
     Raises:
         ConfigError: the networks differ in more than outputs and gates.
@@ -49,8 +48,7 @@ def grown_weights(
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in new.items():
         if name in outputs:
-            if channels:
-                new[name] = _rows(old[name], tensor.shape[0], {0: 0, **channels}, generator)
+            new[name] = _rows(old[name], tensor.shape[0], {0: 0, **channels}, generator)
         elif name in old and old[name].shape == tensor.shape:
             new[name] = old[name]
         elif name not in gates:
