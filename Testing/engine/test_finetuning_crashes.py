@@ -157,7 +157,7 @@ def test_a_training_goes_on_with_the_base_and_the_cases_it_began_with(tmp_path: 
     trained.site.add_label("Third", 3)
     trained.site.add(image, truth.with_array(3 * (truth.array > 0).astype("uint8")), patient="came later")
     outcome = trained.train("mine", resume=True)
-    assert outcome.summary["base"] == {"name": "ball", "version": "1.0.0"}
+    assert outcome.summary["base"] == {"name": "ball", "version": "1.0.0", "other_structures": False}
     data = outcome.summary["data"]
     assert len(data["training_cases"] + data["validation_cases"]) == 8
     assert_same_weights(outcome.bundle, trained.whole.bundle)

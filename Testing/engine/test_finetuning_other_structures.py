@@ -21,7 +21,7 @@ from apformer.commands.finetune_check import check_request, label_lines
 from apformer.finetuning import Outcome, Request, finetune, rounds
 from apformer.finetuning.blend import SHARES
 from apformer.finetuning.form import choose_form
-from apformer.finetuning.heads import NEW_LOGIT
+from apformer.finetuning.heads import NEW_LOGIT, grown_weights
 from apformer.finetuning.labels import plan_labels
 from apformer.finetuning.recipe import PEAK_RATE, PEAK_RATE_SCRATCH, write_recipe
 from apformer.finetuning.window import window_problems
@@ -132,6 +132,16 @@ def test_a_training_begins_with_the_encoder_of_the_base_and_outputs_of_its_own(
     assert report["before"] is None and report["rival"] is None and report["blend"] is None
     assert report["base"] == {"name": "ball", "version": "1.0.0", "other_structures": True}
     assert all(worst["dice_before"] is None for worst in report["pictures"]["worst"])
+
+
+def test_an_output_of_the_base_does_not_become_that_of_another_structure_where_there_are_as_many(
+    library: ModelLibrary,
+) -> None:
+    base = library.find("ball")
+    old = base.build_network().state_dict()
+    grown = grown_weights(base, "apformer", base.network_arguments, {}, seed=3)
+    assert {name for name in old if not grown[name].equal(old[name])} == {"head.weight", "head.bias"}
+    torch.testing.assert_close(grown["head.bias"][1], old["head.bias"][0] + NEW_LOGIT)
 
 
 def test_it_is_learned_at_the_rate_of_a_model_from_nothing(library: ModelLibrary) -> None:
