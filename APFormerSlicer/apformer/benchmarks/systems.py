@@ -29,6 +29,7 @@ from .systems_entrants import BASELINE, ENTRANTS, KEEP, Entrant, entrant
 from .systems_measure import cost, quality
 from .systems_report import draw, render
 from .systems_training import Training
+from .twins import once
 
 __all__ = ["draw", "render", "run"]
 
@@ -69,7 +70,8 @@ def run(
             wanted = [name for name in chosen if f"{dataset.name}/{name}/{seed}" not in done["entries"]]
             if not wanted:
                 continue
-            parts = split_cases(read_dataset(dataset, config.split), config.split)
+            cases = once(read_dataset(dataset, config.split), lambda case: [case.image])
+            parts = split_cases(cases, config.split)
             with tempfile.TemporaryDirectory(prefix="apformer-benchmark-") as scratch:
                 training, validation = (PreparedCases(part, Path(scratch), config.preprocessing) for part in parts)
                 for part in (training, validation):
