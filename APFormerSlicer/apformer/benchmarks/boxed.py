@@ -39,7 +39,7 @@ __all__ = ["render", "run"]
 
 Say = Callable[[str], None]
 PEER, FORM = "monai-dynunet", "leanformer"
-GATED = f"{FORM}[prune_queries=True;prune_keys=True]"
+GATED = f"{FORM}[prune_queries=True]"
 IMAGES = 15  # forward passes, each of its own image, so many and a few more
 STEPS = 5
 

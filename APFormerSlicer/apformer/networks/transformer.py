@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..pruning.attention import LayerCost, masked_layer, ragged_layer
+from ..pruning.attention import LayerCost, attend, masked_layer, ragged_layer
 from ..pruning.budget import dense_macs
 from ..pruning.gates import DependencyGate
 from .grpe import GRPE
@@ -67,10 +67,7 @@ class Attention(nn.Module):
         parts = self.to_qkv(tokens).split(self.widths, dim=-1)
         queries, keys, values = (part.unflatten(-1, (self.shape.heads, -1)).transpose(1, 2) for part in parts)
         bias = self.position(grid, queries.dtype)  # (1, heads, N, N)
-        if bias.requires_grad:  # torch has no fused form with a gradient towards it; its plain one takes twice this
-            attended = torch.softmax((queries * self.scale) @ keys.transpose(-1, -2) + bias, -1) @ values
-        else:
-            attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=self.scale)
+        attended = attend(queries, keys, values, bias, self.scale)
         return attended.transpose(1, 2), queries, keys
 
 
