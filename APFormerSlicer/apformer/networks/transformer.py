@@ -184,8 +184,16 @@ def _hard(layers: Sequence[TransformerLayer], tokens: Tensor, grid: Sequence[int
         if gate is None and all(queries.numel() == everything.numel() for queries in numbers):
             tokens, _, _ = layer(tokens, grid)  # nothing is pruned: spare the gathering
             continue
-        tokens, alive = ragged_layer(layer, tokens, numbers, alive, layer.attention.position(grid), gate)
+        precision = _precision(tokens) if gate is None else torch.float32  # what a gate decides is decided exactly
+        bias = layer.attention.position(grid, precision)
+        tokens, alive = ragged_layer(layer, tokens, numbers, alive, bias, gate)
     return Transformed(tokens, [], kept.detach(), tokens.new_tensor(macs, dtype=torch.float32))
+
+
+def _precision(tokens: Tensor) -> torch.dtype:
+    """In which linear layers give queries and keys."""
+    kind = tokens.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tokens.dtype
 
 
 def _unless_unused(alive: Tensor, kept: Tensor) -> Tensor:
