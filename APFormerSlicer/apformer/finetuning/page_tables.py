@@ -158,6 +158,12 @@ def cost_table(report: Report) -> str:
             ("gmac", "Operations per case", lambda value: f"{_three(value)} GMAC", NOT_MEASURED),
             ("gmac_dense", "Operations if nothing were pruned", lambda value: f"{_three(value)} GMAC", NOT_MEASURED),
             ("kept_tokens_mean", "Tokens kept, mean over the cases", lambda value: f"{value:.0%}", NOT_PRUNED),
+            (
+                "foreground_inside",
+                "Structures inside what is kept",
+                lambda value: f"{math.floor(1e3 * value) / 10:.1f}%",
+                NOT_PRUNED,
+            ),
             ("parameters", "Parameters", lambda value: f"{value:,.0f}", NOT_MEASURED),
         )
     )

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from ..bundles.preprocessing import ACQUIRED, Preprocessing
 from ..errors import InputError
-from ..networks import APFormer, LeanFormer, build_network
+from ..networks import build_network
 from ..networks.slimmed import slimmed_arguments
-from ..pruning.budget import Budget
-from ..pruning.plugin import PrunedNetwork
+from ..pruning.budget import Budget, dense_macs
+from ..pruning.flops import count_macs
 from ..training.augment import fit
-from ..training.calibration import IMAGES, set_threshold
+from ..training.calibration import IMAGES, Calibration
 from ..training.cases import Case, PreparedCases
 from ..training.checkpoint import has_checkpoint
 from ..training.clock import Clock
@@ -45,7 +45,6 @@ from .timing import FORWARD_SHARE, StepTimer, by_size, check_time, least_seconds
 FEWEST_STEPS_APART = 3  # between two validations of a training by steps, and ...
 VALIDATIONS = 10  # ... about so many in all
 FINAL_VALIDATIONS = 2  # of the average of the weights, and of the last tenth's
-FOREGROUND_KEPT = 0.998  # of the tokens that hold foreground, whatever the budget
 OVERLAYS = 2
 OVERLAY_EVERY = 2  # validations
 SEARCHED_ITEMS = 400  # among which the slices to show are chosen
@@ -111,6 +110,7 @@ class Round:
         self.start: dict[str, Tensor] | None = None
         self.shown: list[tuple[int, int]] = []
         self.unreadable: dict[str, str] = {}
+        self._calibration: Calibration | None = None
 
     def plan(self, allowed: Callable[[], Allowance | None]) -> dict[str, Any]:
         """How long it is trained, and what a step takes, as plain data for `run`.
@@ -122,6 +122,7 @@ class Round:
             ConfigError: too little time.
         """
         self._begin()
+        self._calibrate()
         form = json.loads(json.dumps(asdict(self.form)))  # as it is read back
         settled = {"form": form, "precision": "float32", "time": None, "counted": False}
         if self.setup.request.steps is not None:
@@ -152,14 +153,15 @@ class Round:
         return FINAL_VALIDATIONS + (len(SHARES) if self.rehearses else 0)
 
     def _settling(self, forward: float) -> float:
-        """Seconds in which thresholds are set for what `blend` tries, and once more at the place that is chosen.
+        """Seconds in which thresholds are set for what `blend` tries, and once more for what is chosen.
 
         Args:
             forward: of an image through the network.
         """
-        if not (self.rehearses and self.place.judged and self.form.budget == GATES):
+        if self.form.budget != GATES:
             return 0.0
-        return (len(SHARES) + 1) * min(IMAGES, len(self.training)) * forward
+        tried = len(SHARES) if self.rehearses and self.place.judged else 0
+        return (tried + 1) * min(IMAGES, len(self.training)) * forward
 
     def run(self, settled: dict[str, Any], version: str) -> Trained:
         """Train as settled, or go on with the training whose checkpoint is in the folder."""
@@ -167,6 +169,7 @@ class Round:
             self._begin()
         self.form, self.start = Form(**settled["form"]), self.processes.from_first(self.start)
         config = self._recipe(settled["precision"], version)
+        calibration = self._calibrate()
         trainer = Trainer(
             config,
             self.training,
@@ -177,7 +180,8 @@ class Round:
             on_epoch=lambda row: self._tell(trainer, row),
             schedule=self._schedule(config, settled["time"]),
             rehearsal=self._rehearsal(),
-            settle=self._settle,
+            settle=calibration.set_threshold if calibration else _unchanged,
+            ready=calibration.is_ready if calibration else _always,
             check=self.check,
             processes=self.processes,
             judged=self.setup.plan.judged.values(),
@@ -194,7 +198,7 @@ class Round:
         learned = trainer.run()
         self.training.finish()
         blend = settled.get("blend") or self._blend(trainer, learned)
-        weights = learned if blend is None else self._on_the_way(learned, blend["share"])
+        weights = self._on_the_way(learned, 1.0 if blend is None else blend["share"])
         config, weights = compacted(config, weights, self._readable())
         return Trained(config, weights, trainer.rows, trainer.unreadable, blend)
 
@@ -224,18 +228,25 @@ class Round:
         return {"share": share, "dice": dice}
 
     def _on_the_way(self, learned: dict[str, Tensor], share: float) -> dict[str, Tensor]:
-        if share == 1 or self.start is None:
-            return learned
-        name, arguments, start = self.form.network, self.form.arguments, dict(self.start)
+        """The weights at that share of the way from the base to what was learned, and what they prune."""
+        network = build_network(self.form.network, self.form.arguments)
+        if share < 1 and self.start is not None:
+            learned = blended(self._known(self.start, learned), learned, share, gate_parameters(network))
+        network.load_state_dict(learned)
+        if (calibration := self._calibrate()) is not None:
+            self.training.finish()
+            calibration.set_threshold(network.eval())  # what is pruned changes with the weights
+        return network.state_dict()
+
+    def _known(self, start: dict[str, Tensor], learned: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights at the beginning; of new structures the base knows nothing, so theirs are as learned."""
+        start = dict(start)
         known = [0, *self.setup.plan.base_channels.values()]
-        for output in class_dependent(name, arguments):
+        for output in class_dependent(self.form.network, self.form.arguments):
             rows = learned[output].clone()
             rows[known] = start[output][known]
-            start[output] = rows  # of new structures the base knows nothing: they stay as learned
-        network = build_network(name, arguments)
-        network.load_state_dict(blended(start, learned, share, gate_parameters(network)))
-        self._settle(network.eval())  # what is pruned changes with the weights
-        return network.state_dict()
+            start[output] = rows
+        return start
 
     def _readable(self) -> PreparedCases:
         """The training cases, without those that have become unreadable."""
@@ -247,13 +258,19 @@ class Round:
         setup = self.setup
         return write_recipe(setup.request, setup.source, setup.plan, self.form, version, setup.licence, precision)
 
-    def _settle(self, network: nn.Module) -> None:
-        """Set what is pruned to the share that the budget names, but never below what holds the structures."""
+    def _calibrate(self) -> Calibration | None:
+        """What sets thresholds to the budget; None where no gates meet one.
+
+        Raises:
+            ConfigError: the budget is out of reach.
+        """
         budget = self.setup.request.budget
-        if budget is None or not isinstance(network, APFormer | LeanFormer | PrunedNetwork):
-            return
-        self.training.finish()
-        set_threshold(network, self._readable(), Budget.parse(budget).keep, FOREGROUND_KEPT)
+        if budget is None or self.form.budget != GATES:
+            return None
+        if self._calibration is None:
+            shape = (1, self.setup.source.channels, *self.setup.source.preprocessing.patch_size)
+            self._calibration = Calibration(self._readable, _kept_share(Budget.parse(budget), self.form, shape))
+        return self._calibration
 
     def _begin(self) -> None:
         """Find the weights to begin with, once; without a base they are left to chance, which the seed decides.
@@ -317,6 +334,24 @@ class Round:
             draw_overlay(seen, drawn, said.astype(np.uint8), self.setup.plan.labels, path, title)
             paths.append(str(path))
         return paths
+
+
+def _unchanged(network: nn.Module) -> None:
+    """Without gates there is no threshold."""
+
+
+def _always(network: nn.Module) -> bool:
+    return True
+
+
+@torch.no_grad()
+def _kept_share(budget: Budget, form: Form, shape: tuple[int, ...]) -> float:
+    """The share of the tokens that a budget allows to keep in an image (1, C, *size)."""
+    network: Any = build_network(form.network, form.arguments).eval()
+    network.gating = "off"
+    tokens = network(torch.zeros(shape), auxiliaries=True)[1].kept.numel()
+    rest = count_macs(network, shape).total - dense_macs(network.costs, tokens)
+    return budget.kept_share(network.costs, tokens, round(rest))
 
 
 def _slices_to_show(cases: PreparedCases) -> list[tuple[int, int]]:

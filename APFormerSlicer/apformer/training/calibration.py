@@ -7,61 +7,162 @@ A threshold that was learned on one site's images prunes too much on another's, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..networks import APFormer, LeanFormer
+from ..pruning.boxes import boxes_around
+from ..pruning.gates import dilate
 from ..pruning.plugin import PrunedNetwork
-from ..pruning.threshold import find_threshold, recorded_margins
+from ..pruning.threshold import find_holding_threshold, find_threshold, kept_share, recorded_margins
 from .augment import fit
 from .cases import PreparedCases
-from .losses import cells_with_foreground
 
+Prunable = APFormer | LeanFormer | PrunedNetwork
 IMAGES = 96  # at most: over which a threshold is set, evenly over the cases
+FEW_IMAGES = 24  # over which it is looked whether gates can open, which happens more often
+CELLS_KEPT = 0.998  # of the tokens that hold foreground, without the safety ring, whatever the budget
+VOXELS_KEPT = 0.995  # of the foreground, safety ring included
+CELLS_FOUND = 0.99  # of the tokens that hold foreground, that a prune head must find before gates open ...
+EXCESS = 1.5  # ... while no more is kept than this times what a perfect one would keep, or than the budget
+SLACK = 1e-4  # below a margin that is to be kept: the gate asks for more than the threshold
+
+
+class Calibration:
+    """Sets query thresholds so that a budget is met on the training cases and their foreground is not lost.
+
+    Args:
+        cases: tells the training cases as far as they are prepared.
+        share: of all tokens, that is kept on average, safety ring included, if the foreground allows it.
+    """
+
+    def __init__(self, cases: Callable[[], PreparedCases], share: float) -> None:
+        self.cases, self.share = cases, share
+
+    def set_threshold(self, network: nn.Module) -> None:
+        """Set the threshold; a network without gates stays as it is."""
+        if isinstance(network, Prunable):
+            set_threshold(network, self.cases(), self.share)
+
+    def is_ready(self, network: nn.Module) -> bool:
+        """Whether the network's prune head knows where the foreground is: finding nearly all of it does not mean
+        keeping much else."""
+        if not isinstance(network, Prunable):
+            return False
+        margins, voxels = _look(network, self.cases(), FEW_IMAGES)
+        found = _of_foreground(margins, voxels)
+        if not found.numel():
+            return False
+        assert network.query_gate is not None
+        ring = network.query_gate.ring
+        threshold = min(float(found.quantile(1 - CELLS_FOUND)), find_threshold(margins, self.share, ring))
+        perfect = sum(float(dilate((count > 0).float(), ring).mean()) for count in voxels) / len(voxels)
+        return kept_share(margins, threshold - SLACK, ring) <= max(self.share, EXCESS * perfect)
 
 
 @torch.no_grad()
-def set_threshold(
-    network: APFormer | LeanFormer | PrunedNetwork, cases: PreparedCases, share: float | None, recall: float
-) -> None:
+def set_threshold(network: Prunable, cases: PreparedCases, share: float | None, cells: float = CELLS_KEPT) -> None:
     """Set the threshold so that `share` of all tokens are kept on average, the safety ring included; then lower it, if
-    need be, until `recall` of the tokens that hold foreground are kept without the ring.
+    need be, until `cells` of the tokens that hold foreground are kept without the ring, and `VOXELS_KEPT` of the
+    foreground's voxels with it.
 
     Args:
-        share: None leaves the threshold where it is, but for what `recall` asks.
+        share: None leaves the threshold where it is, but for what the foreground asks.
     """
     gate = network.query_gate
     assert gate is not None
-    margins, cells = _look(network, cases)
+    margins, voxels = _look(network, cases, IMAGES)
     if share is not None:
         gate.threshold.fill_(find_threshold(margins, share, gate.ring))
-    found = torch.cat([margin[cell > 0] for margin, cell in zip(margins, cells, strict=True)])
+    found = _of_foreground(margins, voxels)
     if found.numel():
-        gate.threshold.clamp_(max=float(found.quantile(1 - recall)) - 1e-4)
+        gate.threshold.clamp_(max=float(found.quantile(1 - cells)) - SLACK)
+        gate.threshold.clamp_(max=find_holding_threshold(margins, voxels, VOXELS_KEPT, gate.ring))
 
 
-def _look(network: APFormer | LeanFormer | PrunedNetwork, cases: PreparedCases) -> tuple[list[Tensor], list[Tensor]]:
-    """What the gate compares with its threshold, and where foreground is: (1, *grid) per image, on the CPU."""
-    training = network.training
+def foreground_inside(network: Prunable, cases: PreparedCases, images: int = IMAGES) -> float | None:
+    """The share of the foreground's voxels that lie in cells which the network works on; None without foreground.
+
+    These are the kept cells, safety ring included, and for LeanFormer the boxes around them, since it finds nothing
+    outside; of images larger than a patch, which are segmented piece by piece and have more boxes, the kept ones alone.
+    """
+    assert network.query_gate is not None
+    margins, voxels = _look(network, cases, images)
+    boxed = isinstance(network, LeanFormer) and network.config.prune_decoder
+    patch = [-(-size // step) for size, step in zip(cases.preprocessing.patch_size, network.token_stride, strict=True)]
+    inside = everything = 0.0
+    for margin, count in zip(margins, voxels, strict=True):
+        kept = dilate((margin > network.query_gate.threshold.cpu()).float(), network.query_gate.ring)
+        if boxed and list(kept.shape[1:]) == patch:
+            kept = _filled(kept, network.config.halo)  # type: ignore[union-attr]
+        inside += float((kept * count).sum())
+        everything += float(count.sum())
+    return inside / everything if everything else None
+
+
+def _filled(kept: Tensor, halo: int) -> Tensor:
+    """(1, *grid), 1 where cells are kept -> the same, 1 in the box around them."""
+    inside = torch.zeros_like(kept)
+    for boxes in boxes_around(kept, halo):
+        place = tuple(slice(start, start + length) for start, length in zip(boxes.starts[0], boxes.extent, strict=True))
+        inside[(0, *place)] = 1.0
+    return inside
+
+
+def voxels_with_foreground(labels: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """Labels (B, 1, *size) -> how many voxels of each cell (of `stride` voxels) are foreground: (B, 1, *grid)."""
+    padding: list[int] = []
+    for size, step in zip(reversed(labels.shape[2:]), reversed(stride), strict=True):
+        padding += [0, -size % step]
+    pool = F.avg_pool2d if labels.ndim == 4 else F.avg_pool3d
+    return math.prod(stride) * pool(F.pad((labels > 0).float(), padding), tuple(stride))
+
+
+def _of_foreground(margins: list[Tensor], voxels: list[Tensor]) -> Tensor:
+    """The margins of all tokens that hold foreground."""
+    return torch.cat([margin[count > 0] for margin, count in zip(margins, voxels, strict=True)])
+
+
+@torch.no_grad()
+def _look(network: Prunable, cases: PreparedCases, images: int) -> tuple[list[Tensor], list[Tensor]]:
+    """What the gate compares with its threshold, and how much foreground is where: (1, *grid) per image, on the CPU."""
+    training, gating = network.training, network.gating
     network.eval()
+    network.gating = "hard"
     device = next(network.parameters()).device
     assert network.query_gate is not None
-    cells = []
+    voxels = []
     try:
-        with recorded_margins(network.query_gate) as margins:
-            for image, label in _images(cases):
+        with recorded_margins(network.query_gate) as margins, _nothing_kept(network):
+            for image, label in _images(cases, images):
                 network(image[None].to(device))
-                cells.append(cells_with_foreground(label[None, :1], network.token_stride)[0])
+                voxels.append(voxels_with_foreground(label[None, :1], network.token_stride)[0])
     finally:
+        network.gating = gating
         network.train(training)
-    return margins, cells
+    return margins, voxels
 
 
-def _images(cases: PreparedCases) -> Iterator[tuple[Tensor, Tensor]]:
+@contextmanager
+def _nothing_kept(network: Prunable) -> Iterator[None]:
+    """The prune head comes before all that a gate can spare, so nothing else need be computed to hear of it."""
+    assert network.query_gate is not None
+    threshold = network.query_gate.threshold
+    before = threshold.clone()
+    threshold.fill_(torch.inf)
+    try:
+        yield
+    finally:
+        threshold.copy_(before)
+
+
+def _images(cases: PreparedCases, images: int) -> Iterator[tuple[Tensor, Tensor]]:
     patch = cases.preprocessing.patch_size
-    for index in range(0, len(cases), math.ceil(len(cases) / IMAGES) or 1):
+    for index in range(0, len(cases), math.ceil(len(cases) / images) or 1):
         image, label = cases.item(index)
         size = [max(a, b) for a, b in zip(image.shape[1:], patch, strict=True)]
         yield fit(image, size), fit(label.float(), size)
