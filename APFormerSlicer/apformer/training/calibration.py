@@ -92,13 +92,12 @@ def foreground_inside(network: Prunable, cases: PreparedCases, images: int = IMA
     """
     assert network.query_gate is not None
     margins, voxels = _look(network, cases, images)
-    boxed = isinstance(network, LeanFormer) and network.config.prune_decoder
     patch = [-(-size // step) for size, step in zip(cases.preprocessing.patch_size, network.token_stride, strict=True)]
     inside = everything = 0.0
     for margin, count in zip(margins, voxels, strict=True):
         kept = dilate((margin > network.query_gate.threshold.cpu()).float(), network.query_gate.ring)
-        if boxed and list(kept.shape[1:]) == patch:
-            kept = _filled(kept, network.config.halo)  # type: ignore[union-attr]
+        if isinstance(network, LeanFormer) and network.config.prune_decoder and list(kept.shape[1:]) == patch:
+            kept = _filled(kept, network.config.halo)
         inside += float((kept * count).sum())
         everything += float(count.sum())
     return inside / everything if everything else None
@@ -108,8 +107,10 @@ def _filled(kept: Tensor, halo: int) -> Tensor:
     """(1, *grid), 1 where cells are kept -> the same, 1 in the box around them."""
     inside = torch.zeros_like(kept)
     for boxes in boxes_around(kept, halo):
-        place = tuple(slice(start, start + length) for start, length in zip(boxes.starts[0], boxes.extent, strict=True))
-        inside[(0, *place)] = 1.0
+        place = inside[0]
+        for axis, (start, length) in enumerate(zip(boxes.starts[0], boxes.extent, strict=True)):
+            place = place.narrow(axis, start, length)
+        place.fill_(1.0)
     return inside
 
 
