@@ -206,7 +206,7 @@ def test_the_curves_have_every_loss_label_and_phase_in_the_pages_colours(
         assert words in svg
     assert not re.search(r"(fill|stroke): #", svg)  # nothing keeps a colour that one of the themes would hide
     keys = page.text[page.text.index("Phases") : page.text.index("One validation slice")]
-    for words in ("adapt", "tighten", "hold", "harden", *LABELS, "total", "segmentation", "rehearsal", "budget"):
+    for words in ("adapt", "prune", *LABELS, "total", "segmentation", "rehearsal", "prune head"):
         assert words in keys
 
 

@@ -102,6 +102,84 @@ def test_a_training_of_gates_resumes_exactly(a_dataset: Path, tmp_path: Path) ->
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
 
 
+def waiting(rows: list[dict[str, Any]], **options: Any) -> Any:
+    """(configuration of ten epochs whose gates wait, options for a trainer that writes its log into `rows`)."""
+    stage = {"epochs": 10, "size": [16] * 3, "batch_size": 2, "learning_rate": 0.01, "validate_every": 5}
+    config = parse_config(settings(**{**GATED, "stages": [{**stage, "gates": "ready"}]}))
+    return config, {"on_epoch": rows.append, **options}
+
+
+def test_gates_that_wait_open_when_the_prune_head_is_ready_and_are_set_at_once(a_dataset: Path, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = []
+    asked: list[str] = []
+    thresholds: list[float] = []
+
+    def ready(network: APFormer) -> bool:
+        asked.append(network.gating)
+        return len(asked) == 2  # after a tenth
+
+    def settle(network: APFormer) -> None:
+        thresholds.append(len(rows))
+        network.query_gate.threshold.data.fill_(-3.0)
+
+    config, options = waiting(rows, ready=ready, settle=settle)
+    trainer = a_trainer(a_dataset, config, tmp_path / "run", **options)
+    trainer.run()
+    assert [row["gates"] for row in rows] == ["closed"] + ["hard"] * 9
+    assert asked == ["hard"] * 2, "how it would prune, which is not asked again once they are open"
+    assert "loss_kept" not in rows[0] and "loss_kept" in rows[1]
+    assert thresholds == [1, 1, 5, 5], "the network and its average, when they open and once more in the middle"
+    assert float(trainer.network.query_gate.threshold.detach()) == -3.0, "what is set is not learned"
+
+
+def test_gates_open_after_a_quarter_of_the_training_whatever_the_prune_head_knows(
+    a_dataset: Path, tmp_path: Path
+) -> None:
+    rows: list[dict[str, Any]] = []
+    config, options = waiting(rows, ready=lambda network: False)
+    a_trainer(a_dataset, config, tmp_path / "run", **options).run()
+    assert [row["gates"] for row in rows] == ["closed"] * 3 + ["hard"] * 7
+
+
+def test_a_moment_that_was_judged_dense_is_not_chosen_once_gates_are_open(a_dataset: Path, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = []
+    config, options = waiting(rows)
+    options["settle"] = lambda network: network.query_gate.threshold.data.fill_(7.0)
+    trainer = a_trainer(a_dataset, config, tmp_path / "run", **options)
+    trainer.gates.opens = lambda stage, share: len(rows) == 6  # later than a training would let them
+    weights = trainer.run()
+    assert [row["gates"] for row in rows if "dice" in row] == ["closed", "hard"]
+    assert float(weights["query_gate.threshold"]) == 7.0
+
+
+def test_a_training_whose_gates_wait_resumes_exactly_before_and_after_they_open(
+    a_dataset: Path, tmp_path: Path
+) -> None:
+    def run(folder: str, stop: int | None = None, again: bool = False) -> Any:
+        rows: list[dict[str, Any]] = []
+
+        def stopping(row: dict[str, Any]) -> None:
+            if row["epoch"] == stop:
+                raise KeyboardInterrupt
+
+        def settle(network: APFormer) -> None:
+            network.query_gate.threshold.data.fill_(float(network.prune_head.weight.sum().detach()))
+
+        config, options = waiting(rows, ready=lambda network: False, settle=settle, on_epoch=stopping)
+        trainer = a_trainer(a_dataset, config, tmp_path / folder, **options)
+        if again:
+            trainer.resume()
+        return trainer.run()
+
+    expected = run("whole")
+    with pytest.raises(KeyboardInterrupt):
+        run("part", stop=2)  # closed
+    with pytest.raises(KeyboardInterrupt):
+        run("part", stop=5, again=True)  # hard
+    resumed = run("part", again=True)
+    assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
 def kept_on_training_images(network: APFormer, training: PreparedCases) -> float:
     """Mean share of tokens that the network keeps."""
     network.gating = "hard"

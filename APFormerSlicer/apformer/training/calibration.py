@@ -59,9 +59,9 @@ class Calibration:
             return False
         assert network.query_gate is not None
         ring = network.query_gate.ring
-        threshold = min(float(found.quantile(1 - CELLS_FOUND)), find_threshold(margins, self.share, ring))
+        finding = kept_share(margins, float(found.quantile(1 - CELLS_FOUND)) - SLACK, ring)
         perfect = sum(float(dilate((count > 0).float(), ring).mean()) for count in voxels) / len(voxels)
-        return kept_share(margins, threshold - SLACK, ring) <= max(self.share, EXCESS * perfect)
+        return finding <= max(self.share, EXCESS * perfect)
 
 
 @torch.no_grad()
