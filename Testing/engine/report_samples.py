@@ -122,12 +122,12 @@ def a_report(folds: int = 1, adopted: bool = True, epochs: int = 0) -> Report:
     known = tuple(name for name in names if name != "Spleen")
     before = {
         "model": "liver-ct 1.1.0", **_scores(1, 0.87, known), "ms_per_case": 2310.4, "gmac": 118.2, "gmac_dense": 118.2,
-        "parameters": 4_812_340, "kept_tokens_mean": None,
+        "parameters": 4_812_340, "kept_tokens_mean": None, "foreground_inside": None,
     }  # fmt: skip
     before["labels"]["Spleen"] = {"mean_dice": None, "pooled_dice": None}
     after = {
         "model": "liver-ct 1.2.0", **_scores(2, 0.93, names), "ms_per_case": 1204.9, "gmac": 61.35, "gmac_dense": 118.4,
-        "parameters": 4_812_598, "kept_tokens_mean": 0.31,
+        "parameters": 4_812_598, "kept_tokens_mean": 0.31, "foreground_inside": 0.99996,
     }  # fmt: skip
     after["cases"]["case-017"]["Left kidney"] = {"dice": 0.0, "hd95_mm": None, "assd_mm": None}
     return {
