@@ -17,8 +17,7 @@ from ..bundles.preprocessing import ACQUIRED, Preprocessing
 from ..errors import InputError
 from ..networks import build_network
 from ..networks.slimmed import slimmed_arguments
-from ..pruning.budget import Budget, dense_macs
-from ..pruning.flops import count_macs
+from ..pruning.budget import Budget
 from ..training.augment import fit
 from ..training.calibration import IMAGES, Calibration
 from ..training.cases import Case, PreparedCases
@@ -169,7 +168,6 @@ class Round:
             self._begin()
         self.form, self.start = Form(**settled["form"]), self.processes.from_first(self.start)
         config = self._recipe(settled["precision"], version)
-        calibration = self._calibrate()
         trainer = Trainer(
             config,
             self.training,
@@ -180,8 +178,7 @@ class Round:
             on_epoch=lambda row: self._tell(trainer, row),
             schedule=self._schedule(config, settled["time"]),
             rehearsal=self._rehearsal(),
-            settle=calibration.set_threshold if calibration else _unchanged,
-            ready=calibration.is_ready if calibration else _always,
+            thresholds=self._calibrate(),
             check=self.check,
             processes=self.processes,
             judged=self.setup.plan.judged.values(),
@@ -268,8 +265,9 @@ class Round:
         if budget is None or self.form.budget != GATES:
             return None
         if self._calibration is None:
-            shape = (1, self.setup.source.channels, *self.setup.source.preprocessing.patch_size)
-            self._calibration = Calibration(self._readable, _kept_share(Budget.parse(budget), self.form, shape))
+            shape = (self.setup.source.channels, *self.setup.source.preprocessing.patch_size)
+            network, arguments = self.form.network, self.form.arguments
+            self._calibration = Calibration.to_budget(self._readable, budget, network, arguments, shape)
         return self._calibration
 
     def _begin(self) -> None:
@@ -334,24 +332,6 @@ class Round:
             draw_overlay(seen, drawn, said.astype(np.uint8), self.setup.plan.labels, path, title)
             paths.append(str(path))
         return paths
-
-
-def _unchanged(network: nn.Module) -> None:
-    """Without gates there is no threshold."""
-
-
-def _always(network: nn.Module) -> bool:
-    return True
-
-
-@torch.no_grad()
-def _kept_share(budget: Budget, form: Form, shape: tuple[int, ...]) -> float:
-    """The share of the tokens that a budget allows to keep in an image (1, C, *size)."""
-    network: Any = build_network(form.network, form.arguments).eval()
-    network.gating = "off"
-    tokens = network(torch.zeros(shape), auxiliaries=True)[1].kept.numel()
-    rest = count_macs(network, shape).total - dense_macs(network.costs, tokens)
-    return budget.kept_share(network.costs, tokens, round(rest))
 
 
 def _slices_to_show(cases: PreparedCases) -> list[tuple[int, int]]:

@@ -7,15 +7,18 @@ A threshold that was learned on one site's images prunes too much on another's, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..networks import APFormer, LeanFormer
+from ..networks import APFormer, LeanFormer, build_network
 from ..pruning.boxes import boxes_around
+from ..pruning.budget import Budget, dense_macs
+from ..pruning.flops import count_macs
 from ..pruning.gates import dilate
 from ..pruning.plugin import PrunedNetwork
 from ..pruning.threshold import find_holding_threshold, find_threshold, kept_share, recorded_margins
@@ -42,6 +45,27 @@ class Calibration:
 
     def __init__(self, cases: Callable[[], PreparedCases], share: float) -> None:
         self.cases, self.share = cases, share
+
+    @classmethod
+    def to_budget(
+        cls,
+        cases: Callable[[], PreparedCases],
+        budget: str,
+        name: str,
+        arguments: Mapping[str, Any],
+        shape: Sequence[int],
+    ) -> Calibration:
+        """To a budget in words, of the network that is registered as `name`, for images (C, *size) of that shape.
+
+        Raises:
+            ConfigError: the budget is out of reach.
+        """
+        network: Any = build_network(name, arguments).eval()
+        network.gating = "off"
+        with torch.no_grad():
+            tokens = network(torch.zeros(1, *shape), auxiliaries=True)[1].kept.numel()
+        rest = count_macs(network, (1, *shape)).total - dense_macs(network.costs, tokens)
+        return cls(cases, Budget.parse(budget).kept_share(network.costs, tokens, round(rest)))
 
     def set_threshold(self, network: nn.Module) -> None:
         """Set the threshold; a network without gates stays as it is."""
@@ -138,9 +162,11 @@ def _look(network: Prunable, cases: PreparedCases, images: int) -> tuple[list[Te
     assert network.query_gate is not None
     voxels = []
     try:
-        with recorded_margins(network.query_gate) as margins, _nothing_kept(network):
+        gate = network.query_gate
+        with recorded_margins(gate) as margins, gate.register_forward_pre_hook(_stop):  # once it is recorded
             for image, label in _images(cases, images):
-                network(image[None].to(device))
+                with suppress(_Heard):
+                    network(image[None].to(device))
                 voxels.append(voxels_with_foreground(label[None, :1], network.token_stride)[0])
     finally:
         network.gating = gating
@@ -148,17 +174,12 @@ def _look(network: Prunable, cases: PreparedCases, images: int) -> tuple[list[Te
     return margins, voxels
 
 
-@contextmanager
-def _nothing_kept(network: Prunable) -> Iterator[None]:
-    """The prune head comes before all that a gate can spare, so nothing else need be computed to hear of it."""
-    assert network.query_gate is not None
-    threshold = network.query_gate.threshold
-    before = threshold.clone()
-    threshold.fill_(torch.inf)
-    try:
-        yield
-    finally:
-        threshold.copy_(before)
+class _Heard(Exception):  # noqa: N818 - nothing is wrong
+    """The prune head has spoken: what else the network makes of the image is of no interest."""
+
+
+def _stop(module: nn.Module, inputs: Any) -> None:
+    raise _Heard
 
 
 def _images(cases: PreparedCases, images: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -8,8 +8,8 @@ the share of tokens to be kept and by what must not be lost. That costs less tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,12 +27,14 @@ LOOK_EVERY = 0.04  # share of the training: looking at the training images takes
 SET_AT = (0.0, 0.1, 0.5)  # of the training, that the threshold is set at: the prune head goes on learning
 
 
-def _nothing(network: nn.Module) -> None:
-    """The threshold stays as it is."""
+class Thresholds(Protocol):
+    """Sets query thresholds by the training cases; see `calibration.Calibration`."""
 
+    def set_threshold(self, network: nn.Module) -> None:
+        """Set the network's threshold."""
 
-def _always(network: nn.Module) -> bool:
-    return True
+    def is_ready(self, network: nn.Module) -> bool:
+        """Whether the network's prune head knows enough for its gates to be hard."""
 
 
 class GateTraining:
@@ -41,21 +43,14 @@ class GateTraining:
     Args:
         network: on its device. Prunable networks fulfil `GatedNetwork`.
         config: the whole recipe.
-        settle: sets a network's query threshold.
-        ready: whether a network's prune head knows enough for its gates to be hard.
+        thresholds: sets those of hard gates; without it they stay as they are, and gates that wait open at once.
 
     Attributes:
         opened: whether gates that waited for the prune head are hard by now.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        config: TrainingConfig,
-        settle: Callable[[nn.Module], None] = _nothing,
-        ready: Callable[[nn.Module], bool] = _always,
-    ) -> None:
-        self.network, self.config, self._settle, self._ready = network, config, settle, ready
+    def __init__(self, network: nn.Module, config: TrainingConfig, thresholds: Thresholds | None = None) -> None:
+        self.network, self.config, self.thresholds = network, config, thresholds
         self.opened = False
         self._looked: float | None = None  # share of the training at which `ready` was asked last
         self._set: float | None = None  # share of the training at which the threshold was set last
@@ -84,23 +79,23 @@ class GateTraining:
         """Whether closed gates are to open now, after that share of the training."""
         if stage.gates != READY or self.opened:
             return False
-        if share >= OPEN_AT_LATEST:
+        if share >= OPEN_AT_LATEST or self.thresholds is None:
             return True
         if self._looked is not None and share - self._looked < LOOK_EVERY:
             return False
         self._looked = share
         gated(self.network).gating = "hard"  # what is asked is how it would prune
-        return self._ready(self.network)
+        return self.thresholds.is_ready(self.network)
 
     def settle(self, networks: Iterable[nn.Module], stage: Stage, share: float) -> bool:
         """Set the thresholds of hard gates, at the beginning and a few times more; whether it was done."""
         due = self._set is None or any(self._set < mark <= share for mark in SET_AT)
-        if self.phase(stage) != "hard" or not due:
+        if self.thresholds is None or self.phase(stage) != "hard" or not due:
             return False
         self._set = share
         for network in networks:
             self.prepare_validation(network, stage)
-            self._settle(network)
+            self.thresholds.set_threshold(network)
         return True
 
     def enter(self, stage: Stage) -> None:

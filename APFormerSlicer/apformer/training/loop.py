@@ -26,7 +26,7 @@ from .cases import PreparedCases
 from .checkpoint import CHECKPOINT, check_alike, damaged, load_checkpoint, save_checkpoint
 from .clock import Clock, WorkClock
 from .config import Stage, TrainingConfig
-from .gates import READY, GateTraining
+from .gates import READY, GateTraining, Thresholds
 from .losses import APFormerLoss
 from .parallel import Processes
 from .rehearsal import Rehearsal
@@ -70,9 +70,8 @@ class Trainer:
         on_epoch: called with each row of the log: there is one for every stretch of the schedule.
         schedule: decides what happens when; by default, stages are whole passes over the cases.
         rehearsal: what keeps the skills of the base alive, if anything.
-        settle: called with the network, and with its average, when gates become hard and a few times more; sets what
-            is to be pruned.
-        ready: asked about the network whether gates that wait for its prune head may become hard.
+        thresholds: sets what hard gates prune, of the network and of its average, and tells when gates that wait may
+            become hard.
         check: called before every step and every validation image; stops the training by raising.
         processes: all processes of this training; by default this one alone.
         judged: names of the labels that the cases label; by default all. Of these, those that a validation case has
@@ -92,8 +91,7 @@ class Trainer:
         on_epoch: Callable[[Row], None] = lambda row: None,
         schedule: Schedule | None = None,
         rehearsal: Rehearsal | None = None,
-        settle: Callable[[nn.Module], None] = lambda network: None,
-        ready: Callable[[nn.Module], bool] = lambda network: True,
+        thresholds: Thresholds | None = None,
         check: Callable[[], None] = _never,
         processes: Processes | None = None,
         judged: Collection[str] = (),
@@ -117,7 +115,7 @@ class Trainer:
         self.ema = Average(self.network)
         self.tail: Average | None = None  # of the last tenth; there from its beginning on
         self.loss = APFormerLoss(config.losses)
-        self.gates = GateTraining(self.network, config, settle, ready)
+        self.gates = GateTraining(self.network, config, thresholds)
         self.optimiser = torch.optim.AdamW(
             self.gates.parameter_groups(), lr=1.0, weight_decay=config.weight_decay, fused=can_fuse(device)
         )
