@@ -7,6 +7,7 @@ A threshold that was learned on one site's images prunes too much on another's, 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -28,11 +29,13 @@ from .cases import PreparedCases
 Prunable = APFormer | LeanFormer | PrunedNetwork
 IMAGES = 96  # at most: over which a threshold is set, evenly over the cases
 FEW_IMAGES = 24  # over which it is looked whether gates can open, which happens more often
-CELLS_KEPT = 0.998  # of the tokens that hold foreground, without the safety ring, whatever the budget
-VOXELS_KEPT = 0.995  # of the foreground, safety ring included
+# What must be inside what is kept, safety ring included, whatever the budget: tokens that hold foreground, and its
+# voxels. Of `left-ventricle-cine-mr` on 40 slices of ACDC, before it learned from them, 15 % of the tokens hold 99.8 % of
+# these and 99.9 % of those; to keep 99.8 % of them *without* the ring, it would have to keep 39 %.
+CELLS_KEPT = 0.998
+VOXELS_KEPT = 0.995
 CELLS_FOUND = 0.99  # of the tokens that hold foreground, that a prune head must find before gates open ...
 EXCESS = 1.5  # ... while no more is kept than this times what a perfect one would keep, or than the budget
-SLACK = 1e-4  # below a margin that is to be kept: the gate asks for more than the threshold
 
 
 class Calibration:
@@ -78,21 +81,20 @@ class Calibration:
         if not isinstance(network, Prunable):
             return False
         margins, voxels = _look(network, self.cases(), FEW_IMAGES)
-        found = _of_foreground(margins, voxels)
-        if not found.numel():
+        cells = _holding(voxels)
+        if not any(bool(holding.any()) for holding in cells):
             return False
         assert network.query_gate is not None
         ring = network.query_gate.ring
-        finding = kept_share(margins, float(found.quantile(1 - CELLS_FOUND)) - SLACK, ring)
-        perfect = sum(float(dilate((count > 0).float(), ring).mean()) for count in voxels) / len(voxels)
+        finding = kept_share(margins, find_holding_threshold(margins, cells, CELLS_FOUND, ring), ring)
+        perfect = statistics.fmean(float(dilate(holding, ring).mean()) for holding in cells)
         return finding <= max(self.share, EXCESS * perfect)
 
 
 @torch.no_grad()
 def set_threshold(network: Prunable, cases: PreparedCases, share: float | None, cells: float = CELLS_KEPT) -> None:
     """Set the threshold so that `share` of all tokens are kept on average, the safety ring included; then lower it, if
-    need be, until `cells` of the tokens that hold foreground are kept without the ring, and `VOXELS_KEPT` of the
-    foreground's voxels with it.
+    need be, until those are `cells` of the tokens that hold foreground, and hold `VOXELS_KEPT` of its voxels.
 
     Args:
         share: None leaves the threshold where it is, but for what the foreground asks.
@@ -102,10 +104,9 @@ def set_threshold(network: Prunable, cases: PreparedCases, share: float | None, 
     margins, voxels = _look(network, cases, IMAGES)
     if share is not None:
         gate.threshold.fill_(find_threshold(margins, share, gate.ring))
-    found = _of_foreground(margins, voxels)
-    if found.numel():
-        gate.threshold.clamp_(max=float(found.quantile(1 - cells)) - SLACK)
-        gate.threshold.clamp_(max=find_holding_threshold(margins, voxels, VOXELS_KEPT, gate.ring))
+    if any(bool(count.any()) for count in voxels):
+        for held, least in ((_holding(voxels), cells), (voxels, VOXELS_KEPT)):
+            gate.threshold.clamp_(max=find_holding_threshold(margins, held, least, gate.ring))
 
 
 def foreground_inside(network: Prunable, cases: PreparedCases, images: int = IMAGES) -> float | None:
@@ -147,9 +148,9 @@ def voxels_with_foreground(labels: Tensor, stride: tuple[int, ...]) -> Tensor:
     return math.prod(stride) * pool(F.pad((labels > 0).float(), padding), tuple(stride))
 
 
-def _of_foreground(margins: list[Tensor], voxels: list[Tensor]) -> Tensor:
-    """The margins of all tokens that hold foreground."""
-    return torch.cat([margin[count > 0] for margin, count in zip(margins, voxels, strict=True)])
+def _holding(voxels: Sequence[Tensor]) -> list[Tensor]:
+    """1 where a token holds any foreground, else 0."""
+    return [(count > 0).float() for count in voxels]
 
 
 @torch.no_grad()
