@@ -30,8 +30,8 @@ Prunable = APFormer | LeanFormer | PrunedNetwork
 IMAGES = 96  # at most: over which a threshold is set, evenly over the cases
 FEW_IMAGES = 24  # over which it is looked whether gates can open, which happens more often
 # What must be inside what is kept, safety ring included, whatever the budget: tokens that hold foreground, and its
-# voxels. Of `left-ventricle-cine-mr` on 40 slices of ACDC, before it learned from them, 15 % of the tokens hold 99.8 % of
-# these and 99.9 % of those; to keep 99.8 % of them *without* the ring, it would have to keep 39 %.
+# voxels. Of `left-ventricle-cine-mr` on 40 slices of ACDC, before it learned from them, 15 % of the tokens hold 99.8
+# and 99.9 % of them; to keep 99.8 % of the first *without* the ring, it would have to keep 39 %.
 CELLS_KEPT = 0.998
 VOXELS_KEPT = 0.995
 CELLS_FOUND = 0.99  # of the tokens that hold foreground, that a prune head must find before gates open ...
