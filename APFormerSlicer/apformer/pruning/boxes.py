@@ -19,7 +19,8 @@ EXTENTS = (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32)  # cells along an a
 BACKGROUND_LOGIT = 4.0  # of the background outside, and minus that of all else: a foreground probability of 0.0003
 # What a group of boxes costs a training step beside its cells, in cells of 16 x 16 pixels: calls and gradients of
 # weights take as long as some 110 cells (of 0.1 ms) of LeanFormer's way up on a Xeon with AMX, and convolutions are
-# compiled for sizes that oneDNN has not seen lately. Of 64, 128, 256 and 512, steps on liver slices were shortest with 128.
+# compiled for sizes that oneDNN has not seen lately. Of 64, 128, 256 and 512, steps on liver slices were shortest
+# with 128.
 GROUP_CELLS = 128
 
 
