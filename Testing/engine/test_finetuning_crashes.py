@@ -73,7 +73,7 @@ MOMENTS = {
         ("4: epoch", 2),
         ("drawing", 1),
     ],
-    "a budget": [("tighten: step", 2), ("hold: step", 1), ("measuring the new model", 1), ("drawing", 1)],
+    "a budget": [("step 3", 2), ("step 9", 1), ("measuring the new model", 1), ("drawing", 1)],
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,10 @@ from apformer.finetuning.request import Request
 
 pytest.importorskip("monai", reason="training needs MONAI (the extra 'train')")
 
+from apformer.finetuning.form import choose_form
 from apformer.finetuning.heads import NEW_LOGIT, grown_weights
 from apformer.networks import build_network
+from apformer.pruning.gates import DependencyGate
 from finetune_samples import a_base
 
 TABLE = make_table(["4=Ball,7=Hole,9=Ring"])
@@ -129,6 +132,15 @@ def test_a_base_without_gates_gets_untrained_ones_and_is_otherwise_unchanged(bal
     image = torch.zeros(1, 1, 16, 16, 16)
     with torch.inference_mode():
         torch.testing.assert_close(network.eval()(image), ball.build_network()(image))
+
+
+@pytest.mark.parametrize("budget", ["keep=0.5", None])
+def test_with_a_budget_a_network_gets_query_gates_and_no_dependency_gates(ball: Bundle, budget: str | None) -> None:
+    plan: Any = SimpleNamespace(labels=("Ball", "Hole"))
+    form = choose_form(ball, plan, budget)
+    network: Any = build_network(form.network, form.arguments)
+    assert (network.query_gate is not None) == (budget is not None)
+    assert not any(isinstance(module, DependencyGate) for module in network.modules())
 
 
 def test_a_base_of_other_widths_is_refused(ball: Bundle) -> None:

@@ -84,6 +84,7 @@ def test_cost_is_compared_in_numbers_and_percent(page_of: Callable[[Report], Pag
     assert page.row("Operations per case")[1:3] == ["118 GMAC", "61.4 GMAC"]
     assert page.row("Parameters")[1:] == ["4,812,340", "4,812,598", "0%"]
     assert page.row("Tokens kept")[1:] == ["\N{EN DASH}1", "31%", ""]
+    assert page.row("Structures inside")[1:] == ["\N{EN DASH}1", "99.9%", ""], "only all of it is 100 %"
     assert "This model does not prune: it keeps every token." in page.text
 
 
@@ -201,12 +202,12 @@ def test_the_curves_have_every_loss_label_and_phase_in_the_pages_colours(
     page = page_of(a_report(epochs=24))
     svg = re.findall(r"<svg.*?</svg>", html_in(tmp_path), re.DOTALL)[0]
     used = {(kind, int(index)) for kind, index in re.findall(r"var\(--(label|series|phase)-(\d+)\)", svg)}
-    assert used == {(kind, index) for kind in ("label", "series", "phase") for index in range(4)}
+    assert used == {(kind, n) for kind, count in {"label": 4, "series": 4, "phase": 2}.items() for n in range(count)}
     for words in ("Dice, validation cases", "Losses", "Learning rate", "Share of tokens kept", "step"):
         assert words in svg
     assert not re.search(r"(fill|stroke): #", svg)  # nothing keeps a colour that one of the themes would hide
     keys = page.text[page.text.index("Phases") : page.text.index("One validation slice")]
-    for words in ("adapt", "tighten", "hold", "harden", *LABELS, "total", "segmentation", "rehearsal", "budget"):
+    for words in ("adapt", "prune", *LABELS, "total", "segmentation", "rehearsal", "prune head"):
         assert words in keys
 
 

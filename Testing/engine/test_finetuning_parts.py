@@ -16,7 +16,9 @@ from apformer.datasets.table import make_table
 from apformer.errors import ConfigError
 from apformer.finetuning.design import design
 from apformer.finetuning.measure import summary
+from apformer.finetuning.outcome import _lost
 from apformer.finetuning.verdict import finds_nothing, judge
+from apformer.networks import build_network
 from apformer.volume import Volume
 from torch import Tensor, nn
 
@@ -178,6 +180,25 @@ def test_two_steps_are_timed_and_another_number_format_only_where_the_machine_ha
 def test_smaller_stages_are_taken_to_cost_less() -> None:
     stages = (Stage(1, (8, 8), 4, 1e-3), Stage(1, (16, 16), 2, 1e-3))
     assert by_size(stages, 3.0) == (1.5, 3.0)
+
+
+def test_a_training_whose_gates_wait_is_timed_as_it_begins() -> None:
+    network = build_network("leanformer", {"out_channels": 2, "image_size": (32, 32), "prune_queries": True})
+    seen: list[str] = []
+    network.register_forward_pre_hook(lambda module, _: seen.append(module.gating))
+    for gates in ("ready", "hard"):
+        timer = StepTimer(network, 1, torch.device("cpu"), False, lambda: None, lambda: 0.0)
+        timer._time(Stage(1, (32, 32), 1, 1e-3, gates=gates), half=False)
+    assert seen == ["off"] * 2 + ["hard"] * 2
+
+
+# ------------------------------------------------------------------------------------------------ what pruning loses
+
+
+@pytest.mark.parametrize(("inside", "told"), [(None, False), (1.0, False), (0.9951, False), (0.9873, True)])
+def test_a_report_warns_where_pruning_leaves_out_more_than_half_a_percent(inside: float | None, told: bool) -> None:
+    warnings = _lost({"foreground_inside": inside})
+    assert [("1.3%" in text and "budget" in text) for text in warnings] == [True] * told
 
 
 # ------------------------------------------------------------------------------------------------ the rule

@@ -12,7 +12,7 @@ from apformer.errors import ConfigError
 from apformer.networks import build_network
 from apformer.networks.apformer import APFormer
 from apformer.pruning import count_macs, count_parameters
-from apformer.pruning.attention import masked_layer, ragged_layer
+from apformer.pruning.attention import LayerCost, attend, masked_layer, ragged_layer
 from apformer.pruning.budget import Budget, Steering, dense_macs
 from apformer.pruning.compact import compact, find_living, silence
 from apformer.pruning.gates import DependencyGate, QueryGate, dilate
@@ -62,10 +62,11 @@ def keep_share(network: APFormer, image: Tensor, share: float) -> None:
     batch=st.integers(1, 4),
     kinds=st.lists(st.sampled_from(["none", "some", "few", "all"]), min_size=4, max_size=4),
     gated=st.booleans(),
+    every_key=st.booleans(),
 )
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 def test_masked_and_ragged_layers_agree_for_any_mask_and_batch(
-    seed: int, batch: int, kinds: list[str], gated: bool
+    seed: int, batch: int, kinds: list[str], gated: bool, every_key: bool
 ) -> None:
     network = a_network(seed=seed % 7)
     generator = torch.Generator().manual_seed(seed)
@@ -73,7 +74,9 @@ def test_masked_and_ragged_layers_agree_for_any_mask_and_batch(
     tokens = torch.randn(batch, count, 16, generator=generator)
     kept = torch.stack([(torch.rand(count, generator=generator) < share[kind]).float() for kind in kinds[:batch]])
     alive = (torch.rand(batch, count, generator=generator) < 0.7).float()
-    alive[:, 0] = 1.0  # a kept query always has a key: its own strongest of the layer before
+    alive[:, slice(None) if every_key else 0] = (
+        1.0  # a kept query always has a key: its own strongest of the layer before
+    )
     bias = network.layers[0].attention.position((6, 5))
     with torch.no_grad():
         masked, rows = tokens, tokens
@@ -89,6 +92,38 @@ def test_masked_and_ragged_layers_agree_for_any_mask_and_batch(
     for sample, numbers in enumerate(keys):
         if queries[sample].numel():
             assert torch.equal(masked_alive[sample].nonzero().flatten(), numbers)
+
+
+def test_a_batch_that_attends_at_once_has_the_gradients_of_the_masked_form() -> None:
+    """Images keep 3, 0 and 30 of 30 tokens; positions learn too."""
+    network = a_network(prune_keys=False)
+    layer, position = network.layers[0], network.layers[0].attention.position
+    tokens = torch.randn(3, 30, 16, generator=torch.Generator().manual_seed(1))
+    kept = torch.zeros(3, 30)
+    kept[0, 4:7] = kept[2] = 1
+    gradients = []
+    for masked in (True, False):
+        network.zero_grad()
+        leaf = tokens.clone().requires_grad_()
+        if masked:
+            out = masked_layer(layer, leaf, kept, torch.ones_like(kept), position((6, 5)), None).tokens
+        else:
+            rows, every = [sample.nonzero().flatten() for sample in kept], [torch.arange(30)] * 3
+            out, _ = ragged_layer(layer, leaf, rows, every, position((6, 5)), None)
+        out.square().sum().backward()
+        gradients.append([leaf.grad, *(p.grad for p in layer.parameters() if p.grad is not None)])
+    assert len(gradients[0]) == len(gradients[1]) > 8
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_attention_is_the_same_written_out_and_fused() -> None:
+    """In bfloat16 it is written out while it learns; without gradients, torch's fused form runs."""
+    q, k, v = torch.randn(3, 2, 3, 7, 8, generator=torch.Generator().manual_seed(2)).bfloat16().unbind(0)
+    bias = torch.randn(1, 3, 7, 7, generator=torch.Generator().manual_seed(3)).bfloat16()
+    fused = attend(q, k, v, bias, 0.3)
+    written_out = attend(q.requires_grad_(), k, v, bias, 0.3)
+    torch.testing.assert_close(written_out, fused, rtol=0.05, atol=0.03)
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -296,6 +331,23 @@ def test_a_speed_that_the_convolutions_alone_exceed_is_refused_with_the_limit() 
     costs = APFormer().costs
     with pytest.raises(ConfigError, match=r"2\.00x"):
         Budget(speed=3).transformer_macs(costs, 1024, True, round(dense_macs(costs, 1024)))
+
+
+@pytest.mark.parametrize("speed", [1.0, 1.2, 1.5])
+def test_the_share_that_a_speed_allows_to_keep_costs_what_the_speed_allows(speed: float) -> None:
+    costs, tokens, other = [LayerCost(900, 300, 20), LayerCost(500, 300, 20)], 64, 150_000
+    share = Budget(speed=speed).kept_share(costs, tokens, other)
+    spent = other + sum(cost.macs(share * tokens, tokens) for cost in costs)
+    assert spent == pytest.approx((other + dense_macs(costs, tokens)) / speed)
+    assert Budget(keep=0.3).kept_share(costs, tokens, other) == 0.3
+
+
+def test_a_speed_that_no_share_gives_is_refused_with_the_limit() -> None:
+    """Every token stays a key, which costs 38,400 of 477,440."""
+    costs = [LayerCost(900, 300, 20), LayerCost(500, 300, 20)]
+    with pytest.raises(ConfigError, match="out of reach") as caught:
+        Budget(speed=9.0).kept_share(costs, 64, 150_000)
+    assert "less than" in str(caught.value.remedy)
 
 
 def test_steering_meets_the_budget_on_average_and_lets_images_differ() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from apformer.errors import ConfigError
 from apformer.networks import build_network
 from apformer.networks.apformer import APFormer
 from apformer.training import parse_config, train
+from apformer.training.calibration import foreground_inside
 from apformer.training.cases import PreparedCases
 from apformer.training.loop import fingerprint
 from apformer.training.pruned import compacted
@@ -100,6 +104,106 @@ def test_a_training_of_gates_resumes_exactly(a_dataset: Path, tmp_path: Path) ->
     assert again.gates.steering.state_dict()["mean"] is not None
     resumed = again.run()
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
+def _never_asked(network: APFormer) -> Any:
+    raise AssertionError
+
+
+def waiting(
+    rows: list[dict[str, Any]],
+    is_ready: Callable[[APFormer], bool] = _never_asked,
+    set_threshold: Callable[[APFormer], Any] = lambda network: None,
+) -> Any:
+    """(configuration of ten epochs whose gates wait, options for a trainer that writes its log into `rows`)."""
+    stage = {"epochs": 10, "size": [16] * 3, "batch_size": 2, "learning_rate": 0.01, "validate_every": 5}
+    config = parse_config(settings(**{**GATED, "stages": [{**stage, "gates": "ready"}]}))
+    thresholds = SimpleNamespace(is_ready=is_ready, set_threshold=set_threshold)
+    return config, {"on_epoch": rows.append, "thresholds": thresholds}
+
+
+def test_gates_that_wait_open_when_the_prune_head_is_ready_and_are_set_at_once(a_dataset: Path, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = []
+    asked: list[str] = []
+    thresholds: list[float] = []
+
+    def ready(network: APFormer) -> bool:
+        asked.append(network.gating)
+        return len(asked) == 2  # after a tenth
+
+    def settle(network: APFormer) -> None:
+        thresholds.append(len(rows))
+        network.query_gate.threshold.data.fill_(-3.0)
+
+    config, options = waiting(rows, is_ready=ready, set_threshold=settle)
+    trainer = a_trainer(a_dataset, config, tmp_path / "run", **options)
+    trainer.run()
+    assert [row["gates"] for row in rows] == ["closed"] + ["hard"] * 9
+    assert asked == ["hard"] * 2, "how it would prune, which is not asked again once they are open"
+    assert "loss_kept" not in rows[0] and "loss_kept" in rows[1]
+    assert thresholds == [1, 1, 5, 5], "the network and its average, when they open and once more in the middle"
+    assert float(trainer.network.query_gate.threshold.detach()) == -3.0, "what is set is not learned"
+
+
+def test_gates_open_after_a_quarter_of_the_training_whatever_the_prune_head_knows(
+    a_dataset: Path, tmp_path: Path
+) -> None:
+    rows: list[dict[str, Any]] = []
+    config, options = waiting(rows, is_ready=lambda network: False)
+    a_trainer(a_dataset, config, tmp_path / "run", **options).run()
+    assert [row["gates"] for row in rows] == ["closed"] * 3 + ["hard"] * 7
+
+
+def test_a_moment_that_was_judged_dense_is_not_chosen_once_gates_are_open(a_dataset: Path, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = []
+    config, options = waiting(rows, set_threshold=lambda network: network.query_gate.threshold.data.fill_(7.0))
+    trainer = a_trainer(a_dataset, config, tmp_path / "run", **options)
+    trainer.gates.opens = lambda stage, share: len(rows) == 6  # later than a training would let them
+    weights = trainer.run()
+    assert [row["gates"] for row in rows if "dice" in row] == ["closed", "hard"]
+    assert float(weights["query_gate.threshold"]) == 7.0
+
+
+def test_a_training_whose_gates_wait_resumes_exactly_before_and_after_they_open(
+    a_dataset: Path, tmp_path: Path
+) -> None:
+    def run(folder: str, stop: int | None = None, again: bool = False) -> Any:
+        rows: list[dict[str, Any]] = []
+
+        def stopping(row: dict[str, Any]) -> None:
+            if row["epoch"] == stop:
+                raise KeyboardInterrupt
+
+        def settle(network: APFormer) -> None:
+            network.query_gate.threshold.data.fill_(float(network.prune_head.weight.sum().detach()))
+
+        config, options = waiting(rows, is_ready=lambda network: False, set_threshold=settle)
+        trainer = a_trainer(a_dataset, config, tmp_path / folder, **{**options, "on_epoch": stopping})
+        if again:
+            trainer.resume()
+        return trainer.run()
+
+    expected = run("whole")
+    with pytest.raises(KeyboardInterrupt):
+        run("part", stop=2)  # closed
+    with pytest.raises(KeyboardInterrupt):
+        run("part", stop=5, again=True)  # hard
+    resumed = run("part", again=True)
+    assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
+def test_a_configuration_whose_gates_wait_ends_with_a_threshold_that_meets_the_budget(
+    a_dataset: Path, tmp_path: Path
+) -> None:
+    config, _ = waiting([])
+    stages = tuple(replace(stage, epochs=4) for stage in config.stages)
+    config = replace(config, stages=stages, pruning=replace(config.pruning, budget="keep=0.6", energy=0.0))
+    network: Any = train(config, a_dataset, tmp_path / "run", device="cpu", workers=0).build_network()
+    training, _ = prepared(a_dataset, config, tmp_path / "again")
+    kept = kept_on_training_images(network, training)
+    inside = foreground_inside(network, training)
+    assert inside is not None and inside >= 0.995
+    assert kept > 0, "more than the budget only where the ball asks for it"
 
 
 def kept_on_training_images(network: APFormer, training: PreparedCases) -> float:

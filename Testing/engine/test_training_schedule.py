@@ -287,3 +287,22 @@ def test_a_counted_training_goes_on_with_the_stretch_that_comes() -> None:
     assert walk(counted) == whole[3:]
     with pytest.raises(ValueError, match="99"):
         counted.restore({"stretches": 99})
+
+
+def test_a_machine_is_not_taken_for_a_faster_one_when_open_gates_make_steps_shorter() -> None:
+    """Half of the time would else be kept for what follows the training."""
+
+    class Opening(Machine):
+        slower: float = 0.0
+
+        def validate(self, timed: Timed) -> None:
+            super().validate(timed)
+            if len(self.validations) == 2:
+                self.step /= 2
+                timed.changed()
+            self.slower = timed.slower
+
+    machine = Opening(0.5, after=120.0)
+    machine.train(900.0)
+    assert machine.slower == pytest.approx(1.0)
+    assert ends_in_time(machine, 900.0), machine.now

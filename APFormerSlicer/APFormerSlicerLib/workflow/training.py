@@ -73,7 +73,7 @@ class Training:
 
     @property
     def step(self) -> str:
-        """ "fold 2 of 3, tighten, step 310": where it is; empty before the first stretch is over."""
+        """ "fold 2 of 3, prune, step 310": where it is; empty before the first stretch is over."""
         if not self.rows:
             return ""
         row = self.rows[-1]

@@ -1,5 +1,5 @@
 """What it saves that LeanFormer's way up runs on the box of the kept cells: forward passes and training steps, in turns
-with the dense form and MONAI's DynUNet.
+with the dense form and MONAI's DynUNet; and a training step of the published network that keeps a share of its tokens.
 
 What is kept are the cells in which the reference labels of a data set's validation cases have foreground, and the
 safety ring around them: as if the prune head were right everywhere. So the sizes are those that organs have, and what a
@@ -21,14 +21,16 @@ import torch
 from torch import Tensor, nn
 
 from ..inference.ready import ready
+from ..networks import build_network
+from ..networks.apformer import APFormer
 from ..networks.leanformer import LeanFormer
 from ..pruning.boxes import boxes_around
 from ..pruning.gates import dilate
 from ..training.augment import fit
 from ..training.cases import PreparedCases, read_dataset, split_cases
-from ..training.config import TrainingConfig
+from ..training.config import LossWeights, TrainingConfig
 from ..training.losses import APFormerLoss, cells_with_foreground
-from .kept_sets import PreparedQueryGate
+from .kept_sets import PreparedQueryGate, blob
 from .machine import describe_machine
 from .report import WIDTH, machine_line
 from .systems_data import configuration, task_of
@@ -39,7 +41,8 @@ __all__ = ["render", "run"]
 
 Say = Callable[[str], None]
 PEER, FORM = "monai-dynunet", "leanformer"
-GATED = f"{FORM}[prune_queries=True;prune_keys=True]"
+GATED = f"{FORM}[prune_queries=True]"
+PUBLISHED, PUBLISHED_KEEP, PUBLISHED_BATCH = "apformer", 0.3, 4
 IMAGES = 15  # forward passes, each of its own image, so many and a few more
 STEPS = 5
 
@@ -66,7 +69,40 @@ def run(
             prepared.build()
             say(f"{dataset.name}, {len(prepared)} images")
             rows.append({"dataset": dataset.name, **_measure(prepared, config)})
-    return {"machine": describe_machine(), "threads": torch.get_num_threads(), "rows": rows}
+    say(f"{PUBLISHED}, {PUBLISHED_KEEP:.0%} of the tokens kept")
+    published = [_published(size, learned) for learned in (False, True)]
+    return {"machine": describe_machine(), "threads": torch.get_num_threads(), "rows": rows, "published": published}
+
+
+def _published(size: tuple[int, int], learned: bool) -> dict[str, Any]:
+    """Milliseconds of a training step of the published network on noise, dense and with a compact blob of tokens kept.
+
+    Args:
+        learned: whether positions learn too; in a fine-tuning from a base they do not.
+    """
+    torch.manual_seed(0)
+    network = cast(APFormer, build_network(PUBLISHED, {"image_size": size, "out_channels": 4, "prune_queries": True}))
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(learned or ".position." not in name)
+    assert network.query_gate is not None
+    network.query_gate = PreparedQueryGate(network.query_gate, blob(network.config.base_grid, PUBLISHED_KEEP))
+    step = _Stepper(network.train(), "bfloat16")
+    images, labels = torch.randn(PUBLISHED_BATCH, 1, *size), torch.randint(0, 4, (PUBLISHED_BATCH, 1, *size))
+    seconds: dict[str, list[float]] = {"off": [], "hard": []}
+    for number in range(STEPS + 1):  # the first one does not count
+        for gating, times in seconds.items():
+            network.gating = gating
+            spent = _timed(step, images, labels)
+            times += [spent] if number else []
+    dense, hard = (statistics.median(times) for times in seconds.values())
+    return {
+        "size": list(size),
+        "batch": PUBLISHED_BATCH,
+        "keep": PUBLISHED_KEEP,
+        "positions_learned": learned,
+        "step_ms": {"dense": round(1e3 * dense, 1), "hard": round(1e3 * hard, 1)},
+        "hard_by_dense": round(hard / dense, 3),
+    }
 
 
 def _measure(cases: PreparedCases, config: TrainingConfig) -> dict[str, Any]:
@@ -132,20 +168,24 @@ def _forwards(
 def _steps(
     config: TrainingConfig, examples: Sequence[tuple[Tensor, Tensor]], kept: Sequence[Tensor]
 ) -> dict[str, list[float]]:
-    """Seconds of training steps on batches of the examples, in turns: forward, losses, backward, optimiser."""
+    """Seconds of training steps on batches of the examples, in turns: forward, losses, backward, optimiser.
+
+    Each batch is seen twice, and the second time counts: for boxes of a new size convolutions are compiled, but in a
+    training sizes come again and again.
+    """
     networks = {"peer": _built(PEER, config), "dense": _built(GATED, config), "boxed": _built(GATED, config)}
-    runs = {name: _Stepper(network.train(), config) for name, network in networks.items()}
+    runs = {name: _Stepper(network.train(), config.precision) for name, network in networks.items()}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     batch = config.stages[0].batch_size
-    for number in range(STEPS + 1):  # the first one does not count
-        chosen = [(number * batch + place) % len(examples) for place in range(batch)]
+    for number in range(2 * STEPS):
+        chosen = [(number % STEPS * batch + place) % len(examples) for place in range(batch)]
         images = torch.stack([examples[place][0] for place in chosen])
         labels = torch.stack([examples[place][1] for place in chosen]).long()
         _use(cast(LeanFormer, networks["dense"]), None)
         _use(cast(LeanFormer, networks["boxed"]), torch.cat([kept[place] for place in chosen]))
         for name, step in runs.items():
             spent = _timed(step, images, labels)
-            if number:
+            if number >= STEPS:
                 seconds[name].append(spent)
     return seconds
 
@@ -153,9 +193,9 @@ def _steps(
 class _Stepper:
     """A training step as `systems_training` does it, without augmentation."""
 
-    def __init__(self, network: nn.Module, config: TrainingConfig) -> None:
-        self.network, self.precision = network, config.precision
-        self.loss = APFormerLoss(config.losses)
+    def __init__(self, network: nn.Module, precision: str) -> None:
+        self.network, self.precision = network, precision
+        self.loss = APFormerLoss(LossWeights())
         self.optimiser = torch.optim.AdamW(network.parameters(), lr=1e-6)
 
     def __call__(self, images: Tensor, labels: Tensor) -> None:
@@ -202,4 +242,11 @@ def render(record: dict[str, Any]) -> str:
             cells += [f"{row[f'{name}_{ratio}']:.2f}" for ratio in ("boxed_by_dense", "dense_by_peer")]
         table.add_row(*cells)
     console.print(table)
+    for row in record["published"]:
+        times = ", ".join(f"{value:.0f}" for value in row["step_ms"].values())
+        console.print(
+            f"{PUBLISHED}, {' x '.join(map(str, row['size']))}, {row['keep']:.0%} of the tokens kept, positions "
+            f"{'learned' if row['positions_learned'] else 'fixed'}: a step of {row['batch']} takes {times} ms dense, "
+            f"pruned: {row['hard_by_dense']:.2f} of it"
+        )
     return stream.getvalue()

@@ -1,4 +1,4 @@
-"""One patient under two names must not learn and judge: of images that are the same, byte for byte, the first counts."""
+"""One patient under two names must not learn and judge: of images that are the same, to the byte, the first counts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def once(cases: Iterable[T], images: Callable[[T], Sequence[Path]]) -> list[T]:
-    """The cases in their order, without those whose images an earlier one has. Files that are missing are nobody's twin:
+    """The cases in their order, without those whose images an earlier one has. Missing files are nobody's twin:
     reading them tells."""
     seen: set[str] = set()
     kept = []

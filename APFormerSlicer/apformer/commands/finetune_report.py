@@ -11,6 +11,12 @@ from .finetune_view import figure
 if TYPE_CHECKING:
     from ..finetuning import Outcome
 
+_COSTS = (
+    ("ms per case", "ms_per_case", 0),
+    ("GMAC", "gmac", 2),
+    ("kept", "kept_tokens_mean", 2),
+    ("structures inside", "foreground_inside", 3),
+)
 _DISTANCES = ("hd95_mm", "hd95_px")  # millimetres of volumes, pixels of pictures
 
 
@@ -72,7 +78,7 @@ def _table(models: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         if wrong:
             yield f"{model['model']}: {wrong}"
     costs = [["cost", *(model["model"] for model in models)]]
-    for title, key, digits in (("ms per case", "ms_per_case", 0), ("GMAC", "gmac", 2), ("kept", "kept_tokens_mean", 2)):
+    for title, key, digits in _COSTS:
         values = [model.get(key) for model in models]
         if any(value is not None for value in values):
             costs.append([title, *(figure(value, digits) for value in values)])

@@ -37,7 +37,9 @@ def choose_form(source: Bundle | Design, plan: LabelPlan, budget: str | None) ->
     there (`left-ventricle-cine-mr` 1.1.0 on ACDC: pooled Dice 0.83 with its gates, 0.88 with all tokens kept).
 
     With a budget it gets gates: APFormer and LeanFormer their own, others those of `prune_attention`. Where these
-    cannot be, since blocks see different tokens or were cut by a search, the network is cut instead.
+    cannot be, since blocks see different tokens or were cut by a search, the network is cut instead. They are query
+    gates alone: dependency gates can only be learned while they are soft, which costs more than a dense network, and
+    save little beside query gates; see docs/pruning.md.
 
     Raises:
         PruningError: a budget for a network without transformer blocks of a known kind.
@@ -50,11 +52,12 @@ def choose_form(source: Bundle | Design, plan: LabelPlan, budget: str | None) ->
     if budget is None:
         return Form(name, arguments)
     if name in OWN_GATES:
-        return Form(name, {**arguments, "prune_queries": True, "prune_keys": True}, GATES)
+        return Form(name, {**arguments, "prune_queries": True}, GATES)
     network = build_network(name, arguments).eval()
     sample = torch.zeros(1, source.channels, *source.preprocessing.patch_size)
     try:
-        return Form("pruned", pruned_arguments(prune_attention(network, sample=sample), name, arguments), GATES)
+        gated = prune_attention(network, sample=sample, prune_keys=False)
+        return Form("pruned", pruned_arguments(gated, name, arguments), GATES)
     except PruningError:
         JointSearch(network, sample=sample, patches=False, pixel_channels=0)  # raises if there is nothing to cut
         return Form(name, arguments, SLICES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from ..pruning.budget import dense_macs
 from ..pruning.flops import count_parameters
 from ..training.assess import false_positive, without_unknown
 from ..training.augment import fit
+from ..training.calibration import Prunable, foreground_inside
 from ..training.cases import Case, Labelled, PreparedCases
 from .labels import relabelled
 
@@ -147,7 +149,8 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def cost_of(bundle: Bundle, images: PreparedCases, check: Check) -> dict[str, Any]:
     """Multiply-accumulates of one patch, attention included: as it runs on these images on average, and dense.
 
-    Returns: "gmac", "gmac_dense", "parameters", and "kept_tokens_mean" (None for a network without gates).
+    Returns: "gmac", "gmac_dense", "parameters", "kept_tokens_mean", and "foreground_inside", the share of the
+        foreground's voxels in the cells that it works on (None for a network without gates).
     """
     network = bundle.build_network()
     patch = bundle.preprocessing.patch_size
@@ -159,6 +162,7 @@ def cost_of(bundle: Bundle, images: PreparedCases, check: Check) -> dict[str, An
     figures: dict[str, Any] = {"gmac": whole / 1e9, "gmac_dense": whole / 1e9, "parameters": count_parameters(network)}
     kept = []
     macs = []
+    inside = None
     if getattr(network, "query_gate", None) is not None:
         network.gating = "hard"  # type: ignore[assignment]
         for index in _spread(len(images)):
@@ -168,9 +172,12 @@ def cost_of(bundle: Bundle, images: PreparedCases, check: Check) -> dict[str, An
             macs.append(float(said.transformer_macs[0]))
         rest = whole - dense_macs(network.costs, said.kept[0].numel())  # type: ignore[arg-type]
         figures["gmac"] = (rest + statistics.fmean(macs)) / 1e9
+        if isinstance(network, Prunable):
+            inside = foreground_inside(network, images)
     return {
         **{name: round(value, 4) for name, value in figures.items()},
         "kept_tokens_mean": round(statistics.fmean(kept), 4) if kept else None,
+        "foreground_inside": None if inside is None else math.floor(1e5 * inside) / 1e5,  # 1 means all of it
     }
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 
-PHASES = ("adapt", "tighten", "hold", "harden")
+PHASES = ("adapt", "prune")
 SERIES = 8  # colours that the page has for losses
 FOLDS_PER_FIGURE = 5  # side by side, so that the numbers stay legible
 _INK, _FAINT = "#010101", "#010102"

@@ -158,6 +158,7 @@ def cost_table(report: Report) -> str:
             ("gmac", "Operations per case", lambda value: f"{_three(value)} GMAC", NOT_MEASURED),
             ("gmac_dense", "Operations if nothing were pruned", lambda value: f"{_three(value)} GMAC", NOT_MEASURED),
             ("kept_tokens_mean", "Tokens kept, mean over the cases", lambda value: f"{value:.0%}", NOT_PRUNED),
+            ("foreground_inside", "Structures inside what is kept", _inside, NOT_PRUNED),
             ("parameters", "Parameters", lambda value: f"{value:,.0f}", NOT_MEASURED),
         )
     )
@@ -165,6 +166,11 @@ def cost_table(report: Report) -> str:
     heads = "".join(f'<th scope="col">{column}</th>' for column in columns)
     head = f'<thead><tr><th class="name" scope="col">Cost</th>{heads}</tr></thead>'
     return f'<div class="scroll"><table class="plain">{head}<tbody>{rows}</tbody></table></div>{notes}'
+
+
+def _inside(share: float) -> str:
+    """Rounded down: 100 % means all of it."""
+    return f"{math.floor(1e3 * share) / 10:.1f}%"
 
 
 def _cost_cells(key: str, show: Callable[[float], str], before: Entry, after: Entry, reason: str, notes: Notes) -> str:

@@ -1,4 +1,4 @@
-"""The whole recipe of a fine-tuning, as the training loop takes it: phases, sizes, rates, augmentation."""
+"""The whole recipe of a fine-tuning, as the training loop takes it: sizes, rates, augmentation."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ from dataclasses import replace
 
 from ..bundles import Bundle
 from ..training.config import Augmentation, Pruning, Split, Stage, TrainingConfig
+from ..training.gates import READY
 from .design import Design
 from .form import GATES, Form
 from .labels import LabelPlan
 from .request import LEANFORMER, Request
 
-# Shares of the time, or of the steps. Gates need weights that have settled on the new cases first, and weights need to
-# recover from pruning last.
-PRUNING_PHASES = (("closed", 0.5), ("tighten", 0.12), ("hold", 0.08), ("hard", 0.3))
-DENSE_PHASES = (("closed", 1.0),)
-PHASE_NAMES = {"closed": "adapt", "tighten": "tighten", "hold": "hold", "hard": "harden"}
+PHASE_NAMES = {"closed": "adapt", "hard": "prune"}  # of what gates do, as a user reads them
 
 PEAK_RATE = 6e-4
 # From nothing, by dimensions. A volume's step takes a second, so there are few of them, and each has to go far: four
@@ -24,7 +21,7 @@ PEAK_RATE_SCRATCH = {2: 1.5e-3, 3: 3e-3}
 LATE_RATE, FINAL_RATE = 2e-4, 1e-5
 BATCH = {2: 4, 3: 2}
 # Pixels: larger 2D patches are first learned from crops of half their size, which cost a sixth of the whole (attention
-# grows faster than the image). All phases but the last do so, and this share of a phase that is the only one.
+# grows faster than the image), for this share of the time, or of the steps.
 COARSE_FROM = 192
 COARSE_SHARE = 0.6
 AVERAGE_REACH = 1 / 30  # of the training, that the average of the weights looks back over
@@ -43,8 +40,8 @@ def write_recipe(
     """The recipe. It decides the weights, together with the cases and the base."""
     settings = source.preprocessing
     scratch = isinstance(source, Design) or plan.remembered(source) is None  # nothing is known that could be lost
-    pruning = Pruning(request.budget, gate_rate=30.0) if form.budget == GATES and request.budget else None
-    phases = DENSE_PHASES if pruning is None else PRUNING_PHASES
+    pruning = Pruning(request.budget) if form.budget == GATES and request.budget else None
+    gates = "closed" if pruning is None else READY if scratch else first_gates(source)
     return TrainingConfig(
         name=request.name,
         version=version,
@@ -57,7 +54,7 @@ def write_recipe(
         network=form.network,
         network_arguments=form.arguments,
         split=Split("(?P<number>[0-9]+)"),  # the site's own frozen split takes its place
-        stages=_stages(phases, settings.patch_size, scratch, request.steps is not None, form.network == LEANFORMER),
+        stages=_stages(gates, settings.patch_size, scratch, request.steps is not None, form.network == LEANFORMER),
         augmentation=_augmentation(source),
         seed=request.seed,
         precision=precision,
@@ -77,40 +74,38 @@ def _description(source: Bundle | Design, plan: LabelPlan) -> str:
     return f"{names}. Trained on a site's own cases from scratch."
 
 
-def _stages(
-    phases: tuple[tuple[str, float], ...], patch: tuple[int, ...], scratch: bool, fixed: bool, lean: bool
-) -> tuple[Stage, ...]:
-    """The phases; large images are seen in part first, and whole at the end. A LeanFormer, which knows by a table where
-    in the image it looks, sees all of them coarsely instead; one that has learned that table needs neither."""
+def first_gates(source: Bundle | Design) -> str:
+    """What the gates of a training to a budget do from its beginning: those that the base has had all along are hard at
+    once, new ones wait for their prune head."""
+    gated = isinstance(source, Bundle) and (
+        source.network_name == "pruned" or bool(source.network_arguments.get("prune_queries"))
+    )
+    return "hard" if gated else READY
+
+
+def _stages(gates: str, patch: tuple[int, ...], scratch: bool, fixed: bool, lean: bool) -> tuple[Stage, ...]:
+    """One stage, or two: large images are seen in part first, and whole at the end. A LeanFormer, which knows by a
+    table where in the image it looks, sees all of them coarsely instead; one that has learned it needs neither."""
     peak = PEAK_RATE_SCRATCH[len(patch)] if scratch else PEAK_RATE
     batch = BATCH[len(patch)]
-    large = len(patch) == 2 and max(patch) >= COARSE_FROM and not fixed and (scratch or not lean)
+    whole = Stage(
+        epochs=0,
+        share=1.0,
+        size=patch,
+        crop=len(patch) == 2,
+        batch_size=batch,
+        learning_rate=peak,
+        final_learning_rate=FINAL_RATE,
+        learn_position=scratch,
+        ssa_every=SSA_EVERY,
+        gates=gates,
+    )
+    if fixed or len(patch) != 2 or max(patch) < COARSE_FROM or (lean and not scratch):
+        return (whole,)
     half = tuple(max(16, n // 2 // 8 * 8) for n in patch)
-    stages: list[Stage] = []
-    for number, (gates, share) in enumerate(phases):
-        first, last = number == 0, number == len(phases) - 1
-        full = Stage(
-            epochs=0,
-            share=share,
-            size=patch,
-            crop=len(patch) == 2,
-            batch_size=batch,
-            learning_rate=peak if first else LATE_RATE,
-            final_learning_rate=FINAL_RATE if last else LATE_RATE,
-            learn_position=scratch and first,
-            ssa_every=SSA_EVERY if first else 0,
-            gates=gates,
-        )
-        coarse = replace(full, size=half, batch_size=2 * batch, crop=not lean)
-        if large and not last:
-            stages.append(coarse)
-        elif large and first:
-            stages.append(replace(coarse, share=COARSE_SHARE * share, final_learning_rate=LATE_RATE))
-            late = replace(full, share=(1 - COARSE_SHARE) * share, learning_rate=LATE_RATE, learn_position=False)
-            stages.append(late)
-        else:
-            stages.append(full)
-    return tuple(stages)
+    coarse = replace(whole, size=half, batch_size=2 * batch, crop=not lean)
+    first = replace(coarse, share=COARSE_SHARE, final_learning_rate=LATE_RATE)
+    return first, replace(whole, share=1 - COARSE_SHARE, learning_rate=LATE_RATE, learn_position=False)
 
 
 def _augmentation(source: Bundle | Design) -> Augmentation:

@@ -15,12 +15,11 @@ from torch import Tensor, nn
 
 from ..bundles.preprocessing import ACQUIRED, Preprocessing
 from ..errors import InputError
-from ..networks import APFormer, LeanFormer, build_network
+from ..networks import build_network
 from ..networks.slimmed import slimmed_arguments
 from ..pruning.budget import Budget
-from ..pruning.plugin import PrunedNetwork
 from ..training.augment import fit
-from ..training.calibration import IMAGES, set_threshold
+from ..training.calibration import IMAGES, Calibration
 from ..training.cases import Case, PreparedCases
 from ..training.checkpoint import has_checkpoint
 from ..training.clock import Clock
@@ -46,7 +45,6 @@ from .unfound import Watch
 FEWEST_STEPS_APART = 3  # between two validations of a training by steps, and ...
 VALIDATIONS = 10  # ... about so many in all
 FINAL_VALIDATIONS = 2  # of the average of the weights, and of the last tenth's
-FOREGROUND_KEPT = 0.998  # of the tokens that hold foreground, whatever the budget
 OVERLAYS = 2
 OVERLAY_EVERY = 2  # validations
 SEARCHED_ITEMS = 400  # among which the slices to show are chosen
@@ -113,6 +111,7 @@ class Round:
         self.shown: list[tuple[int, int]] = []
         self.unreadable: dict[str, str] = {}
         self.watch = Watch(teller.say)
+        self._calibration: Calibration | None = None
 
     def plan(self, allowed: Callable[[], Allowance | None]) -> dict[str, Any]:
         """How long it is trained, and what a step takes, as plain data for `run`.
@@ -124,6 +123,7 @@ class Round:
             ConfigError: too little time.
         """
         self._begin()
+        self._calibrate()
         form = json.loads(json.dumps(asdict(self.form)))  # as it is read back
         settled = {"form": form, "precision": "float32", "time": None, "counted": False}
         if self.setup.request.steps is not None:
@@ -154,14 +154,15 @@ class Round:
         return FINAL_VALIDATIONS + (len(SHARES) if self.rehearses else 0)
 
     def _settling(self, forward: float) -> float:
-        """Seconds in which thresholds are set for what `blend` tries, and once more at the place that is chosen.
+        """Seconds in which thresholds are set for what `blend` tries, and once more for what is chosen.
 
         Args:
             forward: of an image through the network.
         """
-        if not (self.rehearses and self.place.judged and self.form.budget == GATES):
+        if self.form.budget != GATES:
             return 0.0
-        return (len(SHARES) + 1) * min(IMAGES, len(self.training)) * forward
+        tried = len(SHARES) if self.rehearses and self.place.judged else 0
+        return (tried + 1) * min(IMAGES, len(self.training)) * forward
 
     def run(self, settled: dict[str, Any], version: str) -> Trained:
         """Train as settled, or go on with the training whose checkpoint is in the folder."""
@@ -179,7 +180,7 @@ class Round:
             on_epoch=lambda row: self._tell(trainer, row),
             schedule=self._schedule(config, settled["time"]),
             rehearsal=self._rehearsal(),
-            settle=self._settle,
+            thresholds=self._calibrate(),
             check=self.check,
             processes=self.processes,
             judged=self.setup.plan.judged.values(),
@@ -196,7 +197,7 @@ class Round:
         learned = trainer.run()
         self.training.finish()
         blend = settled.get("blend") or self._blend(trainer, learned)
-        weights = learned if blend is None else self._on_the_way(learned, blend["share"])
+        weights = self._on_the_way(learned, 1.0 if blend is None else blend["share"])
         config, weights = compacted(config, weights, self._readable())
         return Trained(config, weights, trainer.rows, trainer.unreadable, blend)
 
@@ -226,18 +227,25 @@ class Round:
         return {"share": share, "dice": dice}
 
     def _on_the_way(self, learned: dict[str, Tensor], share: float) -> dict[str, Tensor]:
-        if share == 1 or self.start is None:
-            return learned
-        name, arguments, start = self.form.network, self.form.arguments, dict(self.start)
+        """The weights at that share of the way from the base to what was learned, and what they prune."""
+        network = build_network(self.form.network, self.form.arguments)
+        if share < 1 and self.start is not None:
+            learned = blended(self._known(self.start, learned), learned, share, gate_parameters(network))
+        network.load_state_dict(learned)
+        if (calibration := self._calibrate()) is not None:
+            self.training.finish()
+            calibration.set_threshold(network.eval())  # what is pruned changes with the weights
+        return network.state_dict()
+
+    def _known(self, start: dict[str, Tensor], learned: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights at the beginning; of new structures the base knows nothing, so theirs are as learned."""
+        start = dict(start)
         known = [0, *self.setup.plan.base_channels.values()]
-        for output in class_dependent(name, arguments):
+        for output in class_dependent(self.form.network, self.form.arguments):
             rows = learned[output].clone()
             rows[known] = start[output][known]
-            start[output] = rows  # of new structures the base knows nothing: they stay as learned
-        network = build_network(name, arguments)
-        network.load_state_dict(blended(start, learned, share, gate_parameters(network)))
-        self._settle(network.eval())  # what is pruned changes with the weights
-        return network.state_dict()
+            start[output] = rows
+        return start
 
     def _readable(self) -> PreparedCases:
         """The training cases, without those that have become unreadable."""
@@ -249,13 +257,20 @@ class Round:
         setup = self.setup
         return write_recipe(setup.request, setup.source, setup.plan, self.form, version, setup.licence, precision)
 
-    def _settle(self, network: nn.Module) -> None:
-        """Set what is pruned to the share that the budget names, but never below what holds the structures."""
+    def _calibrate(self) -> Calibration | None:
+        """What sets thresholds to the budget; None where no gates meet one.
+
+        Raises:
+            ConfigError: the budget is out of reach.
+        """
         budget = self.setup.request.budget
-        if budget is None or not isinstance(network, APFormer | LeanFormer | PrunedNetwork):
-            return
-        self.training.finish()
-        set_threshold(network, self._readable(), Budget.parse(budget).keep, FOREGROUND_KEPT)
+        if budget is None or self.form.budget != GATES:
+            return None
+        if self._calibration is None:
+            shape = (self.setup.source.channels, *self.setup.source.preprocessing.patch_size)
+            network, arguments = self.form.network, self.form.arguments
+            self._calibration = Calibration.to_budget(self._readable, budget, network, arguments, shape)
+        return self._calibration
 
     def _begin(self) -> None:
         """Find the weights to begin with, once; without a base they are left to chance, which the seed decides.

@@ -17,7 +17,7 @@ from ..errors import ConfigError
 from ..networks import build_network
 from ..training.clock import Clock
 from ..training.config import Stage
-from ..training.gates import GATING
+from ..training.gates import GATING, READY
 from ..training.schedule import VALIDATION_SHARE
 from .recipe import BATCH
 from .setup import Setup
@@ -64,7 +64,8 @@ class StepTimer:
     def _time(self, stage: Stage, half: bool) -> float:
         """Of the second of two steps; the first one also sets up."""
         if hasattr(self._network, "gating"):
-            self._network.gating = GATING[stage.gates]  # type: ignore[assignment]
+            gating = "off" if stage.gates == READY else GATING[stage.gates]
+            self._network.gating = gating  # type: ignore[assignment]
         image = torch.randn(stage.batch_size, self._channels, *stage.size, device=self._device)
         seconds = 0.0
         for _ in range(2):

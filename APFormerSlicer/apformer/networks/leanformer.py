@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from ..pruning.attention import LayerCost
 from ..pruning.auxiliaries import Auxiliaries, Coarser, Gated
-from ..pruning.boxes import boxes_around, covers, cut, paste
+from ..pruning.boxes import boxes_around, covers, cut, merged, paste
 from ..pruning.gates import QueryGate
 from .norm import InstanceNormAct
 from .parts import checked_numbers, crop_to, pad_to_cells
@@ -318,20 +318,20 @@ class LeanFormer(Gated, nn.Module):
         """
         if not (self.config.prune_decoder and self.query_gate is not None and self.gating == "hard"):
             return self._decode(maps, with_heads)
-        groups = boxes_around(kept, self.config.halo)
+        groups, grid = boxes_around(kept, self.config.halo), tuple(kept.shape[1:])
+        if self.training:
+            groups = merged(groups, grid)
         if covers(groups, kept):
             return self._decode(maps, with_heads)
-        cells = [tuple(n // g for n, g in zip(m.shape[2:], kept.shape[1:], strict=True)) for m in maps]
-        images = [m.split(1) for m in maps]
-        decoded = [
-            self._decode([cut(each, boxes, cell) for each, cell in zip(images, cells, strict=True)], with_heads)
-            for boxes in groups
-        ]
+        cells = [tuple(n // g for n, g in zip(m.shape[2:], grid, strict=True)) for m in maps]
+        parts = zip(*(cut(m, groups, cell) for m, cell in zip(maps, cells, strict=True)), strict=True)
+        decoded = [self._decode(list(each), with_heads) for each in parts]
         finest = 0 if self.config.detail else 1
         count = 1 + (len(self.heads) if with_heads else 0)
         return [
             paste(
-                [(boxes, outputs[number]) for boxes, outputs in zip(groups, decoded, strict=True)],
+                [outputs[number] for outputs in decoded],
+                groups,
                 maps[finest + number],
                 self.config.out_channels,
                 cells[finest + number],

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..pruning.attention import LayerCost, masked_layer, ragged_layer
+from ..pruning.attention import LayerCost, attend, masked_layer, ragged_layer
 from ..pruning.budget import dense_macs
 from ..pruning.gates import DependencyGate
 from .grpe import GRPE
@@ -67,10 +67,7 @@ class Attention(nn.Module):
         parts = self.to_qkv(tokens).split(self.widths, dim=-1)
         queries, keys, values = (part.unflatten(-1, (self.shape.heads, -1)).transpose(1, 2) for part in parts)
         bias = self.position(grid, queries.dtype)  # (1, heads, N, N)
-        if bias.requires_grad:  # torch has no fused form with a gradient towards it; its plain one takes twice this
-            attended = torch.softmax((queries * self.scale) @ keys.transpose(-1, -2) + bias, -1) @ values
-        else:
-            attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=self.scale)
+        attended = attend(queries, keys, values, bias, self.scale)
         return attended.transpose(1, 2), queries, keys
 
 
@@ -187,8 +184,16 @@ def _hard(layers: Sequence[TransformerLayer], tokens: Tensor, grid: Sequence[int
         if gate is None and all(queries.numel() == everything.numel() for queries in numbers):
             tokens, _, _ = layer(tokens, grid)  # nothing is pruned: spare the gathering
             continue
-        tokens, alive = ragged_layer(layer, tokens, numbers, alive, layer.attention.position(grid), gate)
+        precision = _precision(tokens) if gate is None else torch.float32  # what a gate decides is decided exactly
+        bias = layer.attention.position(grid, precision)
+        tokens, alive = ragged_layer(layer, tokens, numbers, alive, bias, gate)
     return Transformed(tokens, [], kept.detach(), tokens.new_tensor(macs, dtype=torch.float32))
+
+
+def _precision(tokens: Tensor) -> torch.dtype:
+    """In which linear layers give queries and keys."""
+    kind = tokens.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tokens.dtype
 
 
 def _unless_unused(alive: Tensor, kept: Tensor) -> Tensor:

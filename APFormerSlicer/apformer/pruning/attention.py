@@ -24,6 +24,7 @@ from .gates import DependencyGate, depends
 RENORMALISATION_EPS = 1e-6  # released code
 # Dead keys enter the masked form multiplied by 0; their exponent is bounded so that 0 * exp(...) is never 0 * inf.
 LARGEST_EXPONENT = 20.0
+LARGEST_WRITTEN_OUT = 1 << 26  # products of queries and keys, per image and head; see `_learns_faster_written_out`
 
 
 class PrunableLayer(Protocol):
@@ -140,7 +141,8 @@ def ragged_layer(
     gate: DependencyGate | None,
     dropout: float = 0.0,
 ) -> tuple[Tensor, list[Tensor]]:
-    """The run form: linear layers on the packed rows of the whole batch, attention sample by sample.
+    """The run form: linear layers on the packed rows of the whole batch; attention of all images at once where each
+    token is a key, else image by image.
 
     Args:
         tokens: (B, N, width).
@@ -158,10 +160,88 @@ def ragged_layer(
     query_rows = torch.cat([index + sample * count for sample, index in enumerate(kept)])
     if not query_rows.numel():
         return tokens, list(alive)
+    kept_rows = rows.index_select(0, query_rows)
+    if gate is None and all(keys.numel() in (0, count) for keys in alive):
+        attended, survivors = _attend_together(layer, tokens, kept_rows, kept, bias, dropout), list(alive)
+    else:
+        attended, survivors = _attend_one_by_one(layer, rows, kept_rows, kept, alive, bias, gate, dropout)
+    updated = layer.finish(kept_rows, attended).to(rows.dtype)
+    return rows.index_copy(0, query_rows, updated).reshape(tokens.shape), survivors
+
+
+def attend(
+    queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: float, dropout: float = 0.0
+) -> Tensor:
+    """Softmax attention: (B, heads, Q, d), (B, heads, K, d), (B, heads, K, value_dim) -> (B, heads, Q, value_dim).
+
+    Args:
+        bias: (B or 1, heads, Q, K), added to the scores, in the precision of the queries.
+    """
+    if bias is not None and (bias.requires_grad or _learns_faster_written_out(queries, keys)):
+        # torch has no fused form with a gradient towards the bias; its plain one takes twice this.
+        shares = torch.softmax((queries * scale) @ keys.transpose(-1, -2) + bias, -1)
+        attended: Tensor = F.dropout(shares, dropout) @ values
+        return attended
+    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, dropout_p=dropout, scale=scale)
+
+
+def _learns_faster_written_out(queries: Tensor, keys: Tensor) -> bool:
+    """Whether torch's fused attention, forward and backward together, is slower. On a Xeon with AMX, in bfloat16: 26 ms
+    and 16 for 8 x 6 heads of 256 x 256 pairs, 32 and 24 for 2 x 4 of 864 x 864; but 196 and 250 for 4 x 6 of
+    1024 x 1024, 128 wide. In float32 it is the faster one for all of them."""
+    learns = torch.is_grad_enabled() and (queries.requires_grad or keys.requires_grad)
+    half = queries.dtype == torch.bfloat16 and queries.device.type == "cpu"
+    return learns and half and queries.shape[-2] * keys.shape[-2] * queries.shape[-1] <= LARGEST_WRITTEN_OUT
+
+
+def _attend_together(
+    layer: PrunableLayer,
+    tokens: Tensor,
+    kept_rows: Tensor,
+    kept: Sequence[Tensor],
+    bias: Tensor | None,
+    dropout: float,
+) -> Tensor:
+    """Where every token is a key: the whole batch in one call, the queries of each image padded to the longest's.
+
+    Returns: (kept tokens of all images, heads, value_dim).
+    """
+    batch = tokens.shape[0]
+    counts = torch.tensor([index.numel() for index in kept], device=tokens.device)
+    longest = int(counts.max())
+    filled = (torch.arange(longest, device=tokens.device) < counts[:, None]).flatten().nonzero().flatten()
+    queries = layer.queries(kept_rows)  # (kept, heads, head_dim)
+    padded = queries.new_zeros(batch * longest, *queries.shape[1:]).index_copy(0, filled, queries)
+    keys, values = (rows.transpose(1, 2) for rows in layer.keys_values(tokens))  # (B, heads, N, head_dim)
+    if bias is not None:
+        places = filled.new_zeros(batch * longest).index_copy(0, filled, torch.cat(list(kept)))
+        chosen = bias[0].to(queries.dtype).index_select(1, places)  # (heads, B * longest, N)
+        bias = chosen.unflatten(1, (batch, longest)).transpose(0, 1)
+    padded = padded.unflatten(0, (batch, longest)).transpose(1, 2)  # (B, heads, longest, head_dim)
+    attended = attend(padded, keys, values, bias, layer.scale, dropout)
+    return attended.transpose(1, 2).flatten(0, 1).index_select(0, filled)
+
+
+def _attend_one_by_one(
+    layer: PrunableLayer,
+    rows: Tensor,
+    kept_rows: Tensor,
+    kept: Sequence[Tensor],
+    alive: Sequence[Tensor],
+    bias: Tensor | None,
+    gate: DependencyGate | None,
+    dropout: float,
+) -> tuple[Tensor, list[Tensor]]:
+    """Image by image, each with the keys that it has left.
+
+    Returns: (kept tokens of all images, heads, value_dim), and the keys that live on.
+    """
+    count = rows.shape[0] // len(kept)
     key_rows = torch.cat([index + sample * count for sample, index in enumerate(alive)])
-    kept_rows = rows[query_rows]
     queries = layer.queries(kept_rows).split([index.numel() for index in kept])
-    keys, values = (packed.split([i.numel() for i in alive]) for packed in layer.keys_values(rows[key_rows]))
+    keys, values = (
+        packed.split([i.numel() for i in alive]) for packed in layer.keys_values(rows.index_select(0, key_rows))
+    )
     attended, survivors = [], []
     for sample, (q, k, v) in enumerate(zip(queries, keys, values, strict=True)):
         if not q.shape[0]:
@@ -171,8 +251,7 @@ def ragged_layer(
         result, needed = _attend(q, k, v, here, layer.scale, gate, dropout)
         attended.append(result)
         survivors.append(alive[sample] if needed is None else alive[sample][needed])
-    updated = layer.finish(kept_rows, torch.cat(attended)).to(rows.dtype)
-    return rows.index_copy(0, query_rows, updated).reshape(tokens.shape), survivors
+    return torch.cat(attended), survivors
 
 
 def _bias_between(bias: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
@@ -188,8 +267,7 @@ def _attend(
     q, k, v = q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1)
     if gate is None:
         mask = None if bias is None else bias[None].to(q.dtype)
-        out = F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=mask, dropout_p=dropout, scale=scale)
-        return out[0].transpose(0, 1), None
+        return attend(q[None], k[None], v[None], mask, scale, dropout)[0].transpose(0, 1), None
     scores = (q @ k.transpose(-1, -2)).float() * scale
     if bias is not None:
         scores = scores + bias

@@ -78,13 +78,38 @@ class Budget:
         whole = other_macs + dense_macs(costs, tokens)
         left = whole / self.speed - other_macs
         if left <= 0:
-            raise ConfigError(
-                f"A speed of {self.speed:g}x is out of reach: {other_macs / 1e9:.2f} of {whole / 1e9:.2f} GMAC are "
-                "spent outside the transformer layers.",
-                f"Even with every token pruned the network would be {whole / other_macs:.2f}x lighter.",
-                f"Ask for less than {whole / other_macs:.2f}x.",
-            )
+            raise _out_of_reach(self.speed, other_macs, whole)
         return left
+
+    def kept_share(self, costs: Sequence[LayerCost], tokens: int, other_macs: int) -> float:
+        """The share of the tokens that may be kept as queries, on average, where every token stays a key.
+
+        Args:
+            costs, tokens, other_macs: see `transformer_macs`.
+
+        Raises:
+            ConfigError: `speed` is out of reach.
+        """
+        if self.keep is not None:
+            return self.keep
+        assert self.speed is not None
+        keys = sum(cost.per_key for cost in costs) * tokens
+        queries = dense_macs(costs, tokens) - keys
+        whole = other_macs + keys + queries
+        share = (whole / self.speed - other_macs - keys) / queries
+        if share <= 0:
+            raise _out_of_reach(self.speed, other_macs + keys, whole)
+        return min(1.0, share)
+
+
+def _out_of_reach(speed: float, least: float, whole: float) -> ConfigError:
+    """least: of `whole`, the multiply-accumulates that stay whatever is pruned."""
+    return ConfigError(
+        f"A speed of {speed:g}x is out of reach: {least / 1e9:.2f} of {whole / 1e9:.2f} GMAC are spent where nothing "
+        "can be pruned.",
+        f"Even with every token pruned the network would be {whole / least:.2f}x lighter.",
+        f"Ask for less than {whole / least:.2f}x.",
+    )
 
 
 def dense_macs(costs: Sequence[LayerCost], tokens: int) -> float:

@@ -16,7 +16,7 @@ from ..errors import APFormerError, ConfigError
 from ..pruning.budget import Budget
 
 PRECISIONS = ("float32", "bfloat16")
-GATES = ("closed", "open", "tighten", "hold", "hard")
+GATES = ("closed", "open", "tighten", "hold", "hard", "ready")
 T = TypeVar("T")
 
 
@@ -40,7 +40,8 @@ class Stage:
         validate_every: epochs between two validations.
         gates: "closed": nothing is pruned. "open": gates learn from the segmentation alone. "tighten": the budget falls
             from the dense cost to [pruning] budget. "hold": it stays there. "hard": gates are frozen and pruning is
-            real, so that the weights recover. Validation prunes in all of them but the first.
+            real, so that the weights recover. "ready": "closed" until the prune head knows the cases, then "hard";
+            see `training.gates`. Validation prunes in all of them but while gates are closed.
     """
 
     epochs: int

@@ -1,8 +1,15 @@
-"""Training the gates of a prunable network: their phase, their learning rate, their budget."""
+"""Training the gates of a prunable network: their phase, their learning rate, their budget.
+
+Two ways to gates that prune well. They *learn* what to prune while they are soft ("open", "tighten", "hold"), which
+costs more than a dense network, and are frozen then ("hard"). Or they are hard from the beginning, as soon as the prune
+head, which learns from labels in every phase, knows where the foreground is ("ready"), and their threshold is *set*: by
+the share of tokens to be kept and by what must not be lost. That costs less than a dense network.
+"""
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +21,20 @@ from ..pruning.gates import DependencyGate, QueryGate
 from .config import Stage, TrainingConfig
 
 GATING = {"closed": "off", "open": "soft", "tighten": "soft", "hold": "soft", "hard": "hard"}
+READY = "ready"
+OPEN_AT_LATEST = 0.25  # share of the training, after which gates open, whatever the prune head knows
+LOOK_EVERY = 0.04  # share of the training: looking at the training images takes time
+SET_AT = (0.0, 0.1, 0.5)  # of the training, that the threshold is set at: the prune head goes on learning
+
+
+class Thresholds(Protocol):
+    """Sets query thresholds by the training cases; see `calibration.Calibration`."""
+
+    def set_threshold(self, network: nn.Module) -> None:
+        """Set the network's threshold."""
+
+    def is_ready(self, network: nn.Module) -> bool:
+        """Whether the network's prune head knows enough for its gates to be hard."""
 
 
 class GateTraining:
@@ -22,10 +43,17 @@ class GateTraining:
     Args:
         network: on its device. Prunable networks fulfil `GatedNetwork`.
         config: the whole recipe.
+        thresholds: sets those of hard gates; without it they stay as they are, and gates that wait open at once.
+
+    Attributes:
+        opened: whether gates that waited for the prune head are hard by now.
     """
 
-    def __init__(self, network: nn.Module, config: TrainingConfig) -> None:
-        self.network, self.config = network, config
+    def __init__(self, network: nn.Module, config: TrainingConfig, thresholds: Thresholds | None = None) -> None:
+        self.network, self.config, self.thresholds = network, config, thresholds
+        self.opened = False
+        self._looked: float | None = None  # share of the training at which `ready` was asked last
+        self._set: float | None = None  # share of the training at which the threshold was set last
         gates = [module for module in network.modules() if isinstance(module, QueryGate | DependencyGate)]
         self.parameters = [parameter for gate in gates for parameter in gate.parameters()]
         self.steering = Steering()
@@ -41,18 +69,48 @@ class GateTraining:
             groups.append({"params": self.parameters, "rate": rate, "weight_decay": 0.0})
         return groups
 
+    def phase(self, stage: Stage) -> str:
+        """What the gates do now: as the stage says, but "closed" or "hard" where it says "ready"."""
+        if stage.gates != READY:
+            return stage.gates
+        return "hard" if self.opened else "closed"
+
+    def opens(self, stage: Stage, share: float) -> bool:
+        """Whether closed gates are to open now, after that share of the training."""
+        if stage.gates != READY or self.opened:
+            return False
+        if share >= OPEN_AT_LATEST or self.thresholds is None:
+            return True
+        if self._looked is not None and share - self._looked < LOOK_EVERY:
+            return False
+        self._looked = share
+        gated(self.network).gating = "hard"  # what is asked is how it would prune
+        return self.thresholds.is_ready(self.network)
+
+    def settle(self, networks: Iterable[nn.Module], stage: Stage, share: float) -> bool:
+        """Set the thresholds of hard gates, at the beginning and a few times more; whether it was done."""
+        due = self._set is None or any(self._set < mark <= share for mark in SET_AT)
+        if self.thresholds is None or self.phase(stage) != "hard" or not due:
+            return False
+        self._set = share
+        for network in networks:
+            self.prepare_validation(network, stage)
+            self.thresholds.set_threshold(network)
+        return True
+
     def enter(self, stage: Stage) -> None:
         """Set the network's gating; gates learn only while they are soft."""
         if not self.parameters:
             return
-        gated(self.network).gating = GATING[stage.gates]
+        gating = GATING[self.phase(stage)]
+        gated(self.network).gating = gating
         for parameter in self.parameters:
-            parameter.requires_grad_(GATING[stage.gates] == "soft")
+            parameter.requires_grad_(gating == "soft")
 
     def prepare_validation(self, network: nn.Module, stage: Stage) -> None:
         """Gates that are being trained prune for real in validation."""
         if self.parameters:
-            gated(network).gating = "off" if stage.gates == "closed" else "hard"
+            gated(network).gating = "off" if self.phase(stage) == "closed" else "hard"
 
     def add_budget(
         self, losses: dict[str, Tensor], auxiliaries: Any, stage: Stage, progress: float
@@ -91,13 +149,14 @@ class GateTraining:
             self._targets[stage.size] = (min(target, dense), dense)
         return self._targets[stage.size]
 
-    def state_dict(self) -> dict[str, float | None]:
+    def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
-        return self.steering.state_dict()
+        return {**self.steering.state_dict(), "opened": self.opened, "looked": self._looked, "set": self._set}
 
-    def load_state_dict(self, state: dict[str, float | None]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """From the checkpoint."""
-        self.steering.load_state_dict(state)
+        self.steering.load_state_dict(dict(state))
+        self.opened, self._looked, self._set = bool(state.get("opened")), state.get("looked"), state.get("set")
 
 
 def gated(network: nn.Module) -> GatedNetwork:

@@ -26,7 +26,7 @@ from .cases import PreparedCases
 from .checkpoint import CHECKPOINT, check_alike, damaged, load_checkpoint, save_checkpoint
 from .clock import Clock, WorkClock
 from .config import Stage, TrainingConfig
-from .gates import GateTraining
+from .gates import READY, GateTraining, Thresholds
 from .losses import APFormerLoss
 from .parallel import Processes
 from .rehearsal import Rehearsal
@@ -70,8 +70,8 @@ class Trainer:
         on_epoch: called with each row of the log: there is one for every stretch of the schedule.
         schedule: decides what happens when; by default, stages are whole passes over the cases.
         rehearsal: what keeps the skills of the base alive, if anything.
-        settle: called with the network when gates become hard, before the weights recover from it, and with the
-            averages; sets what is to be pruned.
+        thresholds: sets what hard gates prune, of the network and of its average, and tells when gates that wait may
+            become hard.
         check: called before every step and every validation image; stops the training by raising.
         processes: all processes of this training; by default this one alone.
         judged: names of the labels that the cases label; by default all. Of these, those that a validation case has
@@ -91,7 +91,7 @@ class Trainer:
         on_epoch: Callable[[Row], None] = lambda row: None,
         schedule: Schedule | None = None,
         rehearsal: Rehearsal | None = None,
-        settle: Callable[[nn.Module], None] = lambda network: None,
+        thresholds: Thresholds | None = None,
         check: Callable[[], None] = _never,
         processes: Processes | None = None,
         judged: Collection[str] = (),
@@ -101,7 +101,7 @@ class Trainer:
         self.config, self.training = config, training
         self.run_folder, self.device, self.workers, self.on_epoch = run_folder, device, workers, on_epoch
         self.schedule: Schedule = schedule or Counted.by_epochs(config, len(training))
-        self.rehearsal, self.settle, self.check = rehearsal, settle, check
+        self.rehearsal, self.check = rehearsal, check
         self.processes, self.clock = processes or Processes(), clock or WorkClock()
         self.judged = [label.name for label in config.labels if not judged or label.name in judged]
         self.validation = Validation(validation, config, device)
@@ -115,14 +115,13 @@ class Trainer:
         self.ema = Average(self.network)
         self.tail: Average | None = None  # of the last tenth; there from its beginning on
         self.loss = APFormerLoss(config.losses)
-        self.gates = GateTraining(self.network, config)
+        self.gates = GateTraining(self.network, config, thresholds)
         self.optimiser = torch.optim.AdamW(
             self.gates.parameter_groups(), lr=1.0, weight_decay=config.weight_decay, fused=can_fuse(device)
         )
         self.epoch = 0  # how many rows the log has
         self.step = 0  # how many steps were taken in all
         self.place = 0  # how many items were drawn in all
-        self.entered: int | None = None  # the stage of the last step
         self.closed = False  # whether all is done, the average of the last tenth included
         self.skipped = 0  # steps of this stretch whose gradient was not finite
         self.unreadable: dict[str, str] = {}  # cases that could not be read while training, and why
@@ -137,8 +136,8 @@ class Trainer:
         average of the last tenth; see `selection`."""
         while (number := self._first_says(self.schedule.coming)) is not None:
             began, stage = self.clock(), self.config.stages[number]
-            row: Row = {"epoch": self.epoch + 1, "size": list(stage.size), "gates": stage.gates}
-            row |= self._stretch(number, stage)
+            row: Row = {"epoch": self.epoch + 1, "size": list(stage.size)}
+            row |= self._stretch(stage)
             row["train_seconds"] = round(self.clock() - began - row.get("settle_seconds", 0.0), 3)
             self.epoch += 1
             if self._first_says(self.schedule.validates):
@@ -163,9 +162,9 @@ class Trainer:
         """The first process's answer: clocks differ, and all have to do the same."""
         return self.processes.from_first(question() if self.processes.is_first else None)
 
-    def _stretch(self, number: int, stage: Stage) -> Row:
+    def _stretch(self, stage: Stage) -> Row:
         """Steps until the schedule ends the stretch; what they tell on average."""
-        means = self._enter(number, stage)
+        means = self._enter(stage)
         # Dropout: a resumed run continues identically, and no two processes drop the same.
         torch.manual_seed(self.config.seed * 104_729 + self.step * self.processes.size + self.processes.rank)
         self.skipped = 0
@@ -187,23 +186,25 @@ class Trainer:
         means |= {f"loss_{name}": round(sums[name] / counts[name], 5) for name in sums}
         return means | ({"skipped_steps": self.skipped} if self.skipped else {})
 
-    def _enter(self, number: int, stage: Stage) -> Row:
+    def _enter(self, stage: Stage) -> Row:
         """Make the network ready for a stretch of the stage."""
         self.network.train()
         for name, parameter in self.network.named_parameters():
             if ".position." in name:
                 parameter.requires_grad_(stage.learn_position)
+        began, share = self.clock(), self.rows[-1]["share"] if self.rows else 0.0
+        looks = stage.gates == READY and not self.gates.opened
+        if looks and self._first_says(lambda: self.gates.opens(stage, share)):
+            self.gates.opened = True
+            self.schedule.changed()
+            self.selection = Selection(self.selection.patients)  # of what was judged dense, nothing tells how it prunes
+        settled = self.gates.settle((self.network, self.ema.module), stage, share)
         self.gates.enter(stage)
-        row: Row = {}
-        if stage.gates == "hard" and self.entered != number:
-            began = self.clock()
-            for network in (self.network, self.ema.module):
-                self.gates.prepare_validation(network, stage)
-                self.settle(network)
-            self.network.train()
-            row["settle_seconds"] = round(self.clock() - began, 3)  # tells nothing of how long steps take
-        self.entered = number
+        self.network.train()
         self.joined = self.processes.joined(self.network, self.device)
+        row: Row = {"gates": self.gates.phase(stage)}
+        if looks or settled:
+            row["settle_seconds"] = round(self.clock() - began, 3)  # tells nothing of how long steps take
         return row
 
     def _batches(self, stage: Stage) -> Generator[Batch, None, None]:
@@ -261,7 +262,7 @@ class Trainer:
         if stage.ssa_every and self.step % stage.ssa_every == 0:
             ssa_layer = self.step // stage.ssa_every
         losses = self.loss(logits, auxiliaries, label, ssa_layer, batch.get("marks"), batch.get("missing"))
-        if stage.gates != "closed":
+        if self.gates.phase(stage) != "closed":
             losses = self.gates.add_budget(losses, auxiliaries, stage, moment.within)
         if self.rehearsal is not None and said is not None:
             losses["rehearsal"] = self.rehearsal.loss(logits, said, label, batch.get("marks"))
@@ -353,7 +354,6 @@ class Trainer:
             "step": self.step,
             "place": self.place,
             "seconds": self.seconds,
-            "entered": self.entered,
             "closed": self.closed,
             "rows": json.dumps(self.rows),
             "unreadable": self.unreadable,
@@ -406,7 +406,6 @@ class Trainer:
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
         self.gates.load_state_dict(state["gates"])
         self.epoch, self.step, self.place, self.rows = epoch, step, place, rows
-        self.entered = None if state["entered"] is None else int(state["entered"])
         self.closed = bool(state["closed"])
         self.unreadable.update(state["unreadable"])
         self.validation.limit = None if state["windows"] is None else int(state["windows"])

@@ -13,10 +13,13 @@ from ..bundles import Bundle, save_bundle
 from ..bundles.swap import staging
 from ..errors import OutputError
 from ..inference import choose_device
+from ..networks import build_network
 from .assess import assess, overlay_picture, summarise
+from .calibration import Calibration
 from .cases import PreparedCases, by_name, read_dataset, split_cases
 from .checkpoint import CHECKPOINT, FORMER, has_checkpoint
 from .config import TrainingConfig
+from .gates import READY
 from .loop import Trainer
 from .pruned import compacted, measure_pruning
 from .report import draw_curves, model_card, provenance, write_csv
@@ -69,6 +72,7 @@ def train(
     for note in dict.fromkeys([*notes, *training.notes, *validation.notes]):
         on_event({"event": "note", "message": note})
     on_event({"event": "prepared", "training": len(training), "validation": len(validation)})
+    calibration = _calibration(config, training)
     trainer = Trainer(
         config,
         training,
@@ -77,12 +81,18 @@ def train(
         target,
         workers=workers,
         on_epoch=lambda row: on_event({"event": "epoch", "of": config.epochs, **row}),
+        thresholds=calibration,
     )
     if resume:
         trainer.resume()
     elif base is not None:
         trainer.start_from(base)
     weights = trainer.run()
+    if calibration is not None:
+        network = build_network(config.network, config.network_arguments)
+        network.load_state_dict(weights)
+        calibration.set_threshold(network.eval())
+        weights = network.state_dict()
     config, weights = compacted(config, weights, training)
     write_csv(trainer.rows, output / "log.csv")
     draw_curves(trainer.rows, f"{config.name} {config.version}", output / "curves.png")
@@ -106,6 +116,16 @@ def train(
         metrics=metrics,
         pictures={"overlay.png": output / "overlay.png", "curves.png": output / "curves.png"},
         parent_version=None if base is None else f"{base.name} {base.version}",
+    )
+
+
+def _calibration(config: TrainingConfig, training: PreparedCases) -> Calibration | None:
+    """What sets thresholds, where gates wait for their prune head instead of learning."""
+    if config.pruning is None or not any(stage.gates == READY for stage in config.stages):
+        return None
+    shape = (config.channels, *config.preprocessing.patch_size)
+    return Calibration.to_budget(
+        lambda: training, config.pruning.budget, config.network, config.network_arguments, shape
     )
 
 

@@ -45,6 +45,9 @@ class Schedule(Protocol):
     def stepped(self) -> None:
         """The step is done."""
 
+    def changed(self) -> None:
+        """From now on steps take another time, and it is not the machine's doing: gates have opened."""
+
     def validates(self) -> bool:
         """Whether the stretch that is over is followed by a validation."""
 
@@ -127,6 +130,9 @@ class Counted:
     def stepped(self) -> None:
         """See `Schedule`."""
         self._done += 1
+
+    def changed(self) -> None:
+        """See `Schedule`."""
 
     def validates(self) -> bool:
         """See `Schedule`."""
@@ -289,6 +295,10 @@ class Timed:
         """See `Schedule`."""
         self._in_stage, self._in_stretch = self._in_stage + 1, self._in_stretch + 1
         self._speed.took(self._clock() - self._step_began)
+
+    def changed(self) -> None:
+        """See `Schedule`."""
+        self._speed.enter(self._stage)
 
     def _moment(self) -> Moment:
         end, used, step = max(self._end(), 1e-9), self.used, self._speed.step
