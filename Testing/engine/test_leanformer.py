@@ -98,7 +98,7 @@ WRONG: list[dict[str, Any]] = [
     {"strides": (2, 2, 1)},
     {"prune_head": False, "prune_queries": True},
     {"prune_keys": True},
-    {"supervised": 3},
+    {"supervised": 4},
     {"dropout": 1.0},
     {"halo": -1},
     {"width": True},
@@ -127,7 +127,8 @@ def test_what_the_grid_cannot_hold_as_waves_starts_as_noise():
     table = tiny(width=12, image_size=(16, 16)).positions  # 2 x 2 tokens: one half period along each axis
     assert table is not None
     largest = table.detach()[0].abs().flatten(1).amax(1)
-    assert (largest[:4] > 0.3).all() and (largest[4:] < 0.1).all()
+    assert float(largest[0]) == float(largest[2]) == POSITION_WAVES
+    assert (largest[4:] < 0.1).all()
 
 
 def test_coarser_outputs_come_in_training_only():
