@@ -154,6 +154,14 @@ def test_without_a_base_it_is_trained_from_scratch(run: CommandLine, home: Path,
     assert "from scratch" in ran.err and "15 steps" in ran.err and "Hole: new" in ran.err
 
 
+def test_the_network_of_a_model_from_scratch_can_be_named(run: CommandLine, home: Path, faked: Faked) -> None:
+    words = ["finetune", "--data", home / "site", "-o", "balls", "--steps", 15, "--network", "apformer"]
+    assert run(*words).status == 0
+    assert faked.asked == [Request(dataset=home / "site", name="balls", base=None, steps=15, network="apformer")]
+    refused = run(*words, "--base", "ball")
+    assert refused.status == 2 and "brings its own network" in refused.err
+
+
 @pytest.mark.parametrize(
     "words",
     [
