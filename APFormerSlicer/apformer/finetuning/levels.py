@@ -1,8 +1,8 @@
 """How a LeanFormer for a model from nothing goes down: at full size or at half of it first, how often, how wide.
 
-A network that begins with a stride of two loses what is a few voxels wide: at 3.9 mm, a first trial of this form did not
-find brainstem and spinal cord, two to five voxels wide, in a time in which MONAI's DynUNet, which begins at full size,
-did. Full size costs most of a step, though. Where between the two the border lies was not measured.
+A network that begins with a stride of two loses what is a few voxels wide: at 3.9 mm, a first trial of this form did
+not find brainstem and spinal cord, two to five voxels wide, in a time in which MONAI's DynUNet, which begins at full
+size, did. Full size costs most of a step, though. Where between the two the border lies was not measured.
 """
 
 from __future__ import annotations
