@@ -85,6 +85,8 @@ def _registered(name: str, **arguments: object) -> Callable[[int, int, tuple[int
             shape["image_size"] = size
         if name == "leanformer":
             shape |= lean_arguments(size)
+            if "channels" in arguments:  # other levels than those: all strides 2, unless they are given too
+                del shape["strides"]
         return build_network(name, {**shape, **arguments})
 
     return build
