@@ -10,6 +10,7 @@ import pytest
 import torch
 
 pytest.importorskip("monai", reason="training needs MONAI (the extra 'train')")
+from apformer.errors import InputError
 from apformer.networks import build_network
 from apformer.pruning.gates import dilate
 from apformer.training.calibration import Calibration, foreground_inside, set_threshold, voxels_with_foreground
@@ -97,6 +98,24 @@ def test_what_counts_are_voxels_so_a_cell_full_of_foreground_outweighs_many_with
     network = a_network([RAMP])
     set_threshold(network, Cases([label]), 0.25, cells=0.5)  # half of the cells, which leaves out cell 0
     assert kept(network)[0, 0] == 1, "half of the foreground's voxels"
+
+
+def test_a_case_that_has_become_unreadable_tells_nothing_and_without_any_the_threshold_stays() -> None:
+    label = a_label(cell(3, 3))
+
+    class Damaged(Cases):
+        def item(self, index: int) -> tuple[Tensor, Tensor]:
+            if index in lost:
+                raise InputError("It is gone.", "", "")
+            return super().item(index)
+
+    lost = {0}
+    network = a_network([RAMP])
+    set_threshold(network, Damaged([label, label]), 0.25)
+    assert kept(network).sum() == 4
+    before, lost = float(network.query_gate.threshold.detach()), {0, 1}
+    set_threshold(network, Damaged([label, label]), 1.0)
+    assert float(network.query_gate.threshold.detach()) == before
 
 
 def test_looking_at_the_cases_leaves_the_network_as_it_was() -> None:

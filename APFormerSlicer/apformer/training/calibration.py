@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import InputError
 from ..networks import APFormer, LeanFormer, build_network
 from ..pruning.boxes import boxes_around
 from ..pruning.budget import Budget, dense_macs
@@ -102,6 +103,8 @@ def set_threshold(network: Prunable, cases: PreparedCases, share: float | None, 
     gate = network.query_gate
     assert gate is not None
     margins, voxels = _look(network, cases, IMAGES)
+    if not margins:  # none of the cases can be read any more, which the batches tell
+        return
     if share is not None:
         gate.threshold.fill_(find_threshold(margins, share, gate.ring))
     if any(bool(count.any()) for count in voxels):
@@ -184,8 +187,12 @@ def _stop(module: nn.Module, inputs: Any) -> None:
 
 
 def _images(cases: PreparedCases, images: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Evenly over the cases. One that has become unreadable meanwhile tells nothing here: the batches name it."""
     patch = cases.preprocessing.patch_size
     for index in range(0, len(cases), math.ceil(len(cases) / images) or 1):
-        image, label = cases.item(index)
+        try:
+            image, label = cases.item(index)
+        except InputError:
+            continue
         size = [max(a, b) for a, b in zip(image.shape[1:], patch, strict=True)]
         yield fit(image, size), fit(label.float(), size)
