@@ -79,7 +79,7 @@ def test_preflight_tells_of_cross_validation_and_of_a_model_from_scratch(home: P
     assert result["counts"]["folds"] == 3 and result["base"] is None
     assert result["counts"]["training_cases"] == result["counts"]["validation_cases"] == 4
     assert result["network"] == {
-        "name": "apformer", "spatial_dims": 3, "patch_size": [16, 16, 16], "spacing_mm": [1.0, 1.0, 1.0]
+        "name": "leanformer", "spatial_dims": 3, "patch_size": [16, 16, 16], "spacing_mm": [1.0, 1.0, 1.0]
     }  # fmt: skip
 
 
