@@ -23,7 +23,7 @@ def test_a_structure_that_is_not_found_in_time_is_told_once_and_once_more_when_i
 def test_all_that_is_missing_is_told_together() -> None:
     said: list[str] = []
     Watch(said.append).look({"A": 0.0, "B": 0.01, "C": 0.04, "D": 0.9}, 0.5)
-    assert said[0].startswith("A, B and C are not found yet")
+    assert said[0].startswith("A, B, C are not found yet")
 
 
 def test_what_nobody_judges_is_not_called_unfound() -> None:

@@ -98,7 +98,7 @@ WRONG: list[dict[str, Any]] = [
     {"strides": (2, 2, 1)},
     {"prune_head": False, "prune_queries": True},
     {"prune_keys": True},
-    {"supervised": 4},
+    {"supervised": 3},
     {"dropout": 1.0},
     {"halo": -1},
     {"width": True},

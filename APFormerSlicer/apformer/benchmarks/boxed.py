@@ -32,6 +32,7 @@ from ..training.config import LossWeights, TrainingConfig
 from ..training.losses import APFormerLoss, cells_with_foreground
 from .kept_sets import PreparedQueryGate, blob
 from .machine import describe_machine
+from .peer import PEER
 from .report import WIDTH, machine_line
 from .systems_data import configuration, task_of
 from .systems_entrants import entrant
@@ -40,7 +41,7 @@ from .systems_training import forward
 __all__ = ["render", "run"]
 
 Say = Callable[[str], None]
-PEER, FORM = "monai-dynunet", "leanformer"
+FORM = "leanformer"
 GATED = f"{FORM}[prune_queries=True]"
 PUBLISHED, PUBLISHED_KEEP, PUBLISHED_BATCH = "apformer", 0.3, 4
 IMAGES = 15  # forward passes, each of its own image, so many and a few more

@@ -115,8 +115,7 @@ STUDIES: dict[str, Study] = {
         (
             Run("base", 0, LEFT, BASE),
             Run("fine-tuned", 10, LEFT, BASE),
-            Run("from scratch", 10, LEFT, None),
-            Run(f"from scratch, {PEER}", 10, LEFT, None, network=PEER),
+            *_from_scratch(10, LEFT),
         ),
     ),
     "new-structure": Study(
@@ -124,8 +123,7 @@ STUDIES: dict[str, Study] = {
         (
             Run("base", 0, LEFT, BASE),
             Run("fine-tuned", 20, HEART, BASE),
-            Run("from scratch", 20, HEART, None),
-            Run(f"from scratch, {PEER}", 20, HEART, None, network=PEER),
+            *_from_scratch(20, HEART),
         ),
     ),
     "scratch": Study(r"^(?P<patient>hippocampus_\d+)", 40, 15.0, _from_scratch(20, HIPPOCAMPUS)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 FOUND = 0.05  # Dice: below it, a structure is not found but touched by chance
 PATIENCE = 0.4  # of the training: small structures are found later than large ones
@@ -26,8 +26,8 @@ class Watch:
             self._missed.update(new)
             are = "is" if len(new) == 1 else "are"
             self._say(
-                f"{_and(new)} {are} not found yet, after {share:.0%} of the training (validation Dice below {FOUND}). "
-                "Small or rare structures take longest."
+                f"{', '.join(new)} {are} not found yet, after {share:.0%} of the training (validation Dice below "
+                f"{FOUND}). Small or rare structures take longest."
             )
 
 
@@ -43,10 +43,6 @@ def warnings(dice: Mapping[str, float | None]) -> list[str]:
         return []
     are = "was" if len(names) == 1 else "were"
     return [
-        f"{_and(names)} {are} not found (mean Dice below {FOUND}): the new model does not segment that. Give the "
+        f"{', '.join(names)} {are} not found (mean Dice below {FOUND}): the new model does not segment that. Give the "
         "training more time or more patients who have it, or start from a model that knows it."
     ]
-
-
-def _and(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

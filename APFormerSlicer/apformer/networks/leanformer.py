@@ -50,8 +50,7 @@ class LeanFormerConfig:
         dropout: after the attention and the feed-forward part.
         positions: a learned table of where a token is, added to it, besides GRPE, which knows only where tokens are to
             each other.
-        supervised: levels of the way up, from the second finest, that have outputs of their own in training; the last
-            ones are the tokens.
+        supervised: levels of the way up, from the second finest, that have outputs of their own in training.
         prune_head, prune_queries, prune_keys, safety_ring: as in APFormer.
         prune_decoder: with hard gates, compute the way up on the box of the kept cells.
         halo: cells around what is kept that belong to the box, beyond the safety ring.
@@ -87,7 +86,7 @@ class LeanFormerConfig:
             checked_numbers(name, (getattr(self, name),), 1)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), not {self.dropout!r}")
-        outputs = len(self.channels) + 1 - (self.detail == 0)  # coarser ones than the finest
+        outputs = len(self.channels) - (self.detail == 0)  # coarser ones than the finest
         for name, most in {"detail": 4096, "supervised": outputs, "safety_ring": 8, "halo": 8}.items():
             if not isinstance(getattr(self, name), int) or not 0 <= getattr(self, name) <= most:
                 raise ValueError(f"{name} must be 0 to {most}, not {getattr(self, name)!r}")
@@ -187,8 +186,8 @@ def _start_as_waves(table: Tensor) -> None:
     """Fill a table of positions (1, width, *grid) with sines and cosines along each axis, the longest first; where the
     grid can hold no more of them, with noise.
 
-    From noise, where a token is has to be learned place by place: in the eight minutes in which this finds both kidneys
-    in an abdomen, a table that starts as noise finds none of them.
+    From noise, where a token is has to be learned place by place; what waves are worth was not told apart from chance,
+    see the trials in docs/networks.md.
     """
     nn.init.trunc_normal_(table, std=POSITION_STD)
     grid = table.shape[2:]
@@ -250,8 +249,7 @@ class LeanFormer(Gated, nn.Module):
         elif config.detail:
             self.detail = ConvBlock(dims, config.in_channels, config.detail)
         self.head = conv(skips[0], config.out_channels, 3, padding=1)
-        levels = (*skips, config.width)[1 : 1 + config.supervised]
-        self.heads = nn.ModuleList(conv(width, config.out_channels, 1) for width in levels)
+        self.heads = nn.ModuleList(conv(width, config.out_channels, 1) for width in skips[1 : 1 + config.supervised])
 
     @property
     def token_stride(self) -> tuple[int, ...]:
@@ -345,8 +343,8 @@ class LeanFormer(Gated, nn.Module):
         if self.config.detail:
             skips = [image if self.detail is None else self.detail(image), *skips]
         coarser: list[Tensor] = []
-        for number in reversed(range(len(self.up) + 1)):
-            deep = self.up[number](deep, skips[number]) if number < len(self.up) else deep
+        for number in reversed(range(len(self.up))):
+            deep = self.up[number](deep, skips[number])
             if with_heads and 1 <= number <= len(self.heads):
                 coarser.insert(0, self.heads[number - 1](deep))
         return [self.head(deep), *coarser]
