@@ -119,31 +119,16 @@ class AugmentedCases(torch.utils.data.Dataset[Batch]):
         shrunk to that, to the patch's; and its number as it was read."""
         image, label, index = self._read(index)
         chance, around, which, *offset = torch.rand(3 + self.spatial_dims, generator=generator).tolist()
+        size = self.stage.size if self._cuts else self.patch_size
+        cuts = any(have > wanted for have, wanted in zip(image.shape[1:], size, strict=True))
+        places = self.cases.places(index, label) if cuts and around < AROUND else []
         if self.spatial_dims == 2 and chance < self.config.empty_p:
             image, label = erase_organ(image, label)
         elif self.spatial_dims == 2 and chance < self.config.empty_p + self.config.replace_p:
             image, label = replace_organ(image, label)
-        size = self.stage.size if self._cuts else self.patch_size
-        if around < AROUND and any(have > cut for have, cut in zip(image.shape[1:], size, strict=True)):
-            offset = self._around(index, which, offset, image.shape[1:], size)
+        if places:
+            offset = _around(places, which, offset, image.shape[1:], size)
         return fit(image, size, offset), fit(label.float(), size, offset), index
-
-    def _around(
-        self, index: int, which: float, offset: Sequence[float], shape: Sequence[int], size: Sequence[int]
-    ) -> list[float]:
-        """Where to cut so that a voxel of one of the structures, each as likely as any other, is in the inner half of
-        what is cut, or as near to its middle as the image's edge allows. See `fit`; all numbers are from 0 to 1."""
-        places = self.cases.places(index)
-        if not len(places):
-            return list(offset)
-        structure, share = divmod(which * len(places), 1)  # one draw for both: which structure, and which voxel of it
-        voxels = places[int(structure)]
-        voxel = voxels[int(share * len(voxels))].tolist()
-        found = []
-        for place, have, cut, draw in zip(voxel, shape, size, offset, strict=True):
-            start = place - cut * (0.25 + 0.5 * draw)
-            found.append(min(1.0, max(0.0, start / (have - cut))) if have > cut else 0.0)
-        return found
 
     def _read(self, index: int) -> tuple[Tensor, Tensor, int]:
         """The item, or the next one that can be read, and its number."""
@@ -158,6 +143,27 @@ class AugmentedCases(torch.utils.data.Dataset[Batch]):
             "There is nothing left to train on.",
             "Check the disk, then start the training again; cases are prepared anew.",
         )
+
+
+def _around(
+    places: Sequence[Tensor], which: float, offset: Sequence[float], shape: Sequence[int], size: Sequence[int]
+) -> list[float]:
+    """Where to cut so that a voxel of one of the structures, each as likely as any other, is in the inner half of what
+    is cut, or as near to its middle as the image's edge allows.
+
+    Args:
+        places: see `PreparedCases.places`. which, offset: drawn from 0 to 1.
+
+    Returns: as `fit` takes it.
+    """
+    structure, share = divmod(which * len(places), 1)  # one draw for both: which structure, and which voxel of it
+    voxels = places[int(structure)]
+    found = []
+    voxel = voxels[int(share * len(voxels))].tolist()
+    for place, have, cut, draw in zip(voxel, shape, size, offset, strict=True):
+        start = place - cut * (0.25 + 0.5 * draw)
+        found.append(min(1.0, max(0.0, start / (have - cut))) if have > cut else 0.0)
+    return found
 
 
 def endless(cases: PreparedCases, stage: Stage, config: Augmentation, seed: int) -> Iterator[Batch]:

@@ -383,16 +383,15 @@ class PreparedCases:
                 "Start the training again: cases are prepared anew when their prepared form is missing.",
             ) from error
 
-    def places(self, index: int) -> list[Tensor]:
+    def places(self, index: int, label: Tensor) -> list[Tensor]:
         """Of each structure that occurs in an item, voxels of it: int64 (at most `PLACES`, dims), the same each time.
 
-        Raises:
-            InputError: its prepared files are missing or damaged.
+        Args:
+            label: the item's, as it was read.
         """
         key = self.items[index]
         if key not in self._places:
-            label = self.label(index)[0]
-            voxels = [torch.nonzero(label == value) for value in label.unique().tolist() if value]
+            voxels = [torch.nonzero(label[0] == value) for value in label[0].unique().tolist() if value]
             self._places[key] = [every[:: max(1, len(every) // PLACES)][:PLACES].clone() for every in voxels]
         return self._places[key]
 
