@@ -51,3 +51,9 @@ def twice(names: Iterable[str]) -> tuple[str, str] | None:
             return seen[key], name
         seen[key] = name
     return None
+
+
+def paired(names: Iterable[str]) -> bool:
+    """Whether two of them differ in the side alone, as "Left kidney" and "Right kidney" do."""
+    words = {tuple(plain(name).split()) for name in names}
+    return any(tuple("right" if word == "left" else word for word in name) in words - {name} for name in words)

@@ -6,14 +6,17 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from apformer.bundles.preprocessing import Preprocessing
+from apformer.bundles.preprocessing import ACQUIRED, Preprocessing
+from apformer.datasets import SiteDataset
 from apformer.datasets.table import make_table
 from apformer.errors import ConfigError
 from apformer.finetuning.design import PERCENTILES, Design, design
 from apformer.finetuning.levels import FINE, MOST_TOKENS, lean_arguments
 from apformer.finetuning.request import Request
 from apformer.networks import LeanFormer, build_network, registered
+from apformer.volume import Volume
 from finetune_samples import a_site
 
 pytest.importorskip("monai", reason="training needs MONAI (the extra 'train')")
@@ -21,7 +24,7 @@ pytest.importorskip("monai", reason="training needs MONAI (the extra 'train')")
 from apformer.finetuning.form import Form
 from apformer.finetuning.labels import LabelPlan
 from apformer.finetuning.recipe import write_recipe
-from apformer.training.config import Stage
+from apformer.training.config import Stage, TrainingConfig
 
 
 def built(patch: tuple[int, ...], across: float = math.inf) -> LeanFormer:
@@ -73,11 +76,15 @@ def test_a_benchmark_can_have_a_network_of_its_own_as_long_as_it_lasts() -> None
 
 
 def stages(network: str, patch: tuple[int, ...], **asked: Any) -> tuple[Stage, ...]:
-    settings = Preprocessing(len(patch), "RAS" if len(patch) == 3 else "LPS", None, patch, dict(PERCENTILES))
+    return recipe(network, patch, ["Organ"], **asked).stages
+
+
+def recipe(network: str, patch: tuple[int, ...], table: list[str], **asked: Any) -> TrainingConfig:
+    settings = Preprocessing(len(patch), "RAS" if len(patch) == 3 else ACQUIRED, None, patch, dict(PERCENTILES))
     source = Design("MR", 1, settings, network, {})
-    plan = LabelPlan(tuple(make_table(["Organ"])), {1: 1}, {}, frozenset({1}), ())
+    plan = LabelPlan(tuple(make_table(table)), {1: 1}, {}, frozenset({1}), ())
     request = Request(Path("site"), "new", None, **asked)
-    return write_recipe(request, source, plan, Form(network, {}), "1.0.0", "").stages
+    return write_recipe(request, source, plan, Form(network, {}), "1.0.0", "")
 
 
 def test_a_leanformer_sees_large_images_whole_and_coarsely_first_since_it_knows_where_it_looks() -> None:
@@ -94,3 +101,23 @@ def test_the_published_form_learns_large_images_from_parts_first() -> None:
 def test_volumes_are_seen_as_they_are() -> None:
     (only,) = stages("leanformer", (48, 96, 96))
     assert only.size == (48, 96, 96)
+
+
+# ------------------------------------------------------------------------------------------------ left and right
+
+
+def test_slices_are_mirrored_but_not_where_left_and_right_are_two_structures() -> None:
+    mirrored = recipe("leanformer", (64, 64), ["Left ventricle", "Right ventricle wall"]).augmentation
+    assert mirrored.flip_axes and mirrored.rotate90_p
+    kept = recipe("leanformer", (64, 64), ["Left kidney", "right KIDNEY"]).augmentation
+    assert not kept.flip_axes and not kept.rotate90_p
+
+
+def test_slices_of_paired_structures_are_turned_as_the_patient_lies(tmp_path: Path) -> None:
+    dataset = SiteDataset.create(tmp_path / "site", make_table(["Left kidney", "Right kidney"]))
+    labels = np.zeros((6, 16, 16), np.uint8)
+    labels[2:4, 4:8, 2:6], labels[2:4, 4:8, 10:14] = 1, 2
+    image = Volume(np.random.default_rng(0).normal(size=labels.shape).astype(np.float32), np.diag([1, 1, 8, 1.0]), "MR")
+    dataset.add(image, image.with_array(labels), patient="a")
+    assert design(dataset.cases(), [1, 2], sided=True).preprocessing.orientation == "LPS"
+    assert design(dataset.cases(), [1, 2]).preprocessing.orientation == ACQUIRED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
-from apformer.names import alike, find, plain, same, twice
+from apformer.names import alike, find, paired, plain, same, twice
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,3 +54,17 @@ def test_two_names_that_are_the_same_are_told_as_written() -> None:
 def test_what_counts_of_a_name_is_itself_a_name_of_the_same(name: str) -> None:
     assert plain(plain(name)) == plain(name)
     assert same(name, unicodedata.normalize("NFD", name)) and same(name, f" {name} ")
+
+
+@pytest.mark.parametrize(
+    ("names", "answer"),
+    [
+        (["Left kidney", "Liver", "right  KIDNEY"], True),
+        (["Left ventricle", "Right ventricle wall"], False),
+        (["Left atrium"], False),
+        (["parotid gland left", "parotid gland right"], True),
+        ([], False),
+    ],
+)
+def test_names_are_paired_that_differ_in_the_side_alone(names: list[str], answer: bool) -> None:
+    assert paired(names) is answer

@@ -38,6 +38,7 @@ def design(
     labelled: Sequence[int],
     check: Callable[[], None] = lambda: None,
     network: str = LEANFORMER,
+    sided: bool = False,
 ) -> Design:
     """A model for these cases.
 
@@ -45,6 +46,7 @@ def design(
         labelled: the values in their label maps that are learned: a CT window is put around their intensities.
         check: called between the files that are read; stops by raising.
         network: its registered name.
+        sided: whether structures are told apart by their side alone: then slices are turned as the patient lies.
     """
     channels = sites[0].image.channels
     modality = "RGB" if channels == 3 else _commonest([site.modality for site in sites]) or "MR"
@@ -53,7 +55,7 @@ def design(
     pictures = all(site.image.is_picture for site in sites)
     preprocessing = Preprocessing(
         spatial_dims=2 if flat else 3,
-        orientation=("LPS" if modality == "CT" and not pictures else ACQUIRED) if flat else "RAS",
+        orientation=("LPS" if (modality == "CT" or sided) and not pictures else ACQUIRED) if flat else "RAS",
         spacing_mm=None if pictures else layout.spacing_mm,
         patch_size=layout.patch[::-1],
         intensity=_window(cases) if modality == "CT" else dict(PERCENTILES),

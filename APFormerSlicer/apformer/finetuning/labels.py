@@ -13,7 +13,7 @@ from ..bundles import Bundle
 from ..bundles.labels import Label
 from ..datasets.case import UNKNOWN
 from ..errors import ConfigError
-from ..names import find, plain
+from ..names import find, paired, plain
 from .request import Request
 
 
@@ -51,6 +51,11 @@ class LabelPlan:
     def judged(self) -> dict[int, str]:
         """Value -> name of the labels that the site's cases can judge."""
         return {label.value: label.name for label in self.labels if label.value in self.trained}
+
+    @property
+    def sided(self) -> bool:
+        """Whether labels are told apart by their side alone."""
+        return paired(label.name for label in self.labels)
 
     def remembered(self, base: Bundle | None) -> Bundle | None:
         """The base, where the new model keeps labels of it: it is measured before, rehearsed, and gone back towards.

@@ -55,7 +55,7 @@ def write_recipe(
         network_arguments=form.arguments,
         split=Split("(?P<number>[0-9]+)"),  # the site's own frozen split takes its place
         stages=_stages(gates, settings.patch_size, scratch, request.steps is not None, form.network == LEANFORMER),
-        augmentation=_augmentation(source),
+        augmentation=_augmentation(source, plan.sided),
         seed=request.seed,
         precision=precision,
         weight_decay=0.01,
@@ -108,8 +108,9 @@ def _stages(gates: str, patch: tuple[int, ...], scratch: bool, fixed: bool, lean
     return first, replace(whole, share=1 - COARSE_SHARE, learning_rate=LATE_RATE, learn_position=False)
 
 
-def _augmentation(source: Bundle | Design) -> Augmentation:
-    """Strong: with few cases, most of what real input brings has to be made."""
+def _augmentation(source: Bundle | Design, sided: bool) -> Augmentation:
+    """Strong: with few cases, most of what real input brings has to be made. But where left and right are two
+    structures, nothing is mirrored or turned by quarters: that would make each the other."""
     settings = source.preprocessing
     common = Augmentation(
         affine_p=0.9,
@@ -127,7 +128,8 @@ def _augmentation(source: Bundle | Design) -> Augmentation:
     if settings.spatial_dims == 2 and settings.orientation == "acquired":  # rows and columns vary between scanners
         # So does the size: interpolated images often state another spacing than they have.
         common = replace(common, zoom_p=0.8, zoom=(0.6, 2.0))
-        square = settings.patch_size[0] == settings.patch_size[1]  # a quarter turn keeps the patch's shape
-        common = replace(common, flip_axes=(0, 1), flip_p=0.3, rotate_degrees=30.0, elastic_p=0.15)
-        common = replace(common, rotate90_p=0.3 if square else 0.0)
+        if not sided:
+            square = settings.patch_size[0] == settings.patch_size[1]  # a quarter turn keeps the patch's shape
+            common = replace(common, flip_axes=(0, 1), flip_p=0.3, rotate_degrees=30.0, elastic_p=0.15)
+            common = replace(common, rotate90_p=0.3 if square else 0.0)
     return replace(common, bias_field_p=0.15) if source.modality == "MR" else common

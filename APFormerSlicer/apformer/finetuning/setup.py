@@ -114,7 +114,7 @@ def set_up(
     sites = _listed(dataset, listed, request)
     occurring = {value for site in sites for value in _counts(site)}
     plan = plan_labels(dataset.labels, occurring, base, request)
-    source: Bundle | Design = base or design(sites, list(plan.site_values), check, request.network)
+    source: Bundle | Design = base or design(sites, list(plan.site_values), check, request.network, plan.sided)
     refuse_unfit(source, sites, "Choose a base for such images, or keep these cases in a data set of their own.")
     refuse_lost(source, sites, plan)
     unseen = window_problems(base, sites, plan, check)

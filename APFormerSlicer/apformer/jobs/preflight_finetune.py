@@ -72,7 +72,7 @@ def estimate_finetune(
     folder = dataset.root / TRAININGS / request.name
     used = _seconds_used(folder, request)
     plan, sites = checked.plan(), dataset.cases(COMPLETED)
-    source: Bundle | Design = checked.base or design(sites, list(plan.site_values), check, request.network)
+    source: Bundle | Design = checked.base or design(sites, list(plan.site_values), check, request.network, plan.sided)
     refuse_unfit(source, sites, "Choose a base for such images, or keep these cases in a data set of their own.")
     refuse_lost(source, sites, plan)
     unseen = window_problems(checked.base, sites, plan, check)
