@@ -171,10 +171,11 @@ def test_with_few_patients_every_one_is_judged_once_by_a_model_that_never_saw_it
     assert all(event["dice"] is None for event in final), "on cases that it was trained on there is nothing to tell"
 
 
-def test_a_budget_prunes_the_new_version(tmp_path: Path, library: ModelLibrary, base: Bundle) -> None:
+def test_a_budget_prunes_the_new_version(learned: Any, tmp_path: Path) -> None:
+    _, _, library, _ = learned  # a base whose prune head knows balls, whoever validates
     site = a_site(tmp_path / "site")
     events: list[dict[str, Any]] = []
-    request = a_request(site, name="light", steps=30, budget="keep=0.5", adopt="always")
+    request = a_request(site, base="balls", name="light", steps=30, budget="keep=0.5", adopt="always")
     outcome = finetune(request, library=library, on_event=events.append)
     phases = [event["phase"] for event in told(events, "epoch")]
     assert list(dict.fromkeys(phases)) in (["prune"], ["adapt", "prune"]), "whenever the prune head is ready"
