@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -35,6 +36,7 @@ class Machine:
     now: float = 0.0
     moments: list[Moment] = field(default_factory=list)
     validations: list[float] = field(default_factory=list)
+    validated_at: list[float] = field(default_factory=list)
     limit: int | None = None
 
     def spend(self, seconds: float) -> None:
@@ -74,6 +76,7 @@ class Machine:
                     self.limit = seen
                     break
         self.validations.append(self.now - began)
+        self.validated_at.append(began)
 
 
 def thrice_as_slow_after_a_third(seconds: float) -> Callable[[float], float]:
@@ -140,6 +143,15 @@ def test_the_time_is_used_for_steps_not_for_watching(writing: float) -> None:
     machine.train(900.0)
     assert len(machine.moments) * machine.step > 0.75 * (900.0 - machine.after)
     assert len(machine.validations) > 8
+
+
+def test_validations_lie_evenly_over_the_training_whatever_the_first_one_is_guessed_to_cost() -> None:
+    machine = Machine(step=1.0, window=0.005)  # a hundredth of what a validation may take
+    machine.train(900.0)
+    while_it_trains = machine.validated_at[: -machine.closing]
+    apart = [b - a for a, b in pairwise(while_it_trains)]
+    assert len(apart) > 15
+    assert max(apart) < 1.1 * min(apart)
 
 
 def test_a_costly_validation_looks_at_fewer_windows_and_always_at_the_same() -> None:

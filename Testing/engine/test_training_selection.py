@@ -170,6 +170,22 @@ def test_large_volumes_are_seen_in_windows_of_a_patch_that_cover_them(tmp_path: 
     assert [window.start for window in Validation(small, config, torch.device("cpu")).windows] == [None]
 
 
+def test_a_network_that_sees_images_shrunk_is_judged_by_shrunk_images(tmp_path: Path) -> None:
+    config = a_config(2)
+    cases = cases_of(config, tmp_path, (4, 20, 24))
+    cases.build()
+    coarse = replace(config.stages[0], size=(8, 8), crop=False)
+    validation, network = Validation(cases, config, torch.device("cpu")), Copies()
+    shrunk = validation(network, lambda: None, None, lambda: 0.0, coarse)
+    assert config.preprocessing.patch_size == (16, 16)
+    assert set(network.seen) == {(10, 12)}, "half of the images' size, as the stage has half of the patch's"
+    network.seen.clear()
+    cut = validation(network, lambda: None, None, lambda: 0.0, replace(coarse, crop=True))
+    assert set(network.seen) == {(20, 24)}
+    assert shrunk.dice["Ball"] is not None and cut.dice["Ball"] is not None
+    assert 0.2 < shrunk.dice["Ball"] < cut.dice["Ball"], "against labels that were not shrunk"
+
+
 def test_any_number_of_windows_is_a_fair_sample_of_the_cases(tmp_path: Path) -> None:
     config = a_config(2)
     cases = cases_of(config, tmp_path, (20, 16, 16))

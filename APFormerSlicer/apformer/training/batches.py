@@ -104,22 +104,17 @@ class AugmentedCases(torch.utils.data.Dataset[Batch]):
         """Of a voxel of a batch, mm, along the axes of its images; None where the cases do not tell. Spacings are told
         along i, j, k, and images have their axes the other way round."""
         spacing = self.cases.preprocessing.spacing_mm
-        if spacing is None or self._cuts:
+        if spacing is None or self.stage.cuts(self.spatial_dims):
             return None if spacing is None else list(spacing[::-1])
         resized = zip(spacing[::-1], self.patch_size, self.stage.size, strict=True)
         return [edge * before / after for edge, before, after in resized]
-
-    @property
-    def _cuts(self) -> bool:
-        """Whether items are cut to the stage's size, rather than shown whole in it."""
-        return self.spatial_dims == 3 or self.stage.crop
 
     def _fitted(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor, int]:
         """An item's image and label maps, float: cut to the stage's size from a random place, or, where images are
         shrunk to that, to the patch's; and its number as it was read."""
         image, label, index = self._read(index)
         chance, around, which, *offset = torch.rand(3 + self.spatial_dims, generator=generator).tolist()
-        size = self.stage.size if self._cuts else self.patch_size
+        size = self.stage.size if self.stage.cuts(self.spatial_dims) else self.patch_size
         cuts = any(have > wanted for have, wanted in zip(image.shape[1:], size, strict=True))
         places = self.cases.places(index, label) if cuts and around < AROUND else []
         if self.spatial_dims == 2 and chance < self.config.empty_p:

@@ -56,6 +56,10 @@ class Stage:
     validate_every: int = 5
     gates: str = "closed"
 
+    def cuts(self, spatial_dims: int) -> bool:
+        """Whether images are cut to `size`, rather than shown whole in it."""
+        return spatial_dims == 3 or self.crop
+
 
 @dataclass(frozen=True)
 class LossWeights:

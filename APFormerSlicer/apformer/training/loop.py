@@ -286,7 +286,8 @@ class Trainer:
         self.gates.prepare_validation(average.module, stage)
         found = Judged({}, 0.0, 0)
         if self.processes.is_first:
-            found = self.validation(average.module, self.check, seconds, self.clock)
+            shown = None if stage is self.config.stages[-1] else stage  # in the end it is judged as it will be used
+            found = self.validation(average.module, self.check, seconds, self.clock, shown)
             found = replace(found, dice={name: found.dice[name] for name in self.judged})
         return self.processes.from_first(found)
 

@@ -210,6 +210,8 @@ class Timed:
         self._step_began = self._stretch_began = self._stretch_ended = self._began
         self._news = self._writing = 0.0  # seconds that the lines of the log took until now, and the last one
         self._validations: list[float] = []  # seconds of each
+        self._of_stages_before = 0  # how many of them: those looked at images of another size
+        self._validated = 0.0  # seconds after which the last one was over
         self._slow_then = 1.0  # how slow the machine was at the last of them
 
     # -------------------------------------------------------------- the time
@@ -235,13 +237,14 @@ class Timed:
         return self.seconds - self.costs.after * self.slower - closing
 
     def _validation_seconds(self) -> float:
-        """Of the next one. Before any was measured: what it may take, as they are."""
+        """Of the next one. Before any of the stage was measured, not less than half of what it may take."""
         if not self.costs.closing:
             return 0.0
         if not self._validations:
             return self._allowed() / 2
         last, slower = self._validations[-1], self.slower
-        return min(last * slower / self._slow_then, max(last, self._validations[0] * slower))
+        known = min(last * slower / self._slow_then, max(last, self._validations[0] * slower))
+        return known if len(self._validations) > self._of_stages_before else max(known, self._allowed() / 2)
 
     def _allowed(self) -> float:
         """Seconds that one validation may take, so that there are enough of them."""
@@ -263,6 +266,7 @@ class Timed:
 
     def _enter(self, stage: int) -> None:
         self._stage, self._in_stage = stage, 0
+        self._of_stages_before = len(self._validations)
         self._speed.enter(stage)
         last = len(self._ends) - 1
         if stage != last and self._out_of_time(steps=2):  # no time for the stages between: the last one ends it all
@@ -327,15 +331,15 @@ class Timed:
     # -------------------------------------------------------------- validations
 
     def _is_due(self) -> bool:
-        """Whether the next validation has its turn: as many as the time for them allows, evenly over the training."""
+        """Whether the next validation has its turn: as many as the time for them allows, evenly over what is left."""
         if not self.costs.closing:
             return False
         one, spent = self._validation_seconds(), sum(self._validations)
         left = VALIDATION_SHARE * self.seconds - spent - (self.costs.closing + 1) * one
         if left < 0 or not self._may_write():
             return False
-        number = min(MOST_VALIDATIONS, len(self._validations) + 1 + left / max(one, 1e-9))
-        return self.used >= (len(self._validations) + 1) * self._end() / (number + 1)
+        coming = min(MOST_VALIDATIONS - len(self._validations), 1 + left / max(one, 1e-9))
+        return self.used >= self._validated + (self._end() - self._validated) / (coming + 1)
 
     def validates(self) -> bool:
         """See `Schedule`."""
@@ -350,7 +354,7 @@ class Timed:
         yield self._allowed()
         seconds = self._clock() - began
         self._validations.append(seconds)
-        self._slow_then = self.slower
+        self._validated, self._slow_then = self.used, self.slower
         self._stretch_ended += seconds  # what is news is counted by itself
 
     def validation(self) -> AbstractContextManager[float | None]:
@@ -369,6 +373,8 @@ class Timed:
             "annealed": self._annealed,
             "news": self._news,
             "validations": list(self._validations),
+            "of_stages_before": self._of_stages_before,
+            "validated": self._validated,
             "slow_then": self._slow_then,
             "speed": self._speed.state(),
         }
@@ -383,6 +389,7 @@ class Timed:
         self._share, self._annealed = float(state["share"]), bool(state["annealed"])
         self._news = float(state["news"])
         self._validations = [float(seconds) for seconds in state["validations"]]
+        self._of_stages_before, self._validated = int(state["of_stages_before"]), float(state["validated"])
         self._slow_then = float(state["slow_then"])
         self._speed = _Speed(self.costs.steps)
         self._speed.restore(stage, state["speed"])

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..metrics import Overlap, over_cases
 from .augment import fit
 from .cases import UNKNOWN, PreparedCases
 from .clock import Clock
-from .config import TrainingConfig
+from .config import Stage, TrainingConfig
 from .marginal import marginal_entropy
 
 LARGEST_WHOLE = 2.0  # patches: a larger volume is seen window by window, as the Segmenter does
@@ -64,28 +65,55 @@ class Validation:
         return self._windows
 
     @torch.inference_mode()
-    def __call__(self, network: nn.Module, check: Callable[[], None], seconds: float | None, clock: Clock) -> Judged:
+    def __call__(
+        self,
+        network: nn.Module,
+        check: Callable[[], None],
+        seconds: float | None,
+        clock: Clock,
+        stage: Stage | None = None,
+    ) -> Judged:
         """See `Judged`: intersections and sizes are summed over all windows before dividing.
 
         Args:
             check: may stop it by raising, between two windows.
             seconds: it may take, if that is limited: after them no further window is looked at, now or later.
+            stage: where it shows images shrunk, they are judged so: a network that never saw them at their size would
+                look as if it had learned nothing.
         """
         network.eval()
         windows = self.windows[: self.limit]  # finding them takes time once, and none of the validation's
         sums, began, seen = _Sums(self.config), clock(), 0
+        scale = self._scale(stage)
+        if seconds is not None:
+            seconds *= math.prod(scale)  # so that as many windows can be looked at later, at their size
         for window in windows:
             check()
             image, label = self._cut(window)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
-                logits = network(fit(image, self._size(image))[None].to(self.device))
-            found = fit(logits[0].float().cpu(), image.shape[1:])
+            found = fit(self._logits(network, fit(image, self._size(image))[None], scale), image.shape[1:])
             sums.add(found, label, self.cases.missing(window.item))
             seen += 1
             if self.limit is None and seconds is not None and clock() - began > seconds:
                 self.limit = seen
                 break
         return Judged(sums.dice(), sums.loss(), seen)
+
+    def _scale(self, stage: Stage | None) -> list[float]:
+        """How much smaller than at the model's resolution images are seen, per axis."""
+        patch = self.config.preprocessing.patch_size
+        if stage is None or stage.cuts(len(patch)):
+            return [1.0] * len(patch)
+        return [small / size for small, size in zip(stage.size, patch, strict=True)]
+
+    def _logits(self, network: nn.Module, image: Tensor, scale: Sequence[float]) -> Tensor:
+        """(1, C, *size) -> (classes, *size), float32, on the CPU."""
+        size = image.shape[2:]
+        if any(share != 1 for share in scale):
+            small = [max(1, round(n * share)) for n, share in zip(size, scale, strict=True)]
+            image = F.interpolate(image, size=small, mode="bilinear", antialias=True)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            logits = network(image.to(self.device)).float().cpu()
+        return (logits if logits.shape[2:] == size else F.interpolate(logits, size=size, mode="bilinear"))[0]
 
     def _size(self, image: Tensor) -> list[int]:
         return [max(a, b) for a, b in zip(image.shape[1:], self.config.preprocessing.patch_size, strict=True)]
