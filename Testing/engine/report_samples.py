@@ -159,6 +159,7 @@ def a_report(folds: int = 1, adopted: bool = True, epochs: int = 0) -> Report:
             "validation_patients": 5,
             "training_cases": [f"case-{number:03d}" for number in range(1, 38) if f"case-{number:03d}" not in CASES],
             "validation_cases": CASES,
+            "measured_cases": CASES,
             "folds": folds,
             "skipped": [{"case": "case-040", "reason": "The labels have another grid than the image."}],
         },

@@ -50,7 +50,8 @@ def a_summary(**changes: Any) -> dict[str, Any]:
         "device": "cpu",
         "data": {
             "training_patients": 6, "validation_patients": 2, "folds": 1, "training_cases": list("abcdefg"),
-            "validation_cases": ["h", "i"], "skipped": [{"case": "case-0007", "reason": "It is gone."}],
+            "validation_cases": ["h", "i"], "measured_cases": ["h", "i"],
+            "skipped": [{"case": "case-0007", "reason": "It is gone."}],
         },
         "before": figures("ball 1.0.0", Ball=0.25, Hole=None),
         "rival": None,

@@ -25,11 +25,7 @@ from finetune_samples import SIDE, a_ball, a_base, a_request
 
 SALT = "5" * 32  # the same patients validate each time
 LARGE = 36  # voxels along each edge: eleven times as many voxels as with `SIDE`
-STEP, WINDOW, CASE = (
-    30.0,
-    5.0,
-    5.0,
-)  # seconds: a patch that is looked at takes a sixth of a step
+STEP, WINDOW, CASE = 30.0, 5.0, 5.0  # seconds: a patch that is looked at takes a sixth of a step
 ENGINE = Path(__file__).resolve().parents[2] / "APFormerSlicer"
 
 
@@ -67,10 +63,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return clock
 
 
-def uneven_site(folder: Path, large: frozenset[str] = frozenset()) -> SiteDataset:
-    """Eight patients with a case each; those of `large` patients have eleven times the voxels."""
+def uneven_site(folder: Path, large: frozenset[str] = frozenset(), patients: int = 8) -> SiteDataset:
+    """Patients with a case each; those of `large` patients have eleven times the voxels."""
     dataset = SiteDataset.create(folder, make_table(["Ball,Hole"]), salt=SALT)
-    for seed in range(8):
+    for seed in range(patients):
         patient = f"patient {seed}"
         image, truth = a_ball(seed, side=LARGE if patient in large else SIDE)
         dataset.add(image, truth, patient=patient)
@@ -96,6 +92,23 @@ def test_the_time_is_kept_where_validation_cases_are_eleven_times_larger(
     spent = {part["name"]: part["seconds"] for part in took["phases"]}
     assert spent["measure the new model"] == pytest.approx(2 * CASE * (LARGE / SIDE) ** 3, rel=0.01)
     assert spent["training"] > 0.4 * 3000, "what measuring and drawing leave is for learning"
+
+
+@pytest.mark.parametrize("base", ["ball", None])
+def test_where_measuring_all_would_take_the_time_some_are_measured_and_it_is_said(
+    tmp_path: Path, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, base: str | None
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "CASE", 60.0)
+    library = ModelLibrary([tmp_path / "models"])
+    a_base(library, **TINY)
+    site = uneven_site(tmp_path / "site", patients=40)
+    found = finetune(a_request(site, base=base, steps=None, seconds=3600.0), library=library).summary
+    assert found["time"]["used_s"] == pytest.approx(3600, rel=0.05)
+    judging, measured = found["data"]["validation_cases"], found["data"]["measured_cases"]
+    assert len(judging) == 8 and len(measured) in (6, 7), "a tenth of 3600 s is 6 cases of 60 s"
+    assert set(measured) < set(judging)
+    assert found["before"] is None or sorted(found["before"]["cases"]) == measured == sorted(found["after"]["cases"])
+    assert any(f"{len(measured)} of the 8 validation cases were measured" in said for said in found["warnings"])
 
 
 REFUSED = """

@@ -48,7 +48,7 @@ def _models(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _data_line(data: Mapping[str, Any]) -> str:
-    judged = f"{_many(data['validation_cases'], 'case')} of {_count(data['validation_patients'], 'patient')}"
+    judged = f"{_many(data['measured_cases'], 'case')} of {_count(data['validation_patients'], 'patient')}"
     if data["folds"] > 1:
         return f"{data['folds']}-fold cross-validation: judged on {judged}, each by a training that did not see it"
     learned = f"{_many(data['training_cases'], 'case')} of {_count(data['training_patients'], 'patient')}"

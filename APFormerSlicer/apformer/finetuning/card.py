@@ -37,7 +37,7 @@ Research software, not a medical device.
 
 ## Figures
 
-{len(data["validation_cases"])} validation cases of {data["validation_patients"]} patients of the site
+{len(data["measured_cases"])} validation cases of the site's {data["validation_patients"]} validation patients
 ({training["split"]}). Before -> after, where the base knows the label; a label that no validation case has is judged by
 nobody ("-"). {found}
 

@@ -40,6 +40,7 @@ def measure(
     *,
     check: Check,
     on_case: Callable[[int, int], None] = lambda done, total: None,
+    enough: Callable[[int], bool] = lambda done: False,
 ) -> Scores:
     """Segment and score every case, as a user would: through the Segmenter, on the files' own grids.
 
@@ -48,6 +49,7 @@ def measure(
         values: value in this bundle's results -> value of the new model.
         judged: value of the new model -> name, for the labels to compare. Those that this bundle does not know are
             left out, and of each case those that were not outlined in it.
+        enough: whether those that are done by now are; the others are left out.
     """
     segmenter = Segmenter(bundle, device)
     names = {value: name for value, name in judged.items() if value in set(values.values())}
@@ -80,6 +82,8 @@ def measure(
                 },
             }
             on_case(number, len(cases))
+            if enough(number):
+                break
     finally:
         handle.remove()
     return scores

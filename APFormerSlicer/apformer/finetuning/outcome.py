@@ -25,6 +25,7 @@ from .cases import as_case
 from .events import Teller
 from .folder import TrainingFolder
 from .labels import relabelled
+from .measured import told
 from .page import write_page
 from .pictures import draw_case
 from .rounds import Trained
@@ -160,6 +161,7 @@ def _report(
             "validation_patients": len({site.patient for site in validating}),
             "training_cases": [site.name for site in learning],
             "validation_cases": [site.name for site in validating],
+            "measured_cases": sorted(found.after["cases"]),
             "folds": split.rounds,
             "skipped": [{"case": case, "reason": reason} for case, reason in sorted(found.skipped.items())],
         },
@@ -171,7 +173,12 @@ def _report(
         "rival": found.rival,
         "after": found.after,
         "pictures": {"worst": worst, "overlays": overlays},
-        "warnings": [*setup.warnings, *warnings(_mean_dices(found.after)), *_lost(found.after)],
+        "warnings": [
+            *setup.warnings,
+            *warnings(_mean_dices(found.after)),
+            *_lost(found.after),
+            *told(len(found.after["cases"]), len(validating) - sum(site.name in found.skipped for site in validating)),
+        ],
     }
 
 
@@ -228,7 +235,7 @@ def _save(
     }
     # Numbers only: a model that is passed on tells nothing of single cases.
     metrics = {
-        "cases": len(report["data"]["validation_cases"]),
+        "cases": len(report["data"]["measured_cases"]),
         "labels": report["after"]["labels"],
         "base": None if report["before"] is None else report["before"]["labels"],
         "gmac": report["after"]["gmac"],

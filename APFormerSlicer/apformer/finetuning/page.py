@@ -273,7 +273,7 @@ def _data(report: Report) -> str:
             "is measured on the same ones. The network was never trained on them."
         )
     parts = [f"<p>{how}</p>"]
-    facts = [("Trained on", training, "training_cases"), ("Measured on", validation, "validation_cases")]
+    facts = [("Trained on", training, "training_cases"), ("Measured on", validation, "measured_cases")]
     for title, patients, key in facts:
         cases = [text(case) for case in data[key]]
         listed = f"<details><summary>{patients}, {len(cases)} cases</summary><p>{', '.join(cases)}</p></details>"

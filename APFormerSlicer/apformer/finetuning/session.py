@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +27,7 @@ from .cases import as_case
 from .events import Listener, Teller
 from .folder import TRAININGS, TrainingFolder, training_folder, unfinished
 from .measure import Scores, cost_of, measure, probe, summary
+from .measured import MEASURED_SHARE, are_enough, as_many, in_turn
 from .outcome import WORST_CASES, Findings, Outcome, write_version
 from .recipe import PHASE_NAMES, write_recipe
 from .request import Request
@@ -37,7 +38,7 @@ from .verdict import judge
 
 # Kept of the time for what comes after the training: measuring (as long as the base took, with a margin), pictures,
 # counting operations, writing.
-MEASURING_MARGIN = 1.2
+MEASURING_MARGIN = 1.1
 CLOSING_SECONDS = 8.0
 CLOSING_SHARE = 0.005
 FIRST_CASES = 4  # that training by the clock begins with; the others are prepared meanwhile
@@ -49,6 +50,11 @@ def _nothing(event: dict[str, Any]) -> None:
 
 def _never() -> None:
     """The default of `check`."""
+
+
+def _never_enough(done: int) -> bool:
+    """Measure all cases."""
+    return False
 
 
 def finetune(
@@ -180,6 +186,7 @@ class _Session:
             return folder.plan["before"]
         figures: dict[str, Any] = {"base": None, "rival": None}
         measured: dict[str, Scores] = {}
+        sites = in_turn(_measured(setup, folder, range(setup.split.rounds)))
         seconds = 0.0  # the longest that a model took for all cases
         for which, bundle in (("base", setup.remembered), ("rival", setup.rival)):
             if bundle is None:
@@ -187,9 +194,11 @@ class _Session:
             name = f"{bundle.name} {bundle.version}"
             self.teller.progress(f"measuring {name} before the training", 0.0)
             values = setup.plan.of_base(bundle) if which == "base" else setup.plan.known_to(bundle)
-            cases = self._validation_cases(setup)
+            cases = [as_case(site, setup.plan) for site in sites]
             began = self.clock()
-            scores = self._measure(bundle, setup, cases, values, f"measuring {name}")
+            enough = _never_enough if measured or self.seconds is None else are_enough(self.clock, self._measuring)
+            scores = self._measure(bundle, setup, cases, values, f"measuring {name}", enough=enough)
+            sites = [site for site in sites if site.name in scores]
             seconds = max(seconds, self.clock() - began)
             images = self._judging(setup, folder.path, _places(setup)[0])
             same = bundle.preprocessing == setup.source.preprocessing
@@ -198,14 +207,21 @@ class _Session:
             if which == "base":
                 self.teller.measured("before", figures[which]["labels"])
         if not measured and self.seconds is not None:
-            seconds = self._probed(setup, folder.path)
-        self._phase(folder, "measure the base", before=figures, scores=measured, measuring=seconds)
+            one = self._probed(setup, folder.path, sites)
+            sites = as_many(sites, one, self._measuring)
+            seconds = one * sum(math.prod(site.image.shape_kji) for site in sites)
+        names = [site.name for site in sites]
+        self._phase(folder, "measure the base", before=figures, scores=measured, measuring=seconds, measured=names)
         return figures
 
-    def _probed(self, setup: Setup, folder: Path) -> float:
-        """Seconds that measuring a model on all validation cases will take, from the smallest of them."""
+    @property
+    def _measuring(self) -> float:
+        """Seconds that measuring one model may take, where the time is limited."""
+        return MEASURED_SHARE * (self.seconds or 0.0)
+
+    def _probed(self, setup: Setup, folder: Path, sites: Sequence[SiteCase]) -> float:
+        """Seconds that measuring a model takes per voxel, from the smallest of the cases."""
         self.teller.progress("timing how long a case takes", 0.0)
-        sites = [site for fold in range(setup.split.rounds) for site in setup.divided(fold)[1]]
         voxels = {site.name: math.prod(site.image.shape_kji) for site in sites}
         smallest = min(sites, key=lambda site: voxels[site.name])
         config = write_recipe(self.request, setup.source, setup.plan, setup.form, "1.0.0", setup.licence)
@@ -216,10 +232,17 @@ class _Session:
             probe(bundle, as_case(smallest, setup.plan), setup.reader, setup.plan.judged, str(setup.device), self.check)
         except InputError as error:
             self.skipped[smallest.name] = error.what
-        return (self.clock() - began) * sum(voxels.values()) / voxels[smallest.name]
+        return (self.clock() - began) / voxels[smallest.name]
 
     def _measure(
-        self, bundle: Bundle, setup: Setup, cases: list[Case], values: dict[int, int], what: str, share: float = 0.0
+        self,
+        bundle: Bundle,
+        setup: Setup,
+        cases: list[Case],
+        values: dict[int, int],
+        what: str,
+        share: float = 0.0,
+        enough: Callable[[int], bool] = _never_enough,
     ) -> Scores:
         left = [case for case in cases if case.name not in self.skipped]
         measured = 0
@@ -231,16 +254,21 @@ class _Session:
 
         try:
             return measure(
-                bundle, left, setup.reader, values, setup.plan.judged, str(setup.device), check=self.check, on_case=tell
+                bundle,
+                left,
+                setup.reader,
+                values,
+                setup.plan.judged,
+                str(setup.device),
+                check=self.check,
+                on_case=tell,
+                enough=enough,
             )
         except InputError as error:  # a file that became unreadable: leave it out, and say so
             if len(left) == 1:
                 raise
             self.skipped[left[measured].name] = error.what
-            return self._measure(bundle, setup, cases, values, what, share)
-
-    def _validation_cases(self, setup: Setup) -> list[Case]:
-        return [as_case(site, setup.plan) for fold in range(setup.split.rounds) for site in setup.divided(fold)[1]]
+            return self._measure(bundle, setup, cases, values, what, share, enough)
 
     def _round(
         self, setup: Setup, folder: TrainingFolder, place: Place, version: str, rounds_left: int
@@ -267,7 +295,7 @@ class _Session:
         if place.judged and "scores" not in settled:
             draft = self._draft(trained, home)
             same = {label.value: label.value for label in setup.plan.labels}
-            cases = [as_case(site, setup.plan) for site in setup.divided(place.fold - 1)[1]]
+            cases = [as_case(site, setup.plan) for site in _measured(setup, folder, [place.fold - 1])]
             done = place.fold / place.folds
             began = self.clock()
             settled["scores"] = self._measure(draft, setup, cases, same, "measuring the new model", done)
@@ -288,7 +316,7 @@ class _Session:
         the amount of work is given instead."""
         if self.seconds is None:
             return None
-        cases, folds = len(self._validation_cases(setup)), setup.split.rounds
+        cases, folds = len(_measured(setup, folder, range(setup.split.rounds))), setup.split.rounds
         one = folder.plan.get("measuring", 0.0) / max(1, cases)
         one = [one, *(each["case_seconds"] for each in folder.plan["rounds"].values() if "case_seconds" in each)][-1]
         fold = MEASURING_MARGIN * cases / folds * one  # on average
@@ -345,6 +373,13 @@ class _Session:
         summary = json.loads(report.read_text(encoding="utf-8"))
         bundle = load_bundle(done["directory"])
         return Outcome(bundle, summary["adopted"], summary["verdict"], report, report.with_suffix(".html"), summary)
+
+
+def _measured(setup: Setup, folder: TrainingFolder, folds: Iterable[int]) -> list[SiteCase]:
+    """The validation cases of the folds that models are measured on: all, unless fewer were settled."""
+    sites = [site for fold in folds for site in setup.divided(fold)[1]]
+    settled = folder.plan.get("measured")
+    return sites if settled is None else [site for site in sites if site.name in settled]
 
 
 def _places(setup: Setup) -> list[Place]:

@@ -19,6 +19,7 @@ from ..training.clock import Clock
 from ..training.config import Stage
 from ..training.gates import GATING, READY
 from ..training.schedule import VALIDATION_SHARE
+from .measured import FEWEST_MEASURED, in_turn
 from .recipe import BATCH
 from .setup import Setup
 
@@ -157,7 +158,8 @@ def quick_estimate(setup: Setup) -> float:
         seconds.append(time.perf_counter() - started)
     forward = min(seconds) * math.prod(patch) / math.prod(small)  # the first one also sets up
     models = 1 if setup.remembered is None else 2
-    patches = sum(_patches(site, settings) for fold in range(setup.split.rounds) for site in setup.divided(fold)[1])
+    judging = in_turn([site for fold in range(setup.split.rounds) for site in setup.divided(fold)[1]])
+    patches = sum(_patches(site, settings) for site in judging[:FEWEST_MEASURED])
     trainings = setup.split.rounds + 1 if setup.split.is_cross_validation else 1
     return forward * (models * patches + trainings * FEWEST_STEPS_IN_ALL * batch / FORWARD_SHARE)
 
