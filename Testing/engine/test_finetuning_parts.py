@@ -28,7 +28,7 @@ from apformer.finetuning import timing
 from apformer.finetuning.cases import SiteReader, as_case
 from apformer.finetuning.labels import plan_labels
 from apformer.finetuning.request import Request
-from apformer.finetuning.timing import StepTimer, by_size, check_beforehand, check_time, least_seconds
+from apformer.finetuning.timing import StepTimer, check_beforehand, check_time, least_seconds
 from apformer.training.cases import CORRECTED, PreparedCases
 from apformer.training.config import LossWeights, Stage
 from apformer.training.losses import CORRECTED_WEIGHT, APFormerLoss
@@ -173,13 +173,17 @@ def test_two_steps_are_timed_and_another_number_format_only_where_the_machine_ha
         checks: list[int] = []
         monkeypatch.setattr(timing, "has_bfloat16", lambda device, there=there: there)
         timer = StepTimer(network, 1, torch.device("cpu"), False, partial(checks.append, 1), lambda: float(next(ticks)))
-        assert timer.measure(stage) == (1.0, "float32"), "as fast: float32 rounds less"
+        assert timer.measure([stage]) == ((1.0,), "float32"), "as fast: float32 rounds less"
         assert len(checks) == times
 
 
-def test_smaller_stages_are_taken_to_cost_less() -> None:
+def test_every_stage_is_timed_in_the_format_that_is_faster_in_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "has_bfloat16", lambda device: True)
+    timer = StepTimer(torch.nn.Conv2d(1, 2, 3), 1, torch.device("cpu"), False, lambda: None, lambda: 0.0)
+    seconds = {(8, False): 0.5, (8, True): 0.4, (16, False): 3.0, (16, True): 2.0}
+    monkeypatch.setattr(timer, "_time", lambda stage, half: seconds[stage.size[0], half])
     stages = (Stage(1, (8, 8), 4, 1e-3), Stage(1, (16, 16), 2, 1e-3))
-    assert by_size(stages, 3.0) == (1.5, 3.0)
+    assert timer.measure(stages) == ((0.4, 2.0), "bfloat16")
 
 
 def test_a_training_whose_gates_wait_is_timed_as_it_begins() -> None:

@@ -39,7 +39,7 @@ from .pictures import draw_overlay
 from .recipe import PHASE_NAMES, write_recipe
 from .setup import Setup
 from .slicing import examples, sliced
-from .timing import FORWARD_SHARE, StepTimer, by_size, check_time, least_seconds
+from .timing import FORWARD_SHARE, StepTimer, check_time, least_seconds
 from .unfound import Watch
 
 FEWEST_STEPS_APART = 3  # between two validations of a training by steps, and ...
@@ -133,12 +133,12 @@ class Round:
             network.load_state_dict(self.start)
         setup, stages = self.setup, self._recipe("float32").stages
         timer = StepTimer(network, setup.source.channels, setup.device, self.rehearses, self.check, self.clock)
-        step, precision = timer.measure(stages[-1])
+        steps, precision = timer.measure(stages)
         given = allowed()
         assert given is not None
         closing = self._closing()
-        settling = self._settling(step / stages[-1].batch_size * FORWARD_SHARE)
-        costs = Costs(by_size(stages, step), given.after + settling, closing)
+        settling = self._settling(steps[-1] / stages[-1].batch_size * FORWARD_SHARE)
+        costs = Costs(steps, given.after + settling, closing)
         shares = self._recipe("float32").shares
         average = sum(share * seconds for share, seconds in zip(shares, costs.steps, strict=True))
         seconds = given.seconds

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -32,7 +32,7 @@ FORWARD_SHARE = 1 / 3  # of a step: going back takes twice as long
 
 
 class StepTimer:
-    """Seconds of a training step, from two steps of the costliest stage, on a copy of the network.
+    """Seconds of a training step of each stage, from two steps, on a copy of the network.
 
     Args:
         network: with the weights that training begins with: what its gates prune decides the time.
@@ -52,15 +52,17 @@ class StepTimer:
         self._channels, self._device, self._check, self._clock = channels, device, check, clock
         self._factor = REHEARSAL_COST if rehearsal else 1.0
 
-    def measure(self, stage: Stage) -> tuple[float, str]:
-        """Seconds of a step, and the number format that is faster here: "bfloat16" is tried only where the machine has
-        it in hardware."""
-        seconds = self._time(stage, half=False)
+    def measure(self, stages: Sequence[Stage]) -> tuple[tuple[float, ...], str]:
+        """Seconds of a step of each, and the number format that is faster here in the last one: "bfloat16" is tried
+        only where the machine has it in hardware. Steps are not to each other as their voxels: attention goes with the
+        square of the tokens."""
+        seconds, half = self._time(stages[-1], half=False), False
         if has_bfloat16(self._device):
-            shorter = self._time(stage, half=True)
-            if shorter < BFLOAT16_GAIN * seconds:
-                return shorter * self._factor, "bfloat16"
-        return seconds * self._factor, "float32"
+            shorter = self._time(stages[-1], half=True)
+            half = shorter < BFLOAT16_GAIN * seconds
+            seconds = shorter if half else seconds
+        each = [*(self._time(stage, half) for stage in stages[:-1]), seconds]
+        return tuple(one * self._factor for one in each), "bfloat16" if half else "float32"
 
     def _time(self, stage: Stage, half: bool) -> float:
         """Of the second of two steps; the first one also sets up."""
@@ -89,12 +91,6 @@ def has_bfloat16(device: torch.device) -> bool:
         return False
     known = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
     return any(asked is not None and asked() for asked in known)
-
-
-def by_size(stages: tuple[Stage, ...], step_s: float) -> tuple[float, ...]:
-    """Seconds of a step of each stage, given those of the last: they go with the voxels of a batch."""
-    voxels = [stage.batch_size * math.prod(stage.size) for stage in stages]
-    return tuple(step_s * n / voxels[-1] for n in voxels)
 
 
 def least_seconds(step_s: float) -> float:

@@ -24,7 +24,7 @@ from .gates import DependencyGate, depends
 RENORMALISATION_EPS = 1e-6  # released code
 # Dead keys enter the masked form multiplied by 0; their exponent is bounded so that 0 * exp(...) is never 0 * inf.
 LARGEST_EXPONENT = 20.0
-LARGEST_WRITTEN_OUT = 1 << 26  # products of queries and keys, per image and head; see `_learns_faster_written_out`
+LARGEST_WRITTEN_OUT = 1 << 27  # products of queries and keys, per image and head; see `_learns_faster_written_out`
 
 
 class PrunableLayer(Protocol):
@@ -177,21 +177,29 @@ def attend(
     Args:
         bias: (B or 1, heads, Q, K), added to the scores, in the precision of the queries.
     """
-    if bias is not None and (bias.requires_grad or _learns_faster_written_out(queries, keys)):
+    if bias is not None and (bias.requires_grad or _learns_faster_written_out(queries, keys, values)):
         # torch has no fused form with a gradient towards the bias; its plain one takes twice this.
         shares = torch.softmax((queries * scale) @ keys.transpose(-1, -2) + bias, -1)
         attended: Tensor = F.dropout(shares, dropout) @ values
         return attended
-    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, dropout_p=dropout, scale=scale)
+    # torch's fused kernels want one width; without it, 4 x 6 heads of 1024 x 1024 pairs take 190 ms and not 111, in
+    # bfloat16 216 and not 41 (a Xeon with AMX, one core).
+    wide = max(queries.shape[-1], values.shape[-1])
+    queries, keys, padded = (F.pad(part, (0, wide - part.shape[-1])) for part in (queries, keys, values))
+    found = F.scaled_dot_product_attention(queries, keys, padded, attn_mask=bias, dropout_p=dropout, scale=scale)
+    return found[..., : values.shape[-1]]
 
 
-def _learns_faster_written_out(queries: Tensor, keys: Tensor) -> bool:
-    """Whether torch's fused attention, forward and backward together, is slower. On a Xeon with AMX, in bfloat16: 26 ms
-    and 16 for 8 x 6 heads of 256 x 256 pairs, 32 and 24 for 2 x 4 of 864 x 864; but 196 and 250 for 4 x 6 of
-    1024 x 1024, 128 wide. In float32 it is the faster one for all of them."""
+def _learns_faster_written_out(queries: Tensor, keys: Tensor, values: Tensor) -> bool:
+    """Whether torch's fused attention, forward and backward together, is slower. On a Xeon with AMX, one core, in
+    bfloat16: 27 ms and 17 for 8 x 6 heads of 256 x 256 pairs, 32 wide; 31 and 25 for 2 x 4 of 864 x 864; 194 and 139
+    for 4 x 6 of 1024 x 1024, 128 wide. In float32 it is the faster one, but not for values of another width: 355 and
+    342 for keys of 56 and values of 120."""
     learns = torch.is_grad_enabled() and (queries.requires_grad or keys.requires_grad)
-    half = queries.dtype == torch.bfloat16 and queries.device.type == "cpu"
-    return learns and half and queries.shape[-2] * keys.shape[-2] * queries.shape[-1] <= LARGEST_WRITTEN_OUT
+    slow = queries.dtype == torch.bfloat16 or queries.shape[-1] != values.shape[-1]
+    wide = max(queries.shape[-1], values.shape[-1])
+    few = queries.shape[-2] * keys.shape[-2] * wide <= LARGEST_WRITTEN_OUT
+    return learns and slow and few and queries.device.type == "cpu"
 
 
 def _attend_together(
