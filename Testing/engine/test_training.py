@@ -308,6 +308,25 @@ def test_frozen_positions_stay_and_everything_else_learns(a_dataset: Path, tmp_p
         assert torch.equal(value, before[name]) == (".position." in name), name
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_statistics_of_batch_norms_stay_where_that_is_asked_and_their_weights_learn(
+    a_dataset: Path, tmp_path: Path, kept: bool
+) -> None:
+    pruned = {**settings()["network"], "norm": "batch", "prune_queries": True}
+    config = parse_config(
+        settings(network=pruned, keep_statistics=kept, stages=[{**settings()["stages"][0], "epochs": 2, "gates": "open"}],
+                 pruning={"budget": "keep=0.5"})
+    )  # fmt: skip
+    trainer = a_trainer(a_dataset, config, tmp_path)
+    before = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
+    trainer.run()
+    after = trainer.network.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    statistics = {name for name in before if "running_" in name}
+    assert statistics and (statistics & moved == (set() if kept else statistics))
+    assert any(name.endswith(".weight") and name.replace("weight", "running_mean") in statistics for name in moved)
+
+
 def test_training_learns_and_its_bundle_segments_new_images(a_dataset: Path, tmp_path: Path) -> None:
     stages = [{"epochs": 14, "size": [16] * 3, "batch_size": 2, "learning_rate": 0.02, "validate_every": 7}]
     events: list[dict[str, Any]] = []

@@ -8,7 +8,7 @@ from ..bundles import Bundle
 from ..training.config import Augmentation, Pruning, Split, Stage, TrainingConfig
 from ..training.gates import READY
 from .design import Design
-from .form import GATES, Form
+from .form import GATES, SLICES, Form
 from .labels import LabelPlan
 from .request import LEANFORMER, Request
 
@@ -60,6 +60,8 @@ def write_recipe(
         precision=precision,
         weight_decay=0.01,
         ema_reach=AVERAGE_REACH,
+        # Those of a few cases tell less of other patients than the base's do; but what is cut has others.
+        keep_statistics=not scratch and form.budget != SLICES,
         pruning=pruning,
     )
 

@@ -164,6 +164,7 @@ class TrainingConfig:
     warmup_fraction: float = 0.05
     ema_decay: float = 0.995
     ema_reach: float = 0.0  # instead: the share of the training that the average reaches back over
+    keep_statistics: bool = False  # of batch norms: they stay what they are, in every step
     gradient_clip: float = 2.0
     pruning: Pruning | None = None
     card: dict[str, str] = field(default_factory=dict)

@@ -133,6 +133,7 @@ class GateTraining:
             network = gated(self.network)
             device = next(self.network.parameters()).device
             before, network.gating = network.gating, "off"
+            learning = [module for module in self.network.modules() if module.training]
             try:
                 shape = (1, self.config.channels, *stage.size)
                 total = count_macs(self.network, shape).total
@@ -140,7 +141,8 @@ class GateTraining:
                     kept = self.network.eval()(torch.zeros(shape, device=device), auxiliaries=True)[1].kept
             finally:
                 network.gating = before
-                self.network.train()
+                for module in learning:
+                    module.training = True
             tokens = kept[0].numel()
             dense = dense_macs(network.costs, tokens)
             prunes_keys = any(isinstance(module, DependencyGate) for module in self.network.modules())

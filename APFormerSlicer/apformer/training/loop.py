@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
 from ..bundles import Bundle
@@ -188,7 +189,6 @@ class Trainer:
 
     def _enter(self, stage: Stage) -> Row:
         """Make the network ready for a stretch of the stage."""
-        self.network.train()
         for name, parameter in self.network.named_parameters():
             if ".position." in name:
                 parameter.requires_grad_(stage.learn_position)
@@ -200,12 +200,20 @@ class Trainer:
             self.selection = Selection(self.selection.patients)  # of what was judged dense, nothing tells how it prunes
         settled = self.gates.settle((self.network, self.ema.module), stage, share)
         self.gates.enter(stage)
-        self.network.train()
+        self._learn()
         self.joined = self.processes.joined(self.network, self.device)
         row: Row = {"gates": self.gates.phase(stage)}
         if looks or settled:
             row["settle_seconds"] = round(self.clock() - began, 3)  # tells nothing of how long steps take
         return row
+
+    def _learn(self) -> None:
+        """Every layer learns; batch norms go on with the statistics that they have, where these are kept."""
+        self.network.train()
+        if self.config.keep_statistics:
+            for module in self.network.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
 
     def _batches(self, stage: Stage) -> Generator[Batch, None, None]:
         dataset = AugmentedCases(
