@@ -313,10 +313,9 @@ def test_statistics_of_batch_norms_stay_where_that_is_asked_and_their_weights_le
     a_dataset: Path, tmp_path: Path, kept: bool
 ) -> None:
     pruned = {**settings()["network"], "norm": "batch", "prune_queries": True}
-    config = parse_config(
-        settings(network=pruned, keep_statistics=kept, stages=[{**settings()["stages"][0], "epochs": 2, "gates": "open"}],
-                 pruning={"budget": "keep=0.5"})
-    )  # fmt: skip
+    stage = {**settings()["stages"][0], "epochs": 2, "gates": "open"}
+    changed = settings(network=pruned, keep_statistics=kept, stages=[stage], pruning={"budget": "keep=0.5"})
+    config = parse_config(changed)
     trainer = a_trainer(a_dataset, config, tmp_path)
     before = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
     trainer.run()
