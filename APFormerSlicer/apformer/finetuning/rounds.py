@@ -19,7 +19,7 @@ from ..networks import build_network
 from ..networks.slimmed import slimmed_arguments
 from ..pruning.budget import Budget
 from ..training.augment import fit
-from ..training.calibration import IMAGES, Calibration
+from ..training.calibration import FEW_IMAGES, IMAGES, Calibration
 from ..training.cases import Case, PreparedCases
 from ..training.checkpoint import has_checkpoint
 from ..training.clock import Clock
@@ -39,7 +39,7 @@ from .pictures import draw_overlay
 from .recipe import PHASE_NAMES, write_recipe
 from .setup import Setup
 from .slicing import examples, sliced
-from .timing import FORWARD_SHARE, StepTimer, check_time, least_seconds
+from .timing import StepTimer, check_time, least_seconds
 from .unfound import Watch
 
 FEWEST_STEPS_APART = 3  # between two validations of a training by steps, and ...
@@ -137,7 +137,7 @@ class Round:
         given = allowed()
         assert given is not None
         closing = self._closing()
-        settling = self._settling(steps[-1] / stages[-1].batch_size * FORWARD_SHARE)
+        settling = self._settling(network)
         costs = Costs(steps, given.after + settling, closing)
         shares = self._recipe("float32").shares
         average = sum(share * seconds for share, seconds in zip(shares, costs.steps, strict=True))
@@ -153,16 +153,16 @@ class Round:
             return 0
         return FINAL_VALIDATIONS + (len(SHARES) if self.rehearses else 0)
 
-    def _settling(self, forward: float) -> float:
-        """Seconds in which thresholds are set for what `blend` tries, and once more for what is chosen.
-
-        Args:
-            forward: of an image through the network.
-        """
-        if self.form.budget != GATES:
+    def _settling(self, network: nn.Module) -> float:
+        """Seconds in which thresholds are set for what `blend` tries, by few images, and for what is chosen, by more;
+        it is tried with `network`."""
+        if (calibration := self._calibrate()) is None:
             return 0.0
+        began = self.clock()
+        calibration.set_threshold(network.to(self.setup.device))
+        images = min(FEW_IMAGES, len(self.training))
         tried = len(SHARES) if self.rehearses and self.place.judged else 0
-        return (tried + 1) * min(IMAGES, len(self.training)) * forward
+        return (self.clock() - began) * (tried + IMAGES / images)
 
     def run(self, settled: dict[str, Any], version: str) -> Trained:
         """Train as settled, or go on with the training whose checkpoint is in the folder."""
@@ -197,7 +197,7 @@ class Round:
         learned = trainer.run()
         self.training.finish()
         blend = settled.get("blend") or self._blend(trainer, learned)
-        weights = self._on_the_way(learned, 1.0 if blend is None else blend["share"])
+        weights = self._on_the_way(learned, 1.0 if blend is None else blend["share"], IMAGES)
         config, weights = compacted(config, weights, self._readable())
         return Trained(config, weights, trainer.rows, trainer.unreadable, blend)
 
@@ -226,15 +226,16 @@ class Round:
         )
         return {"share": share, "dice": dice}
 
-    def _on_the_way(self, learned: dict[str, Tensor], share: float) -> dict[str, Tensor]:
-        """The weights at that share of the way from the base to what was learned, and what they prune."""
+    def _on_the_way(self, learned: dict[str, Tensor], share: float, images: int = FEW_IMAGES) -> dict[str, Tensor]:
+        """The weights at that share of the way from the base to what was learned, and what they prune, by so many
+        images."""
         network = build_network(self.form.network, self.form.arguments)
         if share < 1 and self.start is not None:
             learned = blended(self._known(self.start, learned), learned, share, gate_parameters(network))
         network.load_state_dict(learned)
         if (calibration := self._calibrate()) is not None:
             self.training.finish()
-            calibration.set_threshold(network.eval())  # what is pruned changes with the weights
+            calibration.set_threshold(network.eval(), images)  # what is pruned changes with the weights
         return network.state_dict()
 
     def _known(self, start: dict[str, Tensor], learned: dict[str, Tensor]) -> dict[str, Tensor]:

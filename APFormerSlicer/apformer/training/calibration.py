@@ -28,8 +28,8 @@ from .augment import fit
 from .cases import PreparedCases
 
 Prunable = APFormer | LeanFormer | PrunedNetwork
-IMAGES = 96  # at most: over which a threshold is set, evenly over the cases
-FEW_IMAGES = 24  # over which it is looked whether gates can open, which happens more often
+IMAGES = 96  # at most: over which a threshold is set in the end, evenly over the cases
+FEW_IMAGES = 32  # while it trains, and to see whether gates can open, which happens more often
 # What must be inside what is kept, safety ring included, whatever the budget: tokens that hold foreground, and its
 # voxels. Of `left-ventricle-cine-mr` on 40 slices of ACDC, before it learned from them, 15 % of the tokens hold 99.8
 # and 99.9 % of them; to keep 99.8 % of the first *without* the ring, it would have to keep 39 %.
@@ -71,10 +71,10 @@ class Calibration:
         rest = count_macs(network, (1, *shape)).total - dense_macs(network.costs, tokens)
         return cls(cases, Budget.parse(budget).kept_share(network.costs, tokens, round(rest)))
 
-    def set_threshold(self, network: nn.Module) -> None:
-        """Set the threshold; a network without gates stays as it is."""
+    def set_threshold(self, network: nn.Module, images: int = FEW_IMAGES) -> None:
+        """Set the threshold by so many images; a network without gates stays as it is."""
         if isinstance(network, Prunable):
-            set_threshold(network, self.cases(), self.share)
+            set_threshold(network, self.cases(), self.share, images=images)
 
     def is_ready(self, network: nn.Module) -> bool:
         """Whether the network's prune head knows where the foreground is: finding nearly all of it does not mean
@@ -93,16 +93,19 @@ class Calibration:
 
 
 @torch.no_grad()
-def set_threshold(network: Prunable, cases: PreparedCases, share: float | None, cells: float = CELLS_KEPT) -> None:
+def set_threshold(
+    network: Prunable, cases: PreparedCases, share: float | None, cells: float = CELLS_KEPT, images: int = IMAGES
+) -> None:
     """Set the threshold so that `share` of all tokens are kept on average, the safety ring included; then lower it, if
     need be, until those are `cells` of the tokens that hold foreground, and hold `VOXELS_KEPT` of its voxels.
 
     Args:
         share: None leaves the threshold where it is, but for what the foreground asks.
+        images: at most, evenly over the cases.
     """
     gate = network.query_gate
     assert gate is not None
-    margins, voxels = _look(network, cases, IMAGES)
+    margins, voxels = _look(network, cases, images)
     if not margins:  # none of the cases can be read any more, which the batches tell
         return
     if share is not None:

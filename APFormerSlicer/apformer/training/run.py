@@ -15,7 +15,7 @@ from ..errors import OutputError
 from ..inference import choose_device
 from ..networks import build_network
 from .assess import assess, overlay_picture, summarise
-from .calibration import Calibration
+from .calibration import IMAGES, Calibration
 from .cases import PreparedCases, by_name, read_dataset, split_cases
 from .checkpoint import CHECKPOINT, FORMER, has_checkpoint
 from .config import TrainingConfig
@@ -91,7 +91,7 @@ def train(
     if calibration is not None:
         network = build_network(config.network, config.network_arguments)
         network.load_state_dict(weights)
-        calibration.set_threshold(network.eval())
+        calibration.set_threshold(network.eval(), IMAGES)
         weights = network.state_dict()
     config, weights = compacted(config, weights, training)
     write_csv(trainer.rows, output / "log.csv")
