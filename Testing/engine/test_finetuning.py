@@ -23,6 +23,8 @@ from apformer.finetuning.timing import FEWEST_STEPS_IN_ALL
 from apformer.training.checkpoint import CHECKPOINT
 from finetune_samples import a_ball, a_base, a_request, a_site
 
+pytestmark = pytest.mark.long
+
 ENOUGH = 270  # steps after which a small network tells balls from noise; half of them are not enough for it
 
 

@@ -34,6 +34,7 @@ LOOKS = [(f"{width}x{height}{'-dark' * dark}", (width, height), dark)
 LONG, VERY_LONG = 120.0, 2400.0  # seconds, on a computer that is busy with other things
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.skipif(not DATA.is_dir(), reason=f"no labelled data in {DATA}"),
     pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's"),
 ]

@@ -21,6 +21,8 @@ TORSO = DATA / "torso-ct" / "torso_ct.nii.gz"
 SMALL = "small-liver"  # learns in seconds, which the bundled model does not without a GPU
 MINUTES = 1.0  # some of which a busy computer spends on starting and measuring
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def a_slicer(tmp_path: Path) -> Iterator[Host]:
