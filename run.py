@@ -75,6 +75,10 @@ CHECKS = (
     ("mypy",),
 )
 
+# Tests on all cores. A file's tests stay together, since they share servers, pages and trained models;
+# Testing/workers.py counts the processes and puts long files first. `-n0` behind `test` takes this one alone.
+TESTS = ("pytest", "--numprocesses=auto", "--dist=loadfile", "--no-loadscope-reorder")
+
 TORCH_INDEX = "https://download.pytorch.org/whl/"
 # The CUDA that PyTorch 2.13's default Linux build carries; Windows has the same build on PyTorch's own index only.
 CUDA_TAG = "cu130"
@@ -543,7 +547,7 @@ def run(arguments: Sequence[str]) -> int:
     if command == "check":
         return check(environment.python)
     if command == "test":
-        hand_over([str(environment.python), "-m", "pytest", *rest], ROOT)
+        hand_over([str(environment.python), "-m", *TESTS, *rest], ROOT)
     if command == "serve":
         hand_over([str(environment.python), "-m", "APFormerSlicerLib.web", *rest])
     hand_over([str(environment.python), "-m", "apformer", *arguments])

@@ -13,8 +13,13 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT / "APFormerSlicer") not in sys.path:
-    sys.path.insert(0, str(ROOT / "APFormerSlicer"))
+for folder in (ROOT / "APFormerSlicer", ROOT / "Testing"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+import workers  # noqa: E402
+
+workers.share_threads(os.environ, workers.usable_cores())
 
 if TYPE_CHECKING:
     from apformer.bundles.labels import Label
@@ -23,6 +28,15 @@ if TYPE_CHECKING:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--hostile", type=int, metavar="N", help="how many spoiled files Testing/hostile tries")
+
+
+@pytest.hookimpl(optionalhook=True)  # tests run without pytest-xdist, in one process
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    return workers.how_many(config.args, workers.usable_cores(), shown=config.getoption("capture") == "no")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    workers.long_first(items)
 
 
 @pytest.fixture(scope="session")

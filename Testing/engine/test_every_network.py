@@ -29,6 +29,8 @@ from crash_samples import plain_pictures
 from finetune_samples import a_ball, a_request, a_site
 from training_samples import settings
 
+pytestmark = pytest.mark.long
+
 VIT = {"hidden_size": 12, "mlp_dim": 24, "num_heads": 2}
 SHAPE: dict[str, Any] = {"spatial_dims": 3, "in_channels": 1, "out_channels": 2, "image_size": [16, 16, 16]}
 UTR = {name: value for name, value in SHAPE.items() if name != "image_size"}

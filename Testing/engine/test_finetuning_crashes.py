@@ -39,6 +39,8 @@ from dataset_samples import assert_sound
 from finetune_samples import a_ball, a_base, a_request, a_site
 from version_samples import copier
 
+pytestmark = pytest.mark.long
+
 try:
     import resource
 except ImportError:  # Windows

@@ -16,6 +16,8 @@ from apformer.pruning.search_ranking import SearchBudget, cost
 from joint_search_samples import ARGUMENTS, NAMES, SPARSE, a_network, a_search, decide_half, images, reachable
 from torch.nn import functional as F
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("name", NAMES)
 def test_blocks_in_their_searchable_form_compute_what_they_did(name: str) -> None:

@@ -15,12 +15,26 @@ HEAVY = {"monai", "matplotlib", "pydicom", "highdicom", "slicerio", "rich", "sci
 HOSTS = {"slicer", "vtk", "qt", "ctk", "PySide6"}
 
 
-def modules_loaded_by(statement: str) -> set[str]:
-    """Top-level names in sys.modules after the statement, in a fresh interpreter, less those torch loads by itself."""
-    code = "import json, sys, torch, numpy, SimpleITK; before = set(sys.modules); "
-    code += f"{statement}; print(json.dumps(sorted(set(sys.modules) - before)))"
+ROOMS = ("inference", "bundles", "files", "volume", "networks")
+# Of each room as if it alone were imported: what came with it is forgotten before the next one. What torch, NumPy and
+# SimpleITK load by themselves is there before, and their start, the slowest part by far, is waited for once.
+LOAD_EACH = """
+import importlib, json, sys, torch, numpy, SimpleITK
+before, loaded = set(sys.modules), {}
+for room in sys.argv[1:]:
+    importlib.import_module(f"apformer.{room}")
+    loaded[room] = sorted(set(sys.modules) - before)
+    for name in loaded[room]:
+        del sys.modules[name]
+print(json.dumps(loaded))
+"""
+
+
+@pytest.fixture(scope="module")
+def modules_of() -> dict[str, set[str]]:
+    """By room, the modules that importing it loads in an interpreter that has torch, NumPy and SimpleITK."""
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", LOAD_EACH, *ROOMS],
         env={**os.environ, "PYTHONPATH": str(SOURCES)},
         capture_output=True,
         encoding="utf-8",
@@ -28,20 +42,18 @@ def modules_loaded_by(statement: str) -> set[str]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return {name.partition(".")[0] for name in json.loads(done.stdout)}
+    return {room: set(names) for room, names in json.loads(done.stdout).items()}
 
 
-@pytest.mark.parametrize("room", ["inference", "bundles", "files", "volume", "networks"])
-def test_a_room_that_predicting_uses_loads_nothing_heavy(room: str) -> None:
-    loaded = modules_loaded_by(f"import apformer.{room}")
-    assert "apformer" in loaded
-    assert not loaded & (HEAVY | HOSTS)
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_that_predicting_uses_loads_nothing_heavy(modules_of: dict[str, set[str]], room: str) -> None:
+    loaded = modules_of[room]
+    assert f"apformer.{room}" in loaded
+    assert not {name.partition(".")[0] for name in loaded} & (HEAVY | HOSTS)
 
 
-def test_predicting_does_not_load_the_training_room() -> None:
-    code = "import sys, apformer.inference; sys.exit('apformer.training' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(SOURCES)}, check=False)
-    assert done.returncode == 0
+def test_predicting_does_not_load_the_training_room(modules_of: dict[str, set[str]]) -> None:
+    assert "apformer.training" not in modules_of["inference"]
 
 
 def test_a_data_set_is_listed_without_the_library_that_reads_images() -> None:

@@ -493,12 +493,12 @@ def started_clone(clone: Path) -> Path:
     environment = run.Environment(clone)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment.folder)], check=True)
     packages = next(environment.folder.glob("[lL]ib/**/site-packages"))
-    for package in (packages / "apformer", packages / "APFormerSlicerLib" / "web"):
+    for package in (packages / "apformer", packages / "APFormerSlicerLib" / "web", packages / "pytest"):
         package.mkdir(parents=True)
         (package / "__main__.py").write_text(
             f"import sys, os, json\nprint(json.dumps([sys.argv[1:], os.getcwd(), {package.name!r}]))\nsys.exit(7)"
         )
-    environment.write_stamp("cpu", {"engine", "demo", "web"})
+    environment.write_stamp("cpu", {"engine", "demo", "web", "test"})
     (clone / "run.py").write_bytes(LAUNCHER.read_bytes())
     return clone / "run.py"
 
@@ -527,6 +527,14 @@ class TestCommands:
         done = start(started_clone, *words)
         assert done.returncode == 7
         assert json.loads(done.stdout)[::2] == [expected, "web"]
+
+    def test_tests_run_on_all_cores_a_file_in_one_piece_unless_the_user_says_otherwise(
+        self, started_clone: Path
+    ) -> None:
+        done = start(started_clone, "test", "Testing/engine", "-n0")
+        words, folder, program = json.loads(done.stdout)
+        assert (done.returncode, folder, program) == (7, str(started_clone.parent), "pytest")
+        assert words == ["--numprocesses=auto", "--dist=loadfile", "--no-loadscope-reorder", "Testing/engine", "-n0"]
 
     @needs_shell_scripts
     def test_slicer_is_started_with_the_module_path(self, started_clone: Path) -> None:

@@ -35,6 +35,8 @@ from web_samples import write_slices
 from web_server import SOURCES, Served, serving
 from yarl import URL
 
+pytestmark = pytest.mark.long
+
 HERE = Path(__file__).resolve().parent
 OF_A = "Seen by A only"
 # Procedures that libraries of this kind register, or that read files and run code in others.

@@ -17,6 +17,8 @@ from finetune_samples import a_ball, a_base, a_site
 from web_page import SLOW, WebPage
 from web_server import serving
 
+pytestmark = pytest.mark.long
+
 
 def test_a_case_is_added_and_a_model_learns_from_the_site_is_adopted_and_rolled_back(
     installed: None, a_user: Any, tmp_path: Path

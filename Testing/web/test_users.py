@@ -12,6 +12,8 @@ from web_page import WebPage
 from web_samples import a_crop
 from web_server import Served
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def an_upload(installed: None, tmp_path_factory: pytest.TempPathFactory) -> Path:

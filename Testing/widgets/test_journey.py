@@ -26,7 +26,7 @@ PATIENTS = 8  # the fewest for one split
 REVIEWED = "hippocampus_038.nii.gz"  # in which the network is unsure at more than one place
 SMALL = "small-hippocampus"  # what is fine-tuned: the bundled model learns too slowly for a test without a GPU
 # Of fine-tuning, most of which a busy computer spends on starting and measuring; longer for curves that show something.
-MINUTES = 2.0 if PICTURES is None else 5.0
+MINUTES = 0.6 if PICTURES is None else 5.0
 SIDE = 320  # pixels of a slice beside the panel
 README_SIZE = (380, 640)
 LOOKS = [(f"{width}x{height}{'-dark' * dark}", (width, height), dark)
@@ -34,6 +34,7 @@ LOOKS = [(f"{width}x{height}{'-dark' * dark}", (width, height), dark)
 LONG, VERY_LONG = 120.0, 2400.0  # seconds, on a computer that is busy with other things
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.skipif(not DATA.is_dir(), reason=f"no labelled data in {DATA}"),
     pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's"),
 ]
