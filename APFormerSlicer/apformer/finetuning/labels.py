@@ -57,6 +57,11 @@ class LabelPlan:
         """Whether labels are told apart by their side alone."""
         return paired(label.name for label in self.labels)
 
+    @property
+    def has_new(self) -> bool:
+        """Whether the new model has labels that the base does not know."""
+        return len(set(self.base_channels.values())) < len(self.labels)
+
     def remembered(self, base: Bundle | None) -> Bundle | None:
         """The base, where the new model keeps labels of it: it is measured before, rehearsed, and gone back towards.
         None from scratch, and for a base of other structures, which gives nothing but the weights to begin with."""
