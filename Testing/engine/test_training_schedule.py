@@ -11,7 +11,9 @@ import pytest
 
 pytest.importorskip("monai", reason="training needs MONAI (the extra 'train')")
 from apformer.training.clock import SLEEP_SECONDS, WorkClock
-from apformer.training.schedule import VALIDATION_SHARE, Costs, Counted, Moment, Timed
+from apformer.training.counted import Counted
+from apformer.training.schedule import Moment
+from apformer.training.timed import VALIDATION_SHARE, Costs, Timed
 
 DENSE, PRUNING = (1.0,), (0.5, 0.12, 0.08, 0.3)
 

@@ -24,13 +24,15 @@ from ..training.cases import Case, PreparedCases
 from ..training.checkpoint import has_checkpoint
 from ..training.clock import Clock
 from ..training.config import TrainingConfig
+from ..training.counted import Counted
 from ..training.loop import Row, Trainer
 from ..training.parallel import Processes
 from ..training.pruned import compacted
 from ..training.rehearsal import Rehearsal
 from ..training.report import shown
-from ..training.schedule import Costs, Counted, Schedule, Timed
+from ..training.schedule import Schedule
 from ..training.selection import mean_of
+from ..training.timed import Costs, Timed
 from .blend import SHARES, blended, choose_share
 from .events import Teller
 from .form import GATES, SLICES, Form

@@ -18,7 +18,7 @@ from ..networks import build_network
 from ..training.clock import Clock
 from ..training.config import Stage
 from ..training.gates import GATING, READY
-from ..training.schedule import VALIDATION_SHARE
+from ..training.timed import VALIDATION_SHARE
 from .measured import FEWEST_MEASURED, in_turn
 from .recipe import BATCH
 from .setup import Setup

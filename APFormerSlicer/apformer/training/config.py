@@ -30,7 +30,7 @@ class Stage:
 
     Args:
         epochs: passes over the training cases; 0 where stages have shares.
-        share: of all steps, or of the time, instead of epochs; see `training.schedule`.
+        share: of all steps, or of the time, instead of epochs; see `schedule`.
         size: (rows, columns) of 2D training images, or the (k, j, i) patch cut from a 3D image.
         crop: 2D only: cut `size` from a random place at full resolution, instead of shrinking the whole image to it.
         batch_size: images per step.

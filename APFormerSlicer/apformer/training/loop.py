@@ -27,11 +27,12 @@ from .cases import PreparedCases
 from .checkpoint import CHECKPOINT, check_alike, damaged, load_checkpoint, save_checkpoint
 from .clock import Clock, WorkClock
 from .config import Stage, TrainingConfig
+from .counted import Counted
 from .gates import READY, GateTraining, Thresholds
 from .losses import APFormerLoss
 from .parallel import Processes
 from .rehearsal import Rehearsal
-from .schedule import Counted, Moment, Schedule
+from .schedule import Moment, Schedule
 from .selection import Selection, mean_of
 from .start import load_base
 from .validation import Judged, Validation
