@@ -45,7 +45,8 @@ def test_equal_names_are_the_same_structure_and_new_ones_are_added(ball: Bundle)
     assert names(plan) == ["Ball", "Hole"]
     assert [label.value for label in plan.labels] == [1, 2]
     assert plan.site_values == {4: 1, 7: 2}
-    assert plan.base_channels == {1: 1}
+    assert plan.base_channels == {1: 1} and plan.has_new
+    assert not plan_labels(TABLE, {4}, ball, request(labels=("Ball",))).has_new
     assert plan.how == ("kept", "new")
 
 

@@ -27,6 +27,7 @@ pytest.importorskip("monai", reason="training needs MONAI (the extra 'train')")
 from apformer.finetuning import timing
 from apformer.finetuning.cases import SiteReader, as_case
 from apformer.finetuning.labels import plan_labels
+from apformer.finetuning.recipe import PEAK_RATE, PEAK_RATE_NEW, _stages
 from apformer.finetuning.request import Request
 from apformer.finetuning.timing import StepTimer, check_beforehand, check_time, least_seconds
 from apformer.training.cases import CORRECTED, PreparedCases
@@ -194,6 +195,20 @@ def test_a_training_whose_gates_wait_is_timed_as_it_begins() -> None:
         timer = StepTimer(network, 1, torch.device("cpu"), False, lambda: None, lambda: 0.0)
         timer._time(Stage(1, (32, 32), 1, 1e-3, gates=gates), half=False)
     assert seen == ["off"] * 2 + ["hard"] * 2
+
+
+@pytest.mark.parametrize(("lean", "first"), [(False, "closed"), (True, "hard")])
+def test_gates_wait_for_whole_images_where_they_save_nothing_before(lean: bool, first: str) -> None:
+    stages = _stages("hard", (256, 256), 2e-4, scratch=True, fixed=False, lean=lean)
+    assert [stage.size for stage in stages] == [(128, 128), (256, 256)]
+    assert [stage.gates for stage in stages] == [first, "hard"]
+
+
+def test_steps_are_as_far_as_what_there_is_to_learn() -> None:
+    def peak(scratch: bool, rate: float) -> float:
+        return _stages("closed", (64, 64), rate, scratch, fixed=False, lean=False)[0].learning_rate
+
+    assert peak(False, PEAK_RATE) < peak(False, PEAK_RATE_NEW) < peak(True, PEAK_RATE)
 
 
 # ------------------------------------------------------------------------------------------------ what pruning loses
