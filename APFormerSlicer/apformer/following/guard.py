@@ -1,0 +1,85 @@
+"""Whether what was learned helps: what is learned from some corrections is judged on those that were left out.
+
+With several corrections each is left out once (or a third of them); a single one is learned by halves. What is found
+so for several places between the base and what was learned (as `finetuning.blend` goes) tells how far to go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from ..finetuning.blend import blended
+from .examples import Examples
+
+MOST_FOLDS = 3
+SHARES = (0.5, 1.0)  # of the way from the base
+LEAST_GAIN = 0.1  # of the wrong voxels must become right
+AS_GOOD = 0.02  # of the wrong voxels: within it a smaller share is as good
+
+
+def folds(known: Examples) -> list[Tensor]:
+    """Bool masks (N, 1, *size) of corrected voxels to leave out, one mask for each learning."""
+    numbers = torch.unique(known.groups[known.weights > 0])
+    numbers = numbers[numbers > 0].tolist()
+    if len(numbers) < 2:
+        return _halves(known)
+    count = min(len(numbers), MOST_FOLDS)
+    return [torch.isin(known.groups, torch.tensor(numbers[n::count], dtype=torch.uint8)) for n in range(count)]
+
+
+def _halves(known: Examples) -> list[Tensor]:
+    """The one correction, cut through the middle of its structures where they are longest."""
+    settled = known.groups > 0
+    inside = settled & (known.classes > 0)
+    places = torch.nonzero(inside if inside.any() else settled)[:, 2:]  # along the axes of the size
+    extent = places.amax(0) - places.amin(0)
+    axis = int(extent.argmax())
+    middle = places[:, axis].median()
+    shape = [1] * settled.ndim
+    shape[2 + axis] = -1
+    first = (torch.arange(settled.shape[2 + axis]) <= middle).reshape(shape)
+    return [part for part in (settled & first, settled & ~first) if part.any()]
+
+
+@dataclass
+class Evidence:
+    """Wrong voxels among those that were left out, by share of the way; 0 is the base."""
+
+    wrong: dict[float, int] = field(default_factory=lambda: dict.fromkeys((0.0, *SHARES), 0))
+    judged: int = 0
+
+    def add(
+        self,
+        network: nn.Module,
+        base: Mapping[str, Tensor],
+        learned: Mapping[str, Tensor],
+        known: Examples,
+        held: Tensor,
+    ) -> None:
+        """Count for one learning; `network` has other weights afterwards."""
+        for share in self.wrong:
+            network.load_state_dict(blended(base, learned, share))
+            self.wrong[share] += _wrong(network, known, held)
+        self.judged += int(held.sum())
+
+    def share(self) -> float:
+        """How far to go; 0: nothing is gained."""
+        best = min(self.wrong.values())
+        if best > (1 - LEAST_GAIN) * self.wrong[0.0] or best == self.wrong[0.0]:
+            return 0.0
+        return min(share for share in SHARES if self.wrong[share] <= best + AS_GOOD * self.wrong[0.0])
+
+
+@torch.inference_mode()
+def _wrong(network: nn.Module, known: Examples, held: Tensor) -> int:
+    """How many of the voxels `held` the network calls something else."""
+    device = next(network.parameters()).device
+    count = 0
+    for item in torch.nonzero(held.flatten(1).any(1)).flatten().tolist():
+        said = network(known.images[item : item + 1].to(device)).argmax(1, keepdim=True).cpu()
+        count += int(((said != known.classes[item : item + 1]) & held[item : item + 1]).sum())
+    return count

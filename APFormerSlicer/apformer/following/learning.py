@@ -1,0 +1,129 @@
+"""A few steps that teach a copy of the network one patient's corrections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..training.augment import Augmenter
+from ..training.config import Augmentation
+from ..training.marginal import dice_and_entropy
+from .examples import Examples
+
+WINDOW = 128  # pixels: what is cut out of larger items for a step
+BATCH = 4  # items of a step in 2D, half of them corrected; one volume in 3D
+RATE, RATE_OF_ALL = 1e-3, 3e-4  # Adam; where only the way up learns, and where all does
+_LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}  # a fifth faster on processors
+# The same patient on the same scanner: turned, scaled and shaded a little, so that few slices are not learned by heart.
+CHANGES = Augmentation(
+    rotate_degrees=20.0,
+    zoom_p=0.8,
+    zoom=(0.7, 1.3),
+    translate=0.05,
+    noise_p=0.1,
+    blur_p=0.1,
+    low_resolution_p=0.0,
+    contrast_p=0.5,
+    gamma=(0.7, 1.4),
+)
+
+
+def learn(
+    network: nn.Module, known: Examples, more: Callable[[int], bool], generator: torch.Generator, windowed: bool
+) -> int:
+    """Train `network`, which is in evaluation mode: its norms keep their statistics, its gates prune as they do.
+
+    Args:
+        known: what to learn.
+        more: told how many steps were made; whether to make another. What it raises ends the learning.
+        generator: on the CPU; decides all that is random.
+        windowed: whether images were scaled by a window, so that 0 is air.
+
+    Returns: the steps that were made.
+    """
+    parameters, rate = learnable(network)
+    optimizer = torch.optim.Adam(parameters, rate)
+    batches = _batches(known, generator, windowed)
+    device = next(network.parameters()).device
+    network.to(memory_format=_LAYOUTS[known.images.ndim])  # type: ignore[call-overload] # torch's stubs leave it out
+    steps = 0
+    while more(steps):
+        image, classes, weights = (part.to(device) for part in next(batches))
+        loss = dice_and_entropy(network(image).float(), classes, weights, None)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        steps += 1
+    network.requires_grad_(False)
+    return steps
+
+
+def learnable(network: nn.Module) -> tuple[list[nn.Parameter], float]:
+    """What learns, with its learning rate: the way up from the deepest features, where a network says which of its
+    modules these are (`way_up`), else all but gates. Everything else is frozen.
+
+    The way up is where a patient's borders are drawn; without the way down a step costs half, and the base's knowledge
+    of what an organ is stays as it is.
+    """
+    network.requires_grad_(False)
+    names = tuple(getattr(network, "way_up", ()))
+    chosen = {
+        name: parameter
+        for name, parameter in network.named_parameters()
+        if (name.split(".")[0] in names if names else not _decides(name))
+    }
+    for parameter in chosen.values():
+        parameter.requires_grad_(True)
+    return list(chosen.values()), RATE if names else RATE_OF_ALL
+
+
+def _decides(name: str) -> bool:
+    """Whether a parameter decides what is computed at all."""
+    return any(word in name for word in ("gate", "prune", "threshold"))
+
+
+def _batches(known: Examples, generator: torch.Generator, windowed: bool) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Images, classes and weights without end: half of a batch corrected items in turn, half others at random."""
+    size = known.images.shape[2:]
+    window = tuple(min(n, WINDOW) for n in size) if len(size) == 2 else tuple(size)
+    augment = Augmenter(CHANGES, window, windowed, known.edges)
+    corrected, others = known.corrected, known.others
+    half = BATCH // 2 if others else BATCH
+    while True:
+        for start in range(len(corrected)) if len(size) == 2 else [0]:
+            items = [corrected[(start * half + n) % len(corrected)] for n in range(half if len(size) == 2 else 1)]
+            if others:
+                picked = torch.randint(len(others), (BATCH - half,), generator=generator).tolist()
+                items += [others[n] for n in picked]
+            yield _augmented(known, items, window, augment, generator)
+
+
+def _augmented(
+    known: Examples, items: Sequence[int], window: Sequence[int], augment: Augmenter, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    cut = []
+    for item in items:
+        where = (item, slice(None), *_window(known.classes[item, 0], window, generator))
+        cut.append((known.images[where], torch.cat([known.classes[where].float(), known.weights[where]])))
+    images, maps = augment(torch.stack([image for image, _ in cut]), torch.stack([two for _, two in cut]), generator)
+    return images, maps[:, :1].long(), maps[:, 1:]
+
+
+def _window(classes: Tensor, window: Sequence[int], generator: torch.Generator) -> tuple[slice, ...]:
+    """A box of that size around a voxel of a structure, or anywhere in an item without."""
+    surplus = [have - wanted for have, wanted in zip(classes.shape, window, strict=True)]
+    if not any(surplus):
+        return tuple(slice(0, n) for n in window)
+    inside = torch.nonzero(classes)
+    draw = torch.rand(1 + len(window), generator=generator).tolist()
+    middle = (
+        inside[int(draw[0] * len(inside))].tolist()
+        if len(inside)
+        else [share * n for share, n in zip(draw[1:], classes.shape, strict=True)]
+    )
+    starts = [
+        int(min(max(0, place - wanted // 2), most)) for place, wanted, most in zip(middle, window, surplus, strict=True)
+    ]
+    return tuple(slice(start, start + wanted) for start, wanted in zip(starts, window, strict=True))
