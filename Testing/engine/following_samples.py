@@ -18,8 +18,8 @@ from apformer.volume import Volume
 from bundle_samples import LABELS, save_sample
 from torch import Tensor, nn
 
-STEEPNESS = 60.0  # of a class's logit towards the threshold; it makes small steps of the weights count
-SLOPE = 0.1
+STEEPNESS = 200.0  # of a class's logit towards the threshold; it makes small steps of the weights count
+SLOPE = 0.03
 GRID = np.diag([-1.0, -1.0, 4.0, 1.0])
 BELIEVED, TRUE = 1.2, 0.8  # deviations above the mean: where the model begins, and where the structure does
 

@@ -181,8 +181,8 @@ def _follow(
 def choose(patient: Patient, user: str, labels: np.ndarray, uncertainty: Volume, drawn: Sequence[int]) -> int:
     """The slice that a user corrects next.
 
-    "worst": of those that show a structure, where most voxels are wrong. "middle": in the middle of the widest gap between slices that were corrected,
-    within the reference's extent. "place": where the next place to check is.
+    "worst": of those that show a structure, where most voxels are wrong. "middle": in the middle of the widest gap
+    between slices that were corrected, within the reference's extent. "place": where the next place to check is.
     """
     wrong = (patient.slices(labels) != patient.slices(patient.reference)).sum(axis=(1, 2)).astype(float)
     wrong[~patient.slices(patient.reference).any(axis=(1, 2))] = -1.0

@@ -1,7 +1,7 @@
 """What the network learns from: the corrected slices, and what it is sure of elsewhere, as it sees them.
 
 A 2D network is given slices, a 3D one a part of the volume. Every voxel of these has a class and a weight: 1 for what
-was corrected, for all else how sure the base is of what was proposed, so that it is rehearsed, and 0 where the base says
+was corrected, and for all else how sure the base is of what was proposed, so that it is rehearsed: 0 where it says
 something else.
 """
 

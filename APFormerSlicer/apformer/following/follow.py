@@ -18,6 +18,7 @@ from ..finetuning.blend import blended
 from ..inference import Segmenter
 from ..inference.devices import describe
 from ..inference.preprocess import model_axes, model_size
+from ..training.average import Average
 from ..volume import Volume
 from .corrections import Corrections
 from .examples import Examples, examples
@@ -76,7 +77,7 @@ class _Following:
         seed: int,
     ) -> None:
         self.volume, self.segmenter, self.corrections = volume, segmenter, corrections
-        self.seconds, self.progress = seconds, progress
+        self.seconds, self._progress, self._told = seconds, progress, 0.0
         self.generator = torch.Generator().manual_seed(seed)
         self.started = time.perf_counter()
         self.steps = 0
@@ -89,42 +90,49 @@ class _Following:
         before = time.perf_counter()
         known = examples(self.volume, bundle, network, self.corrections)
         left_out = folds(known)
-        ends = self._learning_ends(known, time.perf_counter() - before, len(left_out) + 1)
-        evidence = Evidence()
-        for held, end in zip(left_out, ends, strict=False):
-            self._learn(network, known.without(held), end, "checking whether it helps")
+        end = self._learning_end(known, time.perf_counter() - before)
+        evidence, soup = Evidence(), Average(network)
+        for number, held in enumerate(left_out):
+            now = time.perf_counter() - self.started
+            self._learn(network, known.without(held), (now, now + (end - now) / (len(left_out) - number)))
+            soup.add(network)
             evidence.add(network, base, _weights_of(network), known, held)
             network.load_state_dict(base)
         share = evidence.share()
         if not share:
             return self._unchanged(evidence)
-        self._learn(network, known, ends[-1], "learning")
-        weights = blended(base, _weights_of(network), share)
+        weights = blended(base, soup.weights(), share)
         network.load_state_dict(weights)
         return self._proposed(network, weights, share, evidence)
 
-    def _learning_ends(self, known: Examples, asked_s: float, learnings: int) -> list[float]:
-        """When each learning ends, in seconds since the beginning: what the new proposal leaves, in equal parts.
+    def progress(self, fraction: float, message: str) -> None:
+        """Tell it; it never falls back."""
+        self._told = max(self._told, min(1.0, fraction))
+        self._progress(self._told, message)
+
+    def _learning_end(self, known: Examples, asked_s: float) -> float:
+        """When learning ends, in seconds since the beginning: what the new proposal leaves of the time.
 
         Args:
             asked_s: how long the base took for the examples, from which follows what the whole volume takes.
         """
-        size, dims = known.images.shape[2:], self.segmenter.bundle.preprocessing.spatial_dims
-        asked = known.images.shape[0] * int(np.prod(size))
-        whole = _network_voxels(self.volume, self.segmenter)
+        asked = known.images.shape[0] * int(np.prod(known.images.shape[2:]))
+        proposing = asked_s * _network_voxels(self.volume, self.segmenter) / asked
         now = time.perf_counter() - self.started
-        left = self.seconds - now - asked_s * whole / asked * (1.0 if dims == 2 else 1.2)
-        part = max(left, LEAST_LEARNING * self.seconds) / learnings
-        return [now + part * number for number in range(1, learnings + 1)]
+        return now + max(self.seconds - now - proposing, LEAST_LEARNING * self.seconds)
 
-    def _learn(self, network: nn.Module, known: Examples, end: float, message: str) -> None:
-        def more(steps: int) -> bool:
+    def _learn(self, network: nn.Module, known: Examples, between: tuple[float, float]) -> None:
+        """Learn between two times, seconds since the beginning; fewer when all steps are made earlier."""
+        begin, end = between
+
+        def pace(steps: int) -> float:
             now = time.perf_counter() - self.started
-            self.progress(min(MOST_LEARNING, now / self.seconds), message)
-            return steps < FEWEST_STEPS or (steps < MOST_STEPS and now < end)
+            self.progress(min(MOST_LEARNING, now / self.seconds), "learning")
+            done = max(steps / MOST_STEPS, (now - begin) / max(end - begin, 1e-3))
+            return done if steps >= FEWEST_STEPS else min(done, 0.5)
 
         windowed = self.segmenter.bundle.preprocessing.intensity["kind"] == "window"
-        self.steps += learn(network, known, more, self.generator, windowed)
+        self.steps += learn(network, known, pace, self.generator, windowed)
 
     def _proposed(
         self, network: nn.Module, weights: dict[str, torch.Tensor], share: float, evidence: Evidence

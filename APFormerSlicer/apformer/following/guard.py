@@ -1,7 +1,9 @@
 """Whether what was learned helps: what is learned from some corrections is judged on those that were left out.
 
 With several corrections each is left out once (or a third of them); a single one is learned by halves. What is found
-so for several places between the base and what was learned (as `finetuning.blend` goes) tells how far to go.
+so for several places between the base and what was learned (as `finetuning.blend` goes) tells how far to go. The
+learnings are not thrown away: all begin with the same weights, and the average of what they end with has seen all
+corrections and errs less than any of them (Wortsman et al., "Model soups", ICML 2022).
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -31,13 +32,14 @@ CHANGES = Augmentation(
 
 
 def learn(
-    network: nn.Module, known: Examples, more: Callable[[int], bool], generator: torch.Generator, windowed: bool
+    network: nn.Module, known: Examples, pace: Callable[[int], float], generator: torch.Generator, windowed: bool
 ) -> int:
     """Train `network`, which is in evaluation mode: its norms keep their statistics, its gates prune as they do.
 
     Args:
         known: what to learn.
-        more: told how many steps were made; whether to make another. What it raises ends the learning.
+        pace: told how many steps were made; the share of the learning that is over, 1 to end it. The learning rate
+            falls with it, so that the last batches do not decide. What it raises ends the learning too.
         generator: on the CPU; decides all that is random.
         windowed: whether images were scaled by a window, so that 0 is air.
 
@@ -49,7 +51,9 @@ def learn(
     device = next(network.parameters()).device
     network.to(memory_format=_LAYOUTS[known.images.ndim])  # type: ignore[call-overload] # torch's stubs leave it out
     steps = 0
-    while more(steps):
+    while (done := pace(steps)) < 1.0:
+        for group in optimizer.param_groups:
+            group["lr"] = rate * (1 + math.cos(math.pi * done)) / 2
         image, classes, weights = (part.to(device) for part in next(batches))
         loss = dice_and_entropy(network(image).float(), classes, weights, None)
         optimizer.zero_grad()
