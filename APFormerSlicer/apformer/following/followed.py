@@ -25,7 +25,7 @@ class Followed:
         certain: bool (k, j, i), what was settled: for the corrections of the next time.
         volumes_ml: by label name; added_ml, removed_ml: the same against the segmentation as it was. Empty for
             pictures, which have no size.
-        share: of the way from the base to what was learned; 0: nothing was gained.
+        share: of the way from the base to what was learned, more than 1 beyond it; 0: nothing was gained.
         wrong: of the corrected voxels that were left out for the guard, how many are wrong by share ("0": the base).
         corrections: what was followed, such as "2 corrected slices".
         steps, seconds: of learning; of all.

@@ -18,7 +18,8 @@ from ..finetuning.blend import blended
 from .examples import Examples
 
 MOST_FOLDS = 3
-SHARES = (0.5, 1.0)  # of the way from the base
+# Of the way from the base: a good proposal needs less than was learned, a bad one more than the seconds allowed.
+SHARES = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 LEAST_GAIN = 0.1  # of the wrong voxels must become right
 AS_GOOD = 0.02  # of the wrong voxels: within it a smaller share is as good
 
@@ -52,7 +53,6 @@ class Evidence:
     """Wrong voxels among those that were left out, by share of the way; 0 is the base."""
 
     wrong: dict[float, int] = field(default_factory=lambda: dict.fromkeys((0.0, *SHARES), 0))
-    judged: int = 0
 
     def add(
         self,
@@ -66,14 +66,14 @@ class Evidence:
         for share in self.wrong:
             network.load_state_dict(blended(base, learned, share))
             self.wrong[share] += _wrong(network, known, held)
-        self.judged += int(held.sum())
 
     def share(self) -> float:
         """How far to go; 0: nothing is gained."""
         best = min(self.wrong.values())
         if best > (1 - LEAST_GAIN) * self.wrong[0.0] or best == self.wrong[0.0]:
             return 0.0
-        return min(share for share in SHARES if self.wrong[share] <= best + AS_GOOD * self.wrong[0.0])
+        enough = best + AS_GOOD * self.wrong[0.0]
+        return min(share for share, wrong in self.wrong.items() if wrong <= enough)
 
 
 @torch.inference_mode()

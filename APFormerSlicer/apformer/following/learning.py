@@ -15,7 +15,7 @@ from .examples import Examples
 
 WINDOW = 128  # pixels: what is cut out of larger items for a step
 BATCH = 4  # items of a step in 2D, half of them corrected; one volume in 3D
-RATE, RATE_OF_ALL = 1e-3, 3e-4  # Adam; where only the way up learns, and where all does
+RATE, RATE_OF_ALL = 2e-3, 6e-4  # Adam; where only the way up learns, and where all does
 _LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}  # a fifth faster on processors
 # The same patient on the same scanner: turned, scaled and shaded a little, so that few slices are not learned by heart.
 CHANGES = Augmentation(
