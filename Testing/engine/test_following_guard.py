@@ -51,7 +51,7 @@ def evidence(base: int, half: int, all_of_it: int) -> Evidence:
 
 
 def test_the_smallest_share_that_is_as_good_is_taken() -> None:
-    assert evidence(100, 51, 50).share() == 0.5
+    assert evidence(100, 54, 50).share() == 0.5
     assert evidence(100, 60, 50).share() == 1.0
     assert evidence(100, 50, 80).share() == 0.5
 

@@ -13,7 +13,7 @@ from ..bundles import Bundle
 from ..datasets.listing import Pair
 from ..errors import ConfigError
 from ..files import read_volume
-from ..following import Corrections, Followed, Plane, follow
+from ..following import SECONDS, Corrections, Followed, Plane, follow
 from ..grid import put_on_grid
 from ..inference import Segmenter
 from ..inference.preprocess import model_axes
@@ -173,9 +173,9 @@ def _follow(
 ) -> Followed:
     """From the proposal `labels`, with the slices `right` as the reference has them."""
     values = [label.value for label in segmenter.bundle.labels]
-    now = patient.corrected(labels, [plane.index for plane in right])
+    now = patient.corrected(labels, [plane.number for plane in right])
     corrections = Corrections.of(labels, now, values, right=right, axis=patient.axis)
-    return follow(patient.volume, segmenter, corrections, **({} if seconds is None else {"seconds": seconds}))
+    return follow(patient.volume, segmenter, corrections, seconds=SECONDS if seconds is None else seconds)
 
 
 def choose(patient: Patient, user: str, labels: np.ndarray, uncertainty: Volume, drawn: Sequence[int]) -> int:
@@ -223,7 +223,7 @@ def interpolated_between(labels: np.ndarray, right: Sequence[Plane]) -> np.ndarr
         inside = sitk.SignedMaurerDistanceMap(image, insideIsPositive=False, squaredDistance=False)
         return np.asarray(sitk.GetArrayFromImage(inside), dtype=float)
 
-    indices = sorted(plane.index for plane in right)
+    indices = sorted(plane.number for plane in right)
     for low, high in pairwise(indices):
         for value in (int(value) for value in np.unique(stack[[low, high]]) if value):
             start, end = signed(stack[low] == value), signed(stack[high] == value)

@@ -18,7 +18,7 @@ class Plane(NamedTuple):
     """A slice of a volume: the axis it is perpendicular to (0, 1, 2 of an array k, j, i), and which one."""
 
     axis: int
-    index: int
+    number: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,27 +127,26 @@ def only(labels: np.ndarray, values: Collection[int]) -> np.ndarray:
 def _groups(settled: np.ndarray, marked: Collection[Plane], axis: int) -> np.ndarray:
     """See `Corrections.groups`. Where two marked slices cross, the later one has the voxel."""
     groups = np.zeros(settled.shape, np.uint8)
-    number = 0
-    for number, (across, index) in enumerate(marked, 1):
-        groups[(slice(None),) * across + (index,)] = min(number, MOST_GROUPS)
+    for group, (across, number) in enumerate(marked, 1):
+        groups[(slice(None),) * across + (number,)] = min(group, MOST_GROUPS)
     loose = settled & (groups == 0)
-    for index in np.flatnonzero(loose.any(axis=tuple(other for other in range(3) if other != axis))):
-        number = min(number + 1, MOST_GROUPS)
-        place = (slice(None),) * axis + (int(index),)
-        groups[place][loose[place]] = number
+    stroked = np.flatnonzero(loose.any(axis=tuple(other for other in range(3) if other != axis)))
+    for group, number in enumerate(stroked.tolist(), len(marked) + 1):
+        place = (slice(None),) * axis + (number,)
+        groups[place][loose[place]] = min(group, MOST_GROUPS)
     return groups
 
 
 def _checked(right: Collection[Plane], shape: tuple[int, ...]) -> tuple[Plane, ...]:
     """Each once, in order; InputError for one that is not in the volume."""
-    for axis, index in right:
-        if axis not in (0, 1, 2) or not 0 <= index < shape[axis]:
+    for axis, number in right:
+        if axis not in (0, 1, 2) or not 0 <= number < shape[axis]:
             raise InputError(
-                f"Slice {index} along axis {axis} was marked as right, which the volume of {shape} (k, j, i) lacks.",
+                f"Slice {number} along axis {axis} was marked as right, which the volume of {shape} (k, j, i) lacks.",
                 "It cannot be learned from.",
                 "Load the segmentation's own volume again, and mark its slices.",
             )
-    return tuple(sorted({Plane(int(axis), int(index)) for axis, index in right}))
+    return tuple(sorted({Plane(int(axis), int(number)) for axis, number in right}))
 
 
 def _label_map(array: np.ndarray, name: str) -> np.ndarray:

@@ -81,13 +81,14 @@ def examples(volume: Volume, bundle: Bundle, network: nn.Module, corrections: Co
     scaling, size = IntensityScaling.for_array(volume.array, settings.intensity), model_size(volume, settings, change)
     maps = [_channels(found, bundle), _channels(known, bundle), groups]
     if settings.spatial_dims == 2:
-        chosen = _chosen(groups, (found > 0) | (known > 0))
+        chosen = _chosen(groups, np.logical_or(found, known))
         images = resize(scaling.apply(array[:, chosen]).transpose(0, 1), size)
         maps = [part[chosen] for part in maps]
     else:
         images = resize(scaling.apply(array)[None], size)
         maps = [part[None] for part in maps]
-    around = _region((found > 0) | (known > 0), groups > 0, size, settings.patch_size)
+    structures: np.ndarray = np.logical_or(found, known)
+    around = _region(structures, groups > 0, size, settings.patch_size)
     where = (slice(None), slice(None), *around)
     images = images[where].contiguous()
     proposed, classes, settled = (_nearest(part, size)[where] for part in maps)
@@ -134,7 +135,8 @@ def _region(
     was corrected of them."""
     dims = len(size)
     inside = structures if structures.any() else settled
-    focus = settled & structures if (settled & structures).any() else inside
+    both: np.ndarray = np.logical_and(settled, structures)
+    focus = both if both.any() else inside
     sides = []
     for axis, (wanted, most) in enumerate(zip(size, patch, strict=True), 3 - dims):
         scale = wanted / structures.shape[axis]

@@ -23,7 +23,7 @@ from ..volume import Volume
 from .corrections import Corrections
 from .examples import Examples, examples
 from .followed import Followed, volumes_ml
-from .guard import Evidence, folds
+from .guard import MOST_FORGOTTEN, Evidence, folds, forgotten
 from .learning import learn
 
 SECONDS = 8.0
@@ -98,12 +98,12 @@ class _Following:
             soup.add(network)
             evidence.add(network, base, _weights_of(network), known, held)
             network.load_state_dict(base)
-        share = evidence.share()
-        if not share:
-            return self._unchanged(evidence)
-        weights = blended(base, soup.weights(), share)
-        network.load_state_dict(weights)
-        return self._proposed(network, weights, share, evidence)
+        for share in evidence.shares():
+            weights = blended(base, soup.weights(), share)
+            network.load_state_dict(weights)
+            if forgotten(network, known) <= MOST_FORGOTTEN:
+                return self._proposed(network, weights, share, evidence)
+        return self._unchanged(evidence)
 
     def progress(self, fraction: float, message: str) -> None:
         """Tell it; it never falls back."""

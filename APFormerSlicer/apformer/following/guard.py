@@ -19,9 +19,10 @@ from .examples import Examples
 
 MOST_FOLDS = 3
 # Of the way from the base: a good proposal needs less than was learned, a bad one more than the seconds allowed.
-SHARES = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
+SHARES = (0.25, 0.5, 1.0, 1.5, 2.0)
+MOST_FORGOTTEN = 0.3  # of what the base is sure of elsewhere: beyond it, structures vanish there or spread
 LEAST_GAIN = 0.1  # of the wrong voxels must become right
-AS_GOOD = 0.02  # of the wrong voxels: within it a smaller share is as good
+AS_GOOD = 0.05  # of the wrong voxels: within it a smaller share is as good
 
 
 def folds(known: Examples) -> list[Tensor]:
@@ -74,6 +75,26 @@ class Evidence:
             return 0.0
         enough = best + AS_GOOD * self.wrong[0.0]
         return min(share for share, wrong in self.wrong.items() if wrong <= enough)
+
+    def shares(self) -> list[float]:
+        """How far to go, best first: should a place not do on the other slices, a nearer one may."""
+        furthest = self.share()
+        return sorted((share for share in self.wrong if 0 < share <= furthest), reverse=True)
+
+
+@torch.inference_mode()
+def forgotten(network: nn.Module, known: Examples) -> float:
+    """How much of what the base is sure of, where nobody has corrected it, `network` calls something else: as a share
+    of the structures there; 0 where there is no such place."""
+    device = next(network.parameters()).device
+    sure = known.weights * (known.groups == 0)
+    changed = present = 0.0
+    for item in torch.nonzero(sure.flatten(1).any(1)).flatten().tolist():
+        said = network(known.images[item : item + 1].to(device)).argmax(1, keepdim=True).cpu()
+        classes, weights = known.classes[item : item + 1], sure[item : item + 1]
+        changed += float((weights * (said != classes)).sum())
+        present += float((weights * (classes > 0)).sum())
+    return changed / max(present, 1.0)
 
 
 @torch.inference_mode()

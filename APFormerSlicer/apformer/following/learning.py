@@ -109,10 +109,11 @@ def _augmented(
 ) -> tuple[Tensor, Tensor, Tensor]:
     cut = []
     for item in items:
-        where = (item, slice(None), *_window(known.classes[item, 0], window, generator))
-        cut.append((known.images[where], torch.cat([known.classes[where].float(), known.weights[where]])))
-    images, maps = augment(torch.stack([image for image, _ in cut]), torch.stack([two for _, two in cut]), generator)
-    return images, maps[:, :1].long(), maps[:, 1:]
+        box = (slice(None), *_window(known.classes[item, 0], window, generator))
+        maps = torch.cat([known.classes[item][box].float(), known.weights[item][box]])
+        cut.append((known.images[item][box], maps))
+    images, moved = augment(torch.stack([image for image, _ in cut]), torch.stack([two for _, two in cut]), generator)
+    return images, moved[:, :1].long(), moved[:, 1:]
 
 
 def _window(classes: Tensor, window: Sequence[int], generator: torch.Generator) -> tuple[slice, ...]:

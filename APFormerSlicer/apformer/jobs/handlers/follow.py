@@ -80,7 +80,7 @@ def _right(fields: Fields) -> tuple[tuple[int, int], ...]:
 def run(job: Job) -> dict[str, Any]:
     from ...case_doubt import case_doubt
     from ...commands.outputs import check_writable
-    from ...following import follow
+    from ...following import SECONDS, follow
     from ...places import uncertain_places
 
     asked: Arguments = job.arguments
@@ -90,8 +90,8 @@ def run(job: Job) -> dict[str, Any]:
     volume = asked.image.read()
     segmenter = job.warm.segmenter(asked.model, asked.device)
     corrections = _corrections(asked, [label.value for label in segmenter.bundle.labels])
-    limit = {} if asked.seconds is None else {"seconds": asked.seconds}
-    followed = follow(volume, segmenter, corrections, progress=job.progress, **limit)
+    limit = SECONDS if asked.seconds is None else asked.seconds
+    followed = follow(volume, segmenter, corrections, seconds=limit, progress=job.progress)
     result = _as_result(followed)
     paths = {name: path for name, path in asked.outputs.items() if getattr(result, name, None) is not None}
     report = segment.describe(result, segmenter.bundle, volume, asked.outputs) | _told(followed)
