@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -150,7 +151,9 @@ def simulate(
         while len(drawn) < count:
             drawn.append(choose(patient, user, labels, uncertainty, drawn))
         right = [Plane(patient.axis, index) for index in sorted(drawn)]
+        used_s = time.process_time()
         followed = _follow(patient, segmenter, labels, right, seconds)
+        used_s = time.process_time() - used_s
         labels = followed.labels.array
         uncertainty = followed.uncertainty or uncertainty
         between = interpolate(patient.corrected(first, drawn), right)
@@ -165,6 +168,7 @@ def simulate(
             "share": followed.share,
             "steps": followed.steps,
             "seconds": round(followed.seconds, 2),
+            "processor_s": round(used_s, 2),
         }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -24,7 +25,8 @@ MOST_CORRECTED, MOST_OTHERS = 16, 8  # slices: what a few seconds can hold
 BEYOND = 2  # slices before and after the structures that are rehearsed too
 MARGIN = 24  # voxels of the network's grid around the structures
 SMALLEST = 128  # pixels along an axis of what is cut out of slices, as far as they reach
-STROKES_COUNT = 0.1  # of all known voxels of an item, corrected ones have at least this share of the weight
+DOUBTFUL = 0.25  # of certainty: what the base is less sure of is not rehearsed
+STROKES_COUNT = 1.0  # of the weight of what is rehearsed in an item, its corrected voxels have at least as much
 HEAVIEST = 30.0
 
 
@@ -55,6 +57,14 @@ class Examples:
     def others(self) -> list[int]:
         """Items without corrections."""
         return self._where(self.groups > 0, inverted=True)
+
+    @cached_property
+    def judged(self) -> Tensor:
+        """Bool (N, 1, *size): what Dice is taken over: in items with corrections these alone, or few of them would be
+        outvoted by all that is rehearsed around them."""
+        settled = self.groups > 0
+        alone = settled.flatten(1).any(1).reshape(-1, *[1] * (settled.ndim - 1))
+        return (self.weights > 0) & (settled | ~alone)
 
     def _where(self, flags: Tensor, inverted: bool = False) -> list[int]:
         found = flags.flatten(1).any(1)
@@ -114,7 +124,7 @@ def _channels(labels: np.ndarray, bundle: Bundle) -> np.ndarray:
 
 def _chosen(groups: np.ndarray, structures: np.ndarray) -> list[int]:
     """Slices to learn from: corrected ones, and some of the others in and near the structures."""
-    settled = groups.any(axis=(1, 2))
+    settled = np.asarray(groups.any(axis=(1, 2)))
     filled = np.flatnonzero(structures.any(axis=(1, 2)))
     first, last = (filled[0], filled[-1]) if filled.size else (0, len(groups) - 1)
     near = np.arange(max(0, first - BEYOND), min(len(groups), last + BEYOND + 1))
@@ -163,13 +173,13 @@ def _nearest(labels: np.ndarray, size: Sequence[int]) -> Tensor:
 
 @torch.inference_mode()
 def _sure(network: nn.Module, images: Tensor, proposed: Tensor) -> Tensor:
-    """Float32 (N, 1, *size): from 0, where the base is undecided or says something else than was proposed, to 1."""
+    """Float32 (N, 1, *size): 0 where the base is in doubt or says something else than was proposed, up to 1."""
     device = next(network.parameters()).device
     sure = []
     for image, label in zip(images.split(1), proposed.split(1), strict=True):
         probability, channel = network(image.to(device)).float().softmax(1).max(1, keepdim=True)
         certainty = (2 * probability.cpu() - 1).clamp_min(0.0) ** 2
-        sure.append(certainty * (channel.cpu() == label))
+        sure.append(certainty * ((channel.cpu() == label) & (certainty >= DOUBTFUL)))
     return torch.cat(sure).clone()
 
 

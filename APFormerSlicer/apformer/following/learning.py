@@ -13,6 +13,8 @@ from ..training.config import Augmentation
 from ..training.marginal import dice_and_entropy
 from .examples import Examples
 
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Images (B, C, *size); classes, weights, and what Dice is taken over, (B, 1, *size) each."""
 WINDOW = 128  # pixels: what is cut out of larger items for a step
 BATCH = 4  # items of a step in 2D, half of them corrected; one volume in 3D
 RATE, RATE_OF_ALL = 2e-3, 6e-4  # Adam; where only the way up learns, and where all does
@@ -54,8 +56,8 @@ def learn(
     while (done := pace(steps)) < 1.0:
         for group in optimizer.param_groups:
             group["lr"] = rate * (1 + math.cos(math.pi * done)) / 2
-        image, classes, weights = (part.to(device) for part in next(batches))
-        loss = dice_and_entropy(network(image).float(), classes, weights, None)
+        image, classes, weights, judged = (part.to(device) for part in next(batches))
+        loss = dice_and_entropy(network(image).float(), classes, weights, None, judged)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -88,8 +90,8 @@ def _decides(name: str) -> bool:
     return any(word in name for word in ("gate", "prune", "threshold"))
 
 
-def _batches(known: Examples, generator: torch.Generator, windowed: bool) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Images, classes and weights without end: half of a batch corrected items in turn, half others at random."""
+def _batches(known: Examples, generator: torch.Generator, windowed: bool) -> Iterator[Batch]:
+    """Batches without end: half of a batch corrected items in turn, half others at random."""
     size = known.images.shape[2:]
     window = tuple(min(n, WINDOW) for n in size) if len(size) == 2 else tuple(size)
     augment = Augmenter(CHANGES, window, windowed, known.edges)
@@ -106,14 +108,14 @@ def _batches(known: Examples, generator: torch.Generator, windowed: bool) -> Ite
 
 def _augmented(
     known: Examples, items: Sequence[int], window: Sequence[int], augment: Augmenter, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Batch:
     cut = []
     for item in items:
         box = (slice(None), *_window(known.classes[item, 0], window, generator))
-        maps = torch.cat([known.classes[item][box].float(), known.weights[item][box]])
+        maps = torch.cat([known.classes[item][box].float(), known.weights[item][box], known.judged[item][box].float()])
         cut.append((known.images[item][box], maps))
     images, moved = augment(torch.stack([image for image, _ in cut]), torch.stack([two for _, two in cut]), generator)
-    return images, moved[:, :1].long(), moved[:, 1:]
+    return images, moved[:, :1].long(), moved[:, 1:2], moved[:, 2:] > 0
 
 
 def _window(classes: Tensor, window: Sequence[int], generator: torch.Generator) -> tuple[slice, ...]:
