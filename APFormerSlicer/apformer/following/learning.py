@@ -17,7 +17,9 @@ Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 """Images (B, C, *size); classes, weights, and what Dice is taken over, (B, 1, *size) each."""
 WINDOW = 128  # pixels: what is cut out of larger items for a step
 BATCH = 4  # items of a step in 2D, half of them corrected; one volume in 3D
-RATE, RATE_OF_ALL = 2e-3, 6e-4  # Adam; where only the way up learns, and where all does
+# Adam's, by dimensions: in 3D a step has one volume instead of four slices, and 2e-3 makes all of it background.
+RATES = {2: 2e-3, 3: 5e-4}
+OF_ALL = 0.3  # times the rate, where all of a network learns
 _LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}  # a fifth faster on processors
 # The same patient on the same scanner: turned, scaled and shaded a little, so that few slices are not learned by heart.
 CHANGES = Augmentation(
@@ -47,7 +49,8 @@ def learn(
 
     Returns: the steps that were made.
     """
-    parameters, rate = learnable(network)
+    parameters, share = learnable(network)
+    rate = RATES[known.images.ndim - 2] * share
     optimizer = torch.optim.Adam(parameters, rate)
     batches = _batches(known, generator, windowed)
     device = next(network.parameters()).device
@@ -67,7 +70,7 @@ def learn(
 
 
 def learnable(network: nn.Module) -> tuple[list[nn.Parameter], float]:
-    """What learns, with its learning rate: the way up from the deepest features, where a network says which of its
+    """What learns, and its share of the learning rate: the way up from the deepest features, where a network says which of its
     modules these are (`way_up`), else all but gates. Everything else is frozen.
 
     The way up is where a patient's borders are drawn; without the way down a step costs half, and the base's knowledge
@@ -82,7 +85,7 @@ def learnable(network: nn.Module) -> tuple[list[nn.Parameter], float]:
     }
     for parameter in chosen.values():
         parameter.requires_grad_(True)
-    return list(chosen.values()), RATE if names else RATE_OF_ALL
+    return list(chosen.values()), 1.0 if names else OF_ALL
 
 
 def _decides(name: str) -> bool:
