@@ -70,8 +70,8 @@ def learn(
 
 
 def learnable(network: nn.Module) -> tuple[list[nn.Parameter], float]:
-    """What learns, and its share of the learning rate: the way up from the deepest features, where a network says which of its
-    modules these are (`way_up`), else all but gates. Everything else is frozen.
+    """What learns, and its share of the learning rate: the way up from the deepest features, where a network says which
+    of its modules these are (`way_up`), else all but gates. Everything else is frozen.
 
     The way up is where a patient's borders are drawn; without the way down a step costs half, and the base's knowledge
     of what an organ is stays as it is.
