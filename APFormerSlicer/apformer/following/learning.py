@@ -16,8 +16,9 @@ from .examples import Examples
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 """Images (B, C, *size); classes, weights, and what Dice is taken over, (B, 1, *size) each."""
 WINDOW = 128  # pixels: what is cut out of larger items for a step
-BATCH = 4  # items of a step in 2D, half of them corrected; one volume in 3D
-# Adam's, by dimensions: in 3D a step has one volume instead of four slices, and 2e-3 makes all of it background.
+# Items of a step, by dimensions; in 3D torch takes its plain convolutions for a single one, and two cost no more.
+BATCHES = {2: 4, 3: 2}
+# Adam's, by dimensions: 2e-3 in 3D makes all of a volume background.
 RATES = {2: 2e-3, 3: 5e-4}
 OF_ALL = 0.3  # times the rate, where all of a network learns
 _LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}  # a fifth faster on processors
@@ -99,12 +100,13 @@ def _batches(known: Examples, generator: torch.Generator, windowed: bool) -> Ite
     window = tuple(min(n, WINDOW) for n in size) if len(size) == 2 else tuple(size)
     augment = Augmenter(CHANGES, window, windowed, known.edges)
     corrected, others = known.corrected, known.others
-    half = BATCH // 2 if others else BATCH
+    batch = BATCHES[len(size)]
+    half = batch // 2 if others else batch
     while True:
-        for start in range(len(corrected)) if len(size) == 2 else [0]:
-            items = [corrected[(start * half + n) % len(corrected)] for n in range(half if len(size) == 2 else 1)]
+        for start in range(len(corrected)):
+            items = [corrected[(start * half + n) % len(corrected)] for n in range(half)]
             if others:
-                picked = torch.randint(len(others), (BATCH - half,), generator=generator).tolist()
+                picked = torch.randint(len(others), (batch - half,), generator=generator).tolist()
                 items += [others[n] for n in picked]
             yield _augmented(known, items, window, augment, generator)
 
