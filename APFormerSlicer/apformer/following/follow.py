@@ -33,8 +33,8 @@ MOST_LEARNING = 0.9  # of the progress that is shown
 LEAST_LEARNING = 0.4  # of the seconds, also where proposing anew takes most of them
 NO_GAIN = (
     "Nothing would be gained: what the network learned from one part of the corrections did not help on the other. The "
-    "proposal stays as it was. Correct another slice, where the model erred in the same way, and try again, or go on by "
-    "hand."
+    "proposal stays as it was. Correct another slice, where the model erred in the same way, and try again, or go on "
+    "by hand."
 )
 TOO_LITTLE = (
     "Too little was corrected to learn from and to check what was learned. The proposal stays as it was. Correct a "
