@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from apformer import cli
 from apformer.benchmarks import follow as benchmark
 from apformer.benchmarks.follow_users import interpolated_between, shared_labels
 from apformer.bundles import load_bundle
@@ -63,6 +64,20 @@ def test_the_rest_is_compared_before_and_after_one_corrected_slice(dataset: Path
     }
     assert record["worse"] == 0.0 and record["seconds"] > 0 and record["peak_mib"] > 0
     assert "Dice of the rest, 2 volumes" in benchmark.render(record)
+
+
+def test_the_command_prints_one_object(dataset: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["benchmark", "follow", str(dataset), "--model", str(model), "--volumes", "1", "--seconds", "600", "--json"]
+    assert cli.main(words) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed.keys() >= KEYS and printed["volumes"] == 1
+
+
+@pytest.mark.parametrize("wrong", [("--users", "nobody"), ("--slices", "0"), ("--seconds", "-1")])
+def test_the_command_refuses_users_and_numbers_that_there_are_not(dataset: Path, wrong: tuple[str, str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(["benchmark", "follow", str(dataset), "--model", "liver-ct", *wrong])
+    assert left.value.code == 2
 
 
 def test_users_go_on_correcting_and_interpolation_is_told_beside_it(dataset: Path, model: Path) -> None:
