@@ -56,6 +56,13 @@ def test_predicting_does_not_load_the_training_room(modules_of: dict[str, set[st
     assert "apformer.training" not in modules_of["inference"]
 
 
+def test_corrections_are_followed_without_monai() -> None:
+    """A user who only corrects has not installed what training needs."""
+    code = "import sys; sys.modules['monai'] = None; import apformer.following.follow"
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(SOURCES)}, check=False)
+    assert done.returncode == 0
+
+
 def test_a_data_set_is_listed_without_the_library_that_reads_images() -> None:
     """It takes a moment to load, and a window shows the cases."""
     code = (

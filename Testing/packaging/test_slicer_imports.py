@@ -54,10 +54,12 @@ def test_nothing_is_imported_that_slicer_neither_brings_nor_is_given() -> None:
 
 def test_what_segments_needs_no_package_of_the_training() -> None:
     only_training = required("requirements-training.txt") - required("requirements.txt") - BROUGHT
-    training = ("apformer.finetuning", "apformer.jobs.preflight_finetune", "apformer.jobs.training_work")
+    # `apformer.training` loads its loop when `train` is asked for; following asks for other parts of the room
+    training = ("apformer.training.run", "apformer.jobs.preflight_finetune", "apformer.jobs.training_work")
+    training += ("apformer.finetuning",)
     walk = Walk(SOURCES, by_name=(COMMANDS,), shut=(BENCHMARK, *training)).from_modules(["apformer.jobs.__main__"])
     assert not sorted(f"{one.package} ({one.where})" for one in walk.outside if one.package in only_training)
-    assert "apformer.jobs.handlers.segment" in walk.modules
+    assert {"apformer.jobs.handlers.segment", "apformer.following.learning"} <= walk.modules
 
 
 def test_nobody_in_slicer_asks_for_a_benchmark() -> None:

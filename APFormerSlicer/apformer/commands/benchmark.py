@@ -28,6 +28,7 @@ def add_parser(commands: Any, shared: argparse.ArgumentParser) -> None:
     _add_sparse_unetr(kinds, shared)
     _add_training(kinds, shared)
     _add_boxed(kinds, shared)
+    _add_follow(kinds, shared)
 
 
 def _add_segment(kinds: Any, shared: argparse.ArgumentParser) -> None:
@@ -139,6 +140,43 @@ def _add_boxed(kinds: Any, shared: argparse.ArgumentParser) -> None:
     boxed.add_argument("--size", type=option.positive, default=256, metavar="N", help="of slices; default: 256")
     boxed.add_argument("--threads", type=option.positive, metavar="N", help="threads to compute with")
     boxed.set_defaults(run=run_boxed)
+
+
+def _add_follow(kinds: Any, shared: argparse.ArgumentParser) -> None:
+    follow = kinds.add_parser("follow", parents=[shared], help="simulated users correct slices, and the rest follows")
+    follow.add_argument("dataset", type=option.path, metavar="DATASET", help="labelled volumes, Decathlon layout")
+    follow.add_argument("--model", required=True, metavar=option.MODEL, help="a model of a structure that they show")
+    follow.add_argument(
+        "--users", type=_users, default=("worst",), metavar="A,B", help="worst, middle, place, or all; default: worst"
+    )
+    follow.add_argument(
+        "--slices", type=_counts, default=(1,), metavar="N,N", help="corrected slices, such as 1,2,3,5; default: 1"
+    )
+    follow.add_argument("--volumes", type=option.positive, metavar="N", help="at most so many, evenly over all")
+    follow.add_argument("--seconds", type=_seconds, metavar="S", help="for each following, instead of the usual time")
+    follow.add_argument("--threads", type=option.positive, metavar="N", help="threads to compute with")
+    follow.add_argument(
+        "-o", "--output", type=option.path, metavar="FILE", help="results, as JSON; continued when there"
+    )
+    option.add_device(follow)
+    follow.set_defaults(run=run_follow)
+
+
+def _users(text: str) -> tuple[str, ...]:
+    from ..benchmarks.follow_users import USERS
+
+    chosen = USERS if text == "all" else tuple(dict.fromkeys(text.split(",")))
+    if not set(chosen) <= set(USERS):
+        raise argparse.ArgumentTypeError(f"{text!r} is not all, or some of {','.join(USERS)}")
+    return chosen
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(sorted({option.positive(part) for part in text.split(",")}))
+
+
+def _seconds(text: str) -> float:
+    return _number(text, 3600.0, "a number of seconds up to 3600")
 
 
 def _names(text: str | None) -> list[str]:
@@ -316,4 +354,30 @@ def run_boxed(options: argparse.Namespace, console: Console) -> int:
         torch.set_num_threads(options.threads)
     record = boxed.run(options.datasets, size=(options.size, options.size), say=console.say)
     console.result(record, boxed.render(record))
+    return 0
+
+
+def run_follow(options: argparse.Namespace, console: Console) -> int:
+    from .outputs import check_writable
+
+    if options.output is not None:
+        check_writable(options.output)
+    import torch
+
+    from ..benchmarks import follow
+
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    record = follow.run(
+        options.dataset,
+        options.model,
+        users=options.users,
+        slices=options.slices,
+        volumes=options.volumes,
+        seconds=options.seconds,
+        device=options.device,
+        output=options.output,
+        say=console.say,
+    )
+    console.result(record, follow.render(record))
     return 0

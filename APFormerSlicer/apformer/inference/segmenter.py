@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import torch
 from numpy.typing import DTypeLike
+from torch import nn
 
 from ..bundles import Bundle
 from ..errors import DeviceError
@@ -86,6 +88,13 @@ class Segmenter:
         self.bundle = bundle
         self.device = choose_device(device)
         self.network = ready(bundle.build_network().eval(), bundle.preprocessing.spatial_dims)
+
+    def adapted(self, network: nn.Module) -> Segmenter:
+        """The same bundle and device with another network of the bundle's form, in evaluation mode; this one stays as
+        it is, and so does `network`."""
+        other = copy.copy(self)
+        other.network = ready(copy.deepcopy(network), self.bundle.preprocessing.spatial_dims)
+        return other
 
     def segment(
         self,

@@ -187,7 +187,10 @@ class APFormer(Gated, nn.Module):
     Attributes:
         gating: "hard" (the default) skips what the gates prune; "soft" computes everything, so that gradients reach
             the gates; "off" ignores them. Without gates all three are the dense network.
+        way_up: the modules from the deepest features to the logits, for who trains these alone.
     """
+
+    way_up = ("bottleneck", "up3", "up2", "up1", "head")
 
     def __init__(self, **arguments: object) -> None:
         super().__init__()

@@ -216,7 +216,10 @@ class LeanFormer(Gated, nn.Module):
     Attributes:
         gating: see `APFormer`. With "hard" gates and `prune_decoder`, the way up sees the box of the kept cells of each
             image (its norms too); outside it, logits are the background's, see `pruning.boxes`.
+        way_up: see `APFormer`.
     """
+
+    way_up = ("up", "detail", "head", "heads")
 
     def __init__(self, **arguments: object) -> None:
         super().__init__()

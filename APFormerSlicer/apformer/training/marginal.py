@@ -17,16 +17,19 @@ from .cases import UNKNOWN
 SMOOTH = 1e-5  # as MONAI's DiceLoss has it, above and below
 
 
-def dice_and_entropy(logits: Tensor, labels: Tensor, weights: Tensor, missing: Tensor | None) -> Tensor:
+def dice_and_entropy(
+    logits: Tensor, labels: Tensor, weights: Tensor, missing: Tensor | None, judged: Tensor | None = None
+) -> Tensor:
     """Dice over the foreground, plus cross-entropy.
 
     Args:
         logits: (B, classes, *size). labels: (B, 1, *size), 0 where nothing was outlined.
         weights: (B, 1, *size), of voxels in the cross-entropy; those of weight 0 take no part in Dice either.
         missing: (B, at least classes) bool, what was not outlined in each item.
+        judged: (B, 1, *size) bool, the voxels that take part in Dice; without, those with a weight.
     """
     log = logits.log_softmax(1)
-    known = weights > 0
+    known = weights > 0 if judged is None else judged
     target = torch.zeros_like(log).scatter_(1, labels, 1.0)
     mean = (marginal_entropy(log, labels, missing) * weights).sum() / weights.sum().clamp_min(1)
     return mean + _dice(log.exp() * known, target * known, missing)

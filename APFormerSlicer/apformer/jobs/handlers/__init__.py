@@ -8,7 +8,7 @@ from typing import Any
 
 from ..job import Job
 from ..messages import Fields
-from . import benchmark, check, evaluate, finetune, models, preflight, segment, store
+from . import benchmark, check, evaluate, finetune, follow, models, preflight, segment, store
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Handler:
 
 HANDLERS: Mapping[str, Handler] = {
     "segment": Handler(segment.parse, segment.run),
+    "follow": Handler(follow.parse, follow.run),
     "evaluate": Handler(evaluate.parse, evaluate.run),
     "benchmark": Handler(benchmark.parse, benchmark.run),
     "finetune": Handler(finetune.parse, finetune.run),

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,29 +165,35 @@ def write(
     bundle: Bundle,
     volume: Volume,
     report: dict[str, Any],
+    more: Mapping[str, str] | None = None,
 ) -> None:
-    """Every file complete or not at all; the labels last, so that all is there when they are."""
+    """Every file complete or not at all; the labels last, so that all is there when they are.
+
+    Args:
+        more: provenance besides the model's and the program's.
+    """
     from ...commands.segment import provenance
     from ...files import write_labels, write_scalar
 
-    made_by = provenance(bundle, result.device)
+    made_by = provenance(bundle, result.device) | dict(more or {})
     report["parts"] = {name: part.place() for name, part in parts.items()}
     report["provenance"] = made_by
     for name in MAPS:
         if name in parts:
-            _write_array(paths[name], parts[name].array)
+            write_array(paths[name], parts[name].array)
         elif name in paths:
             write_scalar(paths[name], getattr(result, name))
     labels = paths["labels"]
     if "labels" in parts:
         grid = {"shape_kji": volume.spatial_shape, "ijk_to_ras": volume.ijk_to_ras}
         _write_json(labels.with_suffix(".json"), {**report, **grid})
-        _write_array(labels, parts["labels"].array)
+        write_array(labels, parts["labels"].array)
     else:
         write_labels(labels, result.labels, bundle.labels, reference=volume, provenance=made_by)
 
 
-def _write_array(path: Path, array: np.ndarray) -> None:
+def write_array(path: Path, array: np.ndarray) -> None:
+    """A plain .npy file, complete or not at all."""
     import numpy as np
 
     from ...files import atomic_path
