@@ -1,0 +1,310 @@
+"""Any structure from a few slices: a user outlines it on some of them, the slices between are proposed.
+
+What is proposed is the interpolation between the outlines (see `interpolation`), moved to the edges of the image by a
+small network that learns the structure from the outlined slices (see `edge_learning`). Whether that helps is found out
+beforehand: networks that learned without some of the outlined slices are asked for these. Where they gain nothing, the
+interpolation alone is proposed, and the user is told that it is just that. What was outlined is never changed.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..bundles.labels import HIGHEST_LABEL
+from ..errors import InputError
+from ..metrics import dice
+from ..volume import Volume
+from .edge_learning import Draw, answered, asked_anew, learn
+from .edge_network import START, STEEPNESS, Channel, EdgeNetwork, started
+from .interpolation import Outline, interpolated
+from .outlined import Outlined
+
+SECONDS = 12.0
+FOLDS = 3  # networks, each without a third of the outlined slices; their mean is what is proposed
+STEPS = 24  # of each network, where there is time
+ASKED = 4  # times, with other errors of the interpolation, each left-out slice is asked for
+LEAST_GAIN = 0.0  # of Dice on slices that were left out, for the network to be believed
+ANSWERING = 0.2  # of the time is kept for what follows the learning
+
+Check = Callable[[], None]
+Tell = Callable[[float, str], None]
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What was proposed for one structure, and why.
+
+    Attributes:
+        label: its value.
+        learned: whether the network's answer is proposed; otherwise it is the interpolation.
+        reason: of that, for the user.
+        left_out: slices that were left out in turn to find out.
+        dice_learned, dice_interpolated: on these; None where nothing could be left out.
+        steps: that the networks learned for, together.
+    """
+
+    label: int
+    learned: bool
+    reason: str
+    left_out: int = 0
+    dice_learned: float | None = None
+    dice_interpolated: float | None = None
+    steps: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Between:
+    """A proposal.
+
+    Attributes:
+        labels: (k, j, i), what was given, with the slices between the outlined ones filled where they were empty.
+        added: bool (k, j, i), what is proposed: everything else is as it was given.
+        slices: those that lie between outlined ones, along `axis`.
+        structures: one for each label.
+        seconds: that it took.
+    """
+
+    labels: np.ndarray
+    added: np.ndarray
+    axis: int
+    slices: tuple[int, ...]
+    structures: tuple[Structure, ...]
+    seconds: float
+
+
+def between(
+    volume: Volume,
+    labels: np.ndarray,
+    axis: int,
+    outlined: Collection[int],
+    *,
+    wanted: Collection[int] | None = None,
+    seconds: float = SECONDS,
+    check: Check = lambda: None,
+    tell: Tell = lambda fraction, message: None,
+    start: Path | None = START,
+    steps: int = STEPS,
+    clock: Clock = time.monotonic,
+) -> Between:
+    """Propose structures on the slices between those where they were outlined.
+
+    Args:
+        volume: the image; of several channels the first is looked at.
+        labels: (k, j, i) whole numbers from 0 to 255 on its grid. On the outlined slices, what is there is right and
+            complete, an empty slice included; voxels drawn on other slices stay as they are.
+        axis: of the array, across the slices: 0, 1 or 2.
+        outlined: slices, two at least, not necessarily evenly spaced.
+        wanted: label values; all that are on the outlined slices by default.
+        seconds: that it may take; the networks learn for less long where the machine is slower.
+        check: called often; what it raises ends the work, and nothing has been changed.
+        tell: is told how far it is (0 to 1) and what is being done.
+        start: weights that the networks begin with; None: from nothing.
+
+    Raises:
+        InputError: labels are none or lie on another grid, there are fewer than two outlined slices or nothing between
+            them, or a wanted label is on none of them.
+    """
+    began = clock()
+    slices = _checked_slices(volume, labels, axis, outlined)
+    image = np.moveaxis(volume.array if volume.array.ndim == 3 else volume.array[0], axis, 0)
+    drawn = np.moveaxis(labels, axis, 0)
+    values = _checked_values(drawn, slices, wanted)
+    spacing = tuple(edge for other, edge in enumerate(reversed(volume.spacing_ijk)) if other != axis)
+    gaps = [index for index in range(slices[0] + 1, slices[-1]) if index not in slices]
+    best, found = np.zeros((len(gaps), *drawn.shape[1:]), np.float32), np.zeros((len(gaps), *drawn.shape[1:]), np.uint8)
+    structures = []
+    for number, value in enumerate(values):
+        tell(number / len(values), f"Label {value}" if len(values) > 1 else "Learning from the outlined slices")
+        share = (began + seconds - clock()) / (len(values) - number)
+        work = _Work({index: drawn[index] == value for index in slices}, image, (spacing[0], spacing[1]), gaps)
+        structure, box, logits = work.proposal(value, _Budget(clock, share, steps, check), start)
+        structures.append(structure)
+        _claim(found[(slice(None), *box)], best[(slice(None), *box)], logits, value)
+    added = np.zeros(labels.shape, bool)
+    free = np.moveaxis(added, axis, 0)
+    free[gaps] = (found > 0) & (drawn[gaps] == 0)
+    filled = labels.copy()
+    np.moveaxis(filled, axis, 0)[gaps] = np.where(free[gaps], found.astype(labels.dtype), drawn[gaps])
+    tell(1.0, "Done")
+    return Between(filled, added, axis, tuple(gaps), tuple(structures), clock() - began)
+
+
+def _claim(found: np.ndarray, best: np.ndarray, logits: np.ndarray, value: int) -> None:
+    """Write `value` where its logits are above 0 and above those of the structures before it; all in place."""
+    ahead = logits > best
+    found[ahead] = value
+    best[ahead] = logits[ahead]
+
+
+@dataclass(frozen=True)
+class _Budget:
+    """How long one structure may take."""
+
+    clock: Clock
+    seconds: float
+    steps: int
+    check: Check
+
+
+class _Work:
+    """One structure of one volume: outlines (slice -> bool (rows, columns)) and the slices between."""
+
+    def __init__(
+        self,
+        outlines: Mapping[int, np.ndarray],
+        image: np.ndarray,
+        spacing: tuple[float, float],
+        gaps: Sequence[int],
+    ) -> None:
+        self.outlines, self.spacing, self.gaps = outlines, spacing, gaps
+        self.structure = Outlined(image, outlines, spacing)
+        self.box = self.structure.box
+
+    def proposal(
+        self, value: int, budget: _Budget, start: Path | None
+    ) -> tuple[Structure, tuple[slice, slice], np.ndarray]:
+        """What is said of it, and logits (slices between, rows, columns) in the box of rows and columns."""
+        drawn = self.structure.drawn
+        if len(drawn) < 2:
+            reason = (
+                "It is outlined on one slice only: nothing could be left out to find out whether a network helps. "
+                "The slices between are interpolated from the outlines; the image was not looked at."
+            )
+            return Structure(value, False, reason), self.box, self._interpolated()
+        networks, steps, scores = self._learned(drawn, budget, start)
+        learned, alone = (float(score) for score in np.mean(scores, axis=0))
+        gained = learned - alone > LEAST_GAIN
+        compared = f"Dice {learned:.3f} with the image, {alone:.3f} without, on outlined slices that were left out"
+        reason = (
+            f"The network follows the image's edges: {compared}."
+            if gained
+            else f"Learning from the image gained nothing ({compared}), so the slices between are interpolated from "
+            "the outlines alone. Check them, or outline one more slice."
+        )
+        logits = self._answered(networks, budget.check) if gained else self._interpolated()
+        return Structure(value, gained, reason, len(drawn), learned, alone, steps), self.box, logits
+
+    def _learned(
+        self, drawn: Sequence[int], budget: _Budget, start: Path | None
+    ) -> tuple[list[EdgeNetwork], int, list[tuple[float, float]]]:
+        """Networks that learned without some slices; their steps; (Dice, Dice interpolated) of the slices left out."""
+        until = budget.clock() + budget.seconds * (1 - ANSWERING)
+        first = EdgeNetwork() if start is None else started(start)
+        networks, taken, scores = [], 0, []
+        folds = min(FOLDS, len(drawn))
+        each = self._seconds_of_a_step(first, drawn, budget)
+        for number in range(folds):
+            left_out = drawn[number::folds]
+            deadline = budget.clock() + (until - budget.clock()) / (folds - number)
+            steps = min(budget.steps, int((deadline - budget.clock()) / each))
+
+            def go_on(deadline: float = deadline) -> bool:
+                budget.check()
+                return budget.clock() < deadline
+
+            network = copy.deepcopy(first)
+            rest = [index for index in drawn if index not in left_out]
+            taken += learn(network, self.structure, rest, steps=max(0, steps), draw=Draw(number), go_on=go_on)
+            networks.append(network)
+            scores += self._scores(network, left_out)
+        return networks, taken, scores
+
+    def _seconds_of_a_step(self, network: EdgeNetwork, drawn: Sequence[int], budget: _Budget) -> float:
+        budget.check()
+        began = budget.clock()
+        learn(copy.deepcopy(network), self.structure, drawn, steps=1, draw=Draw(0))
+        return max(budget.clock() - began, 1e-3)
+
+    def _scores(self, network: EdgeNetwork, left_out: Sequence[int]) -> list[tuple[float, float]]:
+        """For each slice, means over what it is asked: Dice of the network, Dice of the interpolation it was shown."""
+        draw, scores = Draw(0), []
+        for index in left_out:
+            seen = [asked_anew(self.structure, index, draw) for _ in range(ASKED)]
+            true = self.structure.outline[index].mask
+            pairs = [
+                (dice(logits > 0, true), dice(shown < 0, true))
+                for logits, shown in zip(answered(network, seen), (one[Channel.PRIOR] for one in seen), strict=True)
+            ]
+            scores.append((float(np.mean([a for a, _ in pairs])), float(np.mean([b for _, b in pairs]))))
+        return scores
+
+    def _answered(self, networks: Sequence[EdgeNetwork], check: Check) -> np.ndarray:
+        shape = [side.stop - side.start for side in self.box]
+        logits = np.full((len(self.gaps), *shape), -np.inf, np.float32)
+        for place, index in enumerate(self.gaps):
+            check()
+            first, second = self.structure.neighbours(index)
+            if not (self.structure.outline[first].drawn or self.structure.outline[second].drawn):
+                continue  # between two slices without the structure there is none
+            seen = [self.structure.channels(index, self.structure.prior(index, first, second), first, second)]
+            mean = np.mean([answered(network, seen) for network in networks], axis=0)
+            logits[place] = self.structure.restored(mean)[0]
+        return logits
+
+    def _interpolated(self) -> np.ndarray:
+        outlines = {index: Outline(mask[self.box], self.spacing) for index, mask in self.outlines.items()}
+        logits = []
+        for index in self.gaps:
+            first, second = self.structure.neighbours(index)
+            logits.append(-interpolated(outlines[first], outlines[second], (index - first) / (second - first)))
+        return np.stack(logits) * np.float32(STEEPNESS / self.structure.pixel)
+
+
+def _checked_slices(volume: Volume, labels: np.ndarray, axis: int, outlined: Collection[int]) -> list[int]:
+    if labels.ndim != 3 or labels.dtype.kind not in "bui" or labels.shape != volume.spatial_shape:
+        raise InputError(
+            f"The outlines are an array of {labels.dtype} of shape {labels.shape}; whole numbers on the image's grid "
+            f"of {volume.spatial_shape} voxels (k, j, i) were expected.",
+            "The volume was changed meanwhile, or something was drawn outside the image.",
+            "Crop the segmentation to the image, and try again; what was drawn stays as it is.",
+        )
+    if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) <= HIGHEST_LABEL:
+        raise InputError(
+            f"The outlines have values from {labels.min()} to {labels.max()}.",
+            f"Labels are whole numbers from 0 to {HIGHEST_LABEL}.",
+            "Give each structure one of these.",
+        )
+    if axis not in (0, 1, 2):
+        raise InputError(
+            f"There is no axis {axis}.", "A volume has the axes 0, 1 and 2 (k, j, i).", "Name one of them."
+        )
+    slices = sorted({int(index) for index in outlined})
+    if slices and not 0 <= slices[0] <= slices[-1] < labels.shape[axis]:
+        raise InputError(
+            f"Slices {slices[0]} to {slices[-1]} were outlined, of {labels.shape[axis]} along axis {axis}.",
+            "Some of them are not in the image.",
+            "Load the segmentation's own volume again, and mark its slices.",
+        )
+    if len(slices) < 2:
+        raise InputError(
+            f"{len(slices) or 'No'} slice was outlined.",
+            "What lies between needs an outline on both sides.",
+            "Outline the structure on two slices at least, best on its first, its last and one between.",
+        )
+    if slices[-1] - slices[0] == len(slices) - 1:
+        raise InputError(
+            f"Every slice from {slices[0]} to {slices[-1]} was outlined.",
+            "There is none between them that could be proposed.",
+            "Leave slices out, every second or up to four in a row.",
+        )
+    return slices
+
+
+def _checked_values(drawn: np.ndarray, slices: Sequence[int], wanted: Collection[int] | None) -> list[int]:
+    there = {int(value) for value in np.unique(drawn[list(slices)])} - {0}
+    values = sorted(there if wanted is None else {int(value) for value in wanted})
+    absent = [value for value in values if value not in there]
+    if absent or not values:
+        raise InputError(
+            f"Label {absent[0]} is on none of the outlined slices." if absent else "The outlined slices are empty.",
+            "There is nothing to go by.",
+            "Outline the structure on two slices at least, and try again.",
+        )
+    return values
