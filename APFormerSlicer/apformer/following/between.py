@@ -45,7 +45,7 @@ class Structure:
         label: its value.
         learned: whether the network's answer is proposed; otherwise it is the interpolation.
         reason: of that, for the user.
-        left_out: slices that were left out in turn to find out.
+        left_out: on how many slices that a network had not learned from this was found out.
         dice_learned, dice_interpolated: on these; None where nothing could be left out.
         steps: that the networks learned for, together.
     """
@@ -189,7 +189,7 @@ class _Work:
             "the outlines alone. Check them, or outline one more slice."
         )
         logits = self._answered(networks, budget.check) if gained else self._interpolated()
-        return Structure(value, gained, reason, len(drawn), learned, alone, steps), self.box, logits
+        return Structure(value, gained, reason, len(scores), learned, alone, steps), self.box, logits
 
     def _learned(
         self, drawn: Sequence[int], budget: _Budget, start: Path | None
@@ -197,6 +197,8 @@ class _Work:
         """Networks that learned without some slices; their steps; (Dice, Dice interpolated) of the slices left out."""
         until = budget.clock() + budget.seconds * (1 - ANSWERING)
         first = EdgeNetwork() if start is None else started(start)
+        # The outermost slices lie between no others, unlike what is asked for: they judge where there are no more.
+        judged = drawn[1:-1] or drawn
         networks, taken, scores = [], 0, []
         folds = min(FOLDS, len(drawn))
         each = self._seconds_of_a_step(first, drawn, budget)
@@ -213,7 +215,7 @@ class _Work:
             rest = [index for index in drawn if index not in left_out]
             taken += learn(network, self.structure, rest, steps=max(0, steps), draw=Draw(number), go_on=go_on)
             networks.append(network)
-            scores += self._scores(network, left_out)
+            scores += self._scores(network, [index for index in left_out if index in judged])
         return networks, taken, scores
 
     def _seconds_of_a_step(self, network: EdgeNetwork, drawn: Sequence[int], budget: _Budget) -> float:

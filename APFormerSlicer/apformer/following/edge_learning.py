@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .edge_network import DISTANCES, GREY, Channel, EdgeNetwork
+from .interpolation import Outline, interpolated
 from .outlined import Outlined
 
 BATCH = 6
@@ -23,7 +24,6 @@ RATE, WARM_UP = 1e-3, 5
 BOTH_SIDES = 0.7  # of examples that have outlined slices on both sides are interpolated from both
 LEAST_ERROR, MOST_ERROR = 0.5, 1.7  # times what is expected
 ONE_SIDED = 0.5  # an outline taken from one neighbour errs less than in proportion: half, near the middle of a gap
-FARTHEST = 12.0  # px: beyond, distances are not mixed
 TURN, ZOOM, SHIFT, BEND = 0.35, 1.18, 0.06, 1.2  # radians, factor, half images, px of a smooth field
 CONTRAST, BRIGHTNESS, PER_SLICE, NOISE = (0.8, 1.25), 0.25, 0.06, 0.15
 
@@ -108,8 +108,8 @@ def asked_anew(structure: Outlined, index: int, draw: Draw) -> np.ndarray:
         prior = structure.prior(index, only, only)
         expected = ONE_SIDED * min(step, gap - step) / abs(index - only)
     error = min(1.0, expected * draw.number(LEAST_ERROR, MOST_ERROR))
-    prior, true = (np.clip(distance, -FARTHEST, FARTHEST) for distance in (prior, structure.outline[index].distance))
-    return structure.channels(index, error * prior + (1 - error) * true, first, second, without=index)
+    pulled = interpolated(structure.outline[index], Outline(prior < 0), error)
+    return structure.channels(index, pulled, first, second, without=index)
 
 
 def _a_gap(slices: Sequence[int], draw: Draw) -> tuple[int, int]:
