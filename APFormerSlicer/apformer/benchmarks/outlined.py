@@ -189,6 +189,7 @@ def _compared(
         "distances": dice(distances(mask, slices)[gaps], mask[gaps]),
         "followed": dice(proposed[gaps], mask[gaps]),
         "learned": found.structures[0].learned,
+        "share": found.structures[0].share,
         "left_out": [found.structures[0].dice_interpolated, found.structures[0].dice_learned],
         "steps": found.structures[0].steps,
         "seconds": found.seconds,

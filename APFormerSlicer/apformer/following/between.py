@@ -1,9 +1,10 @@
 """Any structure from a few slices: a user outlines it on some of them, the slices between are proposed.
 
 What is proposed is the interpolation between the outlines (see `interpolation`), moved to the edges of the image by a
-small network that learns the structure from the outlined slices (see `edge_learning`). Whether that helps is found out
-beforehand: networks that learned without some of the outlined slices are asked for these. Where they gain nothing, the
-interpolation alone is proposed, and the user is told that it is just that. What was outlined is never changed.
+small network that learns the structure from the outlined slices (see `edge_learning`). How far it may move it is found
+out beforehand: networks that learned without some of the outlined slices are asked for these, interpolated from their
+neighbours at twice the gap. Where they gain nothing, the interpolation alone is proposed, and the user is told that it
+is just that. What was outlined is never changed.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from ..bundles.labels import HIGHEST_LABEL
 from ..errors import InputError
 from ..metrics import dice
 from ..volume import Volume
-from .edge_learning import Draw, answered, asked_anew, learn
-from .edge_network import START, STEEPNESS, Channel, EdgeNetwork, started
+from .edge_learning import Draw, answered, learn
+from .edge_network import START, STEEPNESS, EdgeNetwork, started
 from .interpolation import Outline, interpolated
 from .outlined import Outlined
 
 SECONDS = 12.0
 FOLDS = 3  # networks, each without a third of the outlined slices; their mean is what is proposed
-STEPS = 24  # of each network, where there is time
-ASKED = 4  # times, with other errors of the interpolation, each left-out slice is asked for
-LEAST_GAIN = 0.0  # of Dice on slices that were left out, for the network to be believed
+STEPS = 16  # of each network, where there is time
+SHARES = (0.0, 0.5, 1.0)  # of the way from the interpolation to the networks' answer
+AS_GOOD = 0.01  # of Dice on slices that were left out: less more than this is not worth going farther
 ANSWERING = 0.2  # of the time is kept for what follows the learning
 
 Check = Callable[[], None]
@@ -43,20 +44,26 @@ class Structure:
 
     Attributes:
         label: its value.
-        learned: whether the network's answer is proposed; otherwise it is the interpolation.
+        share: of the way from the interpolation to the network's answer; 0 is the interpolation alone.
         reason: of that, for the user.
         left_out: on how many slices that a network had not learned from this was found out.
-        dice_learned, dice_interpolated: on these; None where nothing could be left out.
+        dice_learned, dice_interpolated: on these, at that share (at the best one where it is 0) and at none; None where
+            nothing could be left out.
         steps: that the networks learned for, together.
     """
 
     label: int
-    learned: bool
+    share: float
     reason: str
     left_out: int = 0
     dice_learned: float | None = None
     dice_interpolated: float | None = None
     steps: int = 0
+
+    @property
+    def learned(self) -> bool:
+        """Whether the image decides with the outlines."""
+        return self.share > 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,33 +179,34 @@ class _Work:
     ) -> tuple[Structure, tuple[slice, slice], np.ndarray]:
         """What is said of it, and logits (slices between, rows, columns) in the box of rows and columns."""
         drawn = self.structure.drawn
-        if len(drawn) < 2:
+        if len(drawn) < 3:
             reason = (
-                "It is outlined on one slice only: nothing could be left out to find out whether a network helps. "
-                "The slices between are interpolated from the outlines; the image was not looked at."
+                "It is outlined on fewer than three slices: none could be left out between two others to find out "
+                "whether learning from the image helps. The slices between are interpolated from the outlines alone. "
+                "Outline one more slice in the middle."
             )
-            return Structure(value, False, reason), self.box, self._interpolated()
+            return Structure(value, 0.0, reason), self.box, self._interpolated()
         networks, steps, scores = self._learned(drawn, budget, start)
-        learned, alone = (float(score) for score in np.mean(scores, axis=0))
-        gained = learned - alone > LEAST_GAIN
-        compared = f"Dice {learned:.3f} with the image, {alone:.3f} without, on outlined slices that were left out"
+        dice_at = dict(zip(SHARES, (float(score) for score in np.mean(scores, axis=0)), strict=True))
+        best = max(dice_at.values())
+        share = min(share for share in SHARES if dice_at[share] >= best - AS_GOOD)
+        learned = dice_at[share] if share else best
+        compared = f"Dice {learned:.3f} with the image, {dice_at[0.0]:.3f} without, on outlined slices left out in turn"
         reason = (
             f"The network follows the image's edges: {compared}."
-            if gained
+            if share
             else f"Learning from the image gained nothing ({compared}), so the slices between are interpolated from "
             "the outlines alone. Check them, or outline one more slice."
         )
-        logits = self._answered(networks, budget.check) if gained else self._interpolated()
-        return Structure(value, gained, reason, len(scores), learned, alone, steps), self.box, logits
+        logits = self._answered(networks, share, budget.check) if share else self._interpolated()
+        return Structure(value, share, reason, len(scores), learned, dice_at[0.0], steps), self.box, logits
 
     def _learned(
         self, drawn: Sequence[int], budget: _Budget, start: Path | None
-    ) -> tuple[list[EdgeNetwork], int, list[tuple[float, float]]]:
-        """Networks that learned without some slices; their steps; (Dice, Dice interpolated) of the slices left out."""
+    ) -> tuple[list[EdgeNetwork], int, list[list[float]]]:
+        """Networks that learned without some slices; their steps; Dice of the slices left out, one for each share."""
         until = budget.clock() + budget.seconds * (1 - ANSWERING)
         first = EdgeNetwork() if start is None else started(start)
-        # The outermost slices lie between no others, unlike what is asked for: they judge where there are no more.
-        judged = drawn[1:-1] or drawn
         networks, taken, scores = [], 0, []
         folds = min(FOLDS, len(drawn))
         each = self._seconds_of_a_step(first, drawn, budget)
@@ -215,40 +223,47 @@ class _Work:
             rest = [index for index in drawn if index not in left_out]
             taken += learn(network, self.structure, rest, steps=max(0, steps), draw=Draw(number), go_on=go_on)
             networks.append(network)
-            scores += self._scores(network, [index for index in left_out if index in judged])
+            scores += [self._scores(network, index) for index in left_out if drawn[0] < index < drawn[-1]]
         return networks, taken, scores
 
     def _seconds_of_a_step(self, network: EdgeNetwork, drawn: Sequence[int], budget: _Budget) -> float:
         budget.check()
+        trial = copy.deepcopy(network)
+        learn(trial, self.structure, drawn, steps=1, draw=Draw(0))  # the first one has more to prepare
         began = budget.clock()
-        learn(copy.deepcopy(network), self.structure, drawn, steps=1, draw=Draw(0))
+        learn(trial, self.structure, drawn, steps=1, draw=Draw(0))
         return max(budget.clock() - began, 1e-3)
 
-    def _scores(self, network: EdgeNetwork, left_out: Sequence[int]) -> list[tuple[float, float]]:
-        """For each slice, means over what it is asked: Dice of the network, Dice of the interpolation it was shown."""
-        draw, scores = Draw(0), []
-        for index in left_out:
-            seen = [asked_anew(self.structure, index, draw) for _ in range(ASKED)]
-            true = self.structure.outline[index].mask
-            pairs = [
-                (dice(logits > 0, true), dice(shown < 0, true))
-                for logits, shown in zip(answered(network, seen), (one[Channel.PRIOR] for one in seen), strict=True)
-            ]
-            scores.append((float(np.mean([a for a, _ in pairs])), float(np.mean([b for _, b in pairs]))))
-        return scores
+    def _scores(self, network: EdgeNetwork, index: int) -> list[float]:
+        """Dice of an outlined slice as if it were none, one for each share."""
+        others = [other for other in self.structure.drawn if other != index]
+        logits = self._asked([network], index, others, without=index)
+        return [dice(self._mixed(logits, share) > 0, self.structure.outline[index].mask) for share in SHARES]
 
-    def _answered(self, networks: Sequence[EdgeNetwork], check: Check) -> np.ndarray:
+    def _answered(self, networks: Sequence[EdgeNetwork], share: float, check: Check) -> np.ndarray:
         shape = [side.stop - side.start for side in self.box]
         logits = np.full((len(self.gaps), *shape), -np.inf, np.float32)
         for place, index in enumerate(self.gaps):
             check()
-            first, second = self.structure.neighbours(index)
-            if not (self.structure.outline[first].drawn or self.structure.outline[second].drawn):
-                continue  # between two slices without the structure there is none
-            seen = [self.structure.channels(index, self.structure.prior(index, first, second), first, second)]
-            mean = np.mean([answered(network, seen) for network in networks], axis=0)
-            logits[place] = self.structure.restored(mean)[0]
+            if any(self.structure.outline[end].drawn for end in self.structure.neighbours(index)):
+                # Elsewhere there is none: it lies between two slices without the structure.
+                mixed = self._mixed(self._asked(networks, index, self.structure.slices), share)
+                logits[place] = self.structure.restored(mixed[None])[0]
         return logits
+
+    def _asked(
+        self, networks: Sequence[EdgeNetwork], index: int, among: Sequence[int], without: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (rows, columns) of a slice, as interpolated between others and as the networks see it in the mean."""
+        first, second = self.structure.neighbours(index, among)
+        prior = self.structure.prior(index, first, second)
+        seen = self.structure.channels(index, prior, first, second, without=without)
+        return -prior * np.float32(STEEPNESS), np.mean([answered(network, seen) for network in networks], axis=0)
+
+    @staticmethod
+    def _mixed(logits: tuple[np.ndarray, np.ndarray], share: float) -> np.ndarray:
+        shapes, learned = logits
+        return (1 - share) * shapes + share * learned
 
     def _interpolated(self) -> np.ndarray:
         outlines = {index: Outline(mask[self.box], self.spacing) for index, mask in self.outlines.items()}

@@ -155,7 +155,6 @@ def _moved(seen: Tensor, inside: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
 
 
 @torch.inference_mode()
-def answered(network: EdgeNetwork, seen: Sequence[np.ndarray]) -> np.ndarray:
-    """Logits (n, rows, columns), slice by slice: what it sees of them need not fit into memory at once."""
-    network.eval()
-    return np.concatenate([network(torch.from_numpy(one)[None]).numpy() for one in seen])
+def answered(network: EdgeNetwork, seen: np.ndarray) -> np.ndarray:
+    """Logits (rows, columns) of one slice, (`Channel`, rows, columns)."""
+    return network.eval()(torch.from_numpy(seen)[None])[0].numpy()

@@ -76,7 +76,7 @@ def interpolated(first: Outline, second: Outline, share: float) -> np.ndarray:
 def _mixed(first: Outline, second: Outline, share: float) -> np.ndarray:
     if not first.drawn and not second.drawn:
         return first.distance
-    here, there = _depth_for_missing(first, second), _depth_for_missing(second, first)
+    here, there = _towards(first, second), _towards(second, first)
     if first.drawn and second.drawn:
         by = _movement(first, second)
         if by is not None:
@@ -84,11 +84,9 @@ def _mixed(first: Outline, second: Outline, share: float) -> np.ndarray:
     return here * np.float32(1 - share) + there * np.float32(share)
 
 
-def _depth_for_missing(outline: Outline, other: Outline) -> np.ndarray:
-    """Its distances; where it is empty, as much as the other is deep, so that what is mixed vanishes just there."""
-    if outline.drawn:
-        return outline.distance
-    return np.full(outline.mask.shape, -float(other.distance.min()), np.float32)
+def _towards(outline: Outline, other: Outline) -> np.ndarray:
+    """Its distances; of an empty one those of the other, so much farther out that its deepest point is just not in."""
+    return outline.distance if outline.drawn else other.distance - other.distance.min()
 
 
 def _movement(first: Outline, second: Outline) -> np.ndarray | None:

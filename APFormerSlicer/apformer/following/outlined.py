@@ -6,7 +6,7 @@ values counted from those of the structure in units of what surrounds it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -61,7 +61,7 @@ class Outlined:
         """Slices with an outline that is not empty on this grid."""
         return [index for index in self.slices if self.outline[index].drawn]
 
-    def neighbours(self, index: int, among: list[int] | None = None) -> tuple[int, int]:
+    def neighbours(self, index: int, among: Sequence[int] | None = None) -> tuple[int, int]:
         """The outlined slices before and after; twice the same where there is none on one side."""
         before = [other for other in among or self.slices if other < index]
         after = [other for other in among or self.slices if other > index]
