@@ -74,7 +74,7 @@ def learn(
         seen, inside = changed(*_examples(structure, slices, draw), draw)
         loss = segmentation_loss(network(seen), inside)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
     return steps

@@ -54,8 +54,8 @@ class EdgeNetwork(nn.Module):
         self.down = nn.ModuleList(_convolutions(a, b) for a, b in zip((len(Channel), *widths), widths, strict=False))
         self.up = nn.ModuleList(_convolutions(a + b, a) for a, b in pairwise(widths))
         self.head = nn.Conv2d(widths[0], 1, kernel_size=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, slices: Tensor) -> Tensor:
         features = pad_to_cells(slices, [2 ** len(self.up)] * 2)
