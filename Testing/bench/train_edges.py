@@ -81,7 +81,7 @@ def read_pair(pair: Pair) -> Stack:
 
 def painted(labels: np.ndarray, rng: np.random.Generator) -> Stack:
     """An image with a grey value by lot for each label, noise, blur and shading; thick slices in most."""
-    k, j, i = ndimage.find_objects(labels > 0)[0]
+    k, j, i = ndimage.find_objects((labels > 0).astype(int))[0]
     thick = int(rng.integers(1, 5))
     labels = labels[k, j, i][::thick].astype(int)
     grey = rng.uniform(0, 1, labels.max() + 1).astype(np.float32)[labels]

