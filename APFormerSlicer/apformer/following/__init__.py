@@ -1,4 +1,5 @@
-"""One patient: the network learns from the slices a user has corrected and proposes the rest of this volume anew."""
+"""One patient: a network learns from what a user has corrected or outlined on some slices, and proposes the rest of this
+volume (`follow` with a model, `between.between` without)."""
 
 from .corrections import Corrections, Plane
 from .follow import SECONDS, follow
