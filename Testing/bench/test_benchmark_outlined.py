@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from apformer.benchmarks.outlined import distances, outlined_slices, study
+from apformer import cli
+from apformer.benchmarks.outlined import distances, outlined_slices, render, study
 from apformer.errors import ConfigError
 
 ROWS, COLUMNS = np.mgrid[:32, :32]
@@ -63,3 +64,20 @@ def test_what_cannot_be_measured_is_told(tubes: Path) -> None:
         study(tubes, 1)
     with pytest.raises(ConfigError, match="Not all of liver"):
         study(tubes, 4, structures=["liver"])
+
+
+def test_the_command_prints_one_object_and_writes_it(
+    tubes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["benchmark", "follow", str(tubes), "--outlined", "4", "--structures", "Tube", "--volumes", "1"]
+    written = tmp_path / "outlined.json"
+    assert cli.main([*asked, "--seconds", "0.5", "--json", "-o", str(written)]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said == json.loads(written.read_text(encoding="utf-8"))
+    assert set(said["structures"]["Tube"]) >= {"interpolated", "followed"} and said["seconds"] > 0
+    assert "Tube" in render(said)
+
+
+def test_a_model_and_outlines_exclude_each_other(tubes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for more in ([], ["--outlined", "4", "--model", "liver-ct"], ["--outlined", "1"]):
+        assert cli.main(["benchmark", "follow", str(tubes), *more]) == 2

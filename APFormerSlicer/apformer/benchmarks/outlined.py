@@ -204,3 +204,13 @@ def _summary(cases: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "learned": sum(case["learned"] for case in cases),
         "volumes": len(cases),
     }
+
+
+def render(record: dict[str, Any]) -> str:
+    """A table: a line per structure."""
+    lines = [f"Every {record['outlined']}. slice outlined; Dice of the slices between", ""]
+    lines.append(f"structure                  volumes  {record['interpolation']:>9}  proposed  least gain")
+    for name, each in record["structures"].items():
+        figures = f"{each['interpolated']:>9.3f}  {each['followed']:>8.3f}  {each['worst']:>+10.3f}"
+        lines.append(f"{name:<27}{each['volumes']:>7}  {figures}")
+    return "\n".join([*lines, "", f"{record['seconds']:.1f} s for a structure (median)"])

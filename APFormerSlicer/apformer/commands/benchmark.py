@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from typing import Any
 
@@ -145,7 +146,14 @@ def _add_boxed(kinds: Any, shared: argparse.ArgumentParser) -> None:
 def _add_follow(kinds: Any, shared: argparse.ArgumentParser) -> None:
     follow = kinds.add_parser("follow", parents=[shared], help="simulated users correct slices, and the rest follows")
     follow.add_argument("dataset", type=option.path, metavar="DATASET", help="labelled volumes, Decathlon layout")
-    follow.add_argument("--model", required=True, metavar=option.MODEL, help="a model of a structure that they show")
+    what = follow.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model", metavar=option.MODEL, help="a model of a structure that they show, to be corrected")
+    what.add_argument(
+        "--outlined", type=_every, metavar="EVERY", help="instead: no model; every so-manieth slice is outlined"
+    )
+    follow.add_argument(
+        "--structures", type=_names, default=(), metavar="A,B", help="with --outlined: only these, by name"
+    )
     follow.add_argument(
         "--users", type=_users, default=("worst",), metavar="A,B", help="worst, middle, place, or all; default: worst"
     )
@@ -169,6 +177,12 @@ def _users(text: str) -> tuple[str, ...]:
     if not set(chosen) <= set(USERS):
         raise argparse.ArgumentTypeError(f"{text!r} is not all, or some of {','.join(USERS)}")
     return chosen
+
+
+def _every(text: str) -> int:
+    if (every := option.positive(text)) < 2:
+        raise argparse.ArgumentTypeError("with every slice outlined nothing lies between; give 2 or more")
+    return every
 
 
 def _counts(text: str) -> tuple[int, ...]:
@@ -368,6 +382,8 @@ def run_follow(options: argparse.Namespace, console: Console) -> int:
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
+    if options.outlined is not None:
+        return _run_outlined(options, console)
     record = follow.run(
         options.dataset,
         options.model,
@@ -380,4 +396,24 @@ def run_follow(options: argparse.Namespace, console: Console) -> int:
         say=console.say,
     )
     console.result(record, follow.render(record))
+    return 0
+
+
+def _run_outlined(options: argparse.Namespace, console: Console) -> int:
+    from ..benchmarks import outlined
+    from ..files import atomic_path
+    from ..following.between import SECONDS
+
+    record = outlined.study(
+        options.dataset,
+        options.outlined,
+        structures=options.structures,
+        volumes=options.volumes,
+        seconds=options.seconds or SECONDS,
+        say=console.say,
+    )
+    if options.output is not None:
+        with atomic_path(options.output) as temporary:
+            temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    console.result(record, outlined.render(record))
     return 0

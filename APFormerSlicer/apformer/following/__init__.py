@@ -1,5 +1,5 @@
-"""One patient: a network learns from what a user has corrected or outlined on some slices, and proposes the rest of this
-volume (`follow` with a model, `between.between` without)."""
+"""One patient: a network learns from what a user has corrected or outlined on some slices, and proposes the rest of
+this volume (`follow` with a model, `between.between` without)."""
 
 from .corrections import Corrections, Plane
 from .follow import SECONDS, follow
