@@ -14,7 +14,8 @@ from apformer import files
 from apformer.datasets import SiteDataset, identity
 from apformer.datasets.table import make_table
 from apformer.errors import ConfigError
-from apformer.finetuning.design import design
+from apformer.finetuning.design import _window, design
+from apformer.finetuning.extents import Seen
 from apformer.finetuning.measure import summary
 from apformer.finetuning.outcome import _lost
 from apformer.finetuning.verdict import finds_nothing, judge
@@ -343,5 +344,21 @@ def test_a_ct_window_lies_around_what_is_learned(tmp_path: Path) -> None:
     found = design(a_case(tmp_path / "site", (6, 32, 32), (1.0, 1.0, 8.0), "CT"), [1]).preprocessing
     assert found.orientation == "LPS"
     assert found.intensity["kind"] == "window"
-    assert -15 < found.intensity["lower"] < 5
-    assert 95 < found.intensity["upper"] < 115
+    assert -30 < found.intensity["lower"] < 5
+    assert 95 < found.intensity["upper"] < 130
+
+
+def test_bone_and_air_among_soft_organs_do_not_widen_a_ct_window() -> None:
+    soft = {1: (-20.0, 120.0), 2: (-60.0, 180.0), 3: (-100.0, 160.0)}
+    jaw, airway, lung, metal = (-50.0, 1700.0), (-1000.0, 150.0), (-950.0, -500.0), (2000.0, 3000.0)
+    organs = _window([a_seen({**soft, 4: jaw, 5: airway})])
+    assert organs["lower"] > -150 and organs["upper"] < 260, "their edges show all the same"
+    everything = _window([a_seen({**soft, 6: lung})])
+    assert everything["lower"] == -500, "what is beyond altogether is let in as far as to its nearer end"
+    assert _window([a_seen({**soft, 7: metal})])["upper"] == 2000
+    assert _window([a_seen({1: (0.0, 100.0)}), a_seen({1: (10.0, 900.0)}), a_seen({1: (0.0, 110.0)})])["upper"] < 150
+    assert _window([a_seen({})])["kind"] == "percentile", "nothing of it was seen"
+
+
+def a_seen(brightness: dict[int, tuple[float, float]]) -> Seen:
+    return Seen((8, 8, 8), np.eye(4), False, (), brightness)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -36,14 +36,15 @@ class Seen:
     Attributes:
         shape_kji: voxels. matrix: 4x4, ijk to RAS, mm.
         structures: those that occur; none where the labels were not read.
-        brightness: what `BRIGHTNESS` per cent of the voxels in them are below; None where the image was not read.
+        brightness: by value, what `BRIGHTNESS` per cent of the voxels in a structure are below; none where the image
+            was not read.
     """
 
     shape_kji: tuple[int, int, int]
     matrix: np.ndarray
     is_picture: bool
     structures: tuple[Extent, ...] = ()
-    brightness: tuple[float, float] | None = None
+    brightness: Mapping[int, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def spacing_ijk(self) -> np.ndarray:
@@ -81,11 +82,13 @@ def _see(site: SiteCase, values: Sequence[int], bright: bool, check: Callable[[]
     check()
     labels = files.read_volume(site.labels_path).array
     found = extents(labels, values, np.array(site.image.spacing_ijk))
-    brightness = None
+    brightness = {}
     if bright and found:
         check()
-        low, high = np.percentile(files.read_volume(site.image_path).array[np.isin(labels, values)], BRIGHTNESS)
-        brightness = float(low), float(high)
+        image = files.read_volume(site.image_path).array
+        for extent in found:
+            low, high = np.percentile(image[labels == extent.value], BRIGHTNESS)
+            brightness[extent.value] = float(low), float(high)
     return replace(_glance(site), structures=found, brightness=brightness)
 
 
