@@ -198,13 +198,6 @@ def test_a_training_whose_gates_wait_is_timed_as_it_begins() -> None:
     assert seen == ["off"] * 2 + ["hard"] * 2
 
 
-@pytest.mark.parametrize(("lean", "first"), [(False, "closed"), (True, "hard")])
-def test_gates_wait_for_whole_images_where_they_save_nothing_before(lean: bool, first: str) -> None:
-    stages = _stages("hard", (256, 256), 2e-4, scratch=True, fixed=False, lean=lean)
-    assert [stage.size for stage in stages] == [(128, 128), (256, 256)]
-    assert [stage.gates for stage in stages] == [first, "hard"]
-
-
 def test_steps_are_as_far_as_what_there_is_to_learn() -> None:
     def peak(scratch: bool, rate: float) -> float:
         return _stages("closed", (64, 64), rate, scratch, fixed=False, lean=False)[0].learning_rate

@@ -119,8 +119,7 @@ def _stages(
         return (whole,)
     half = tuple(max(16, n // 2 // 8 * 8) for n in patch)
     coarse = replace(whole, size=half, batch_size=2 * batch, crop=not lean)
-    # Of few tokens attention costs little: gates would save nothing here, and weights learned without them hold more.
-    first = replace(coarse, share=COARSE_SHARE, final_learning_rate=late, gates=gates if lean else "closed")
+    first = replace(coarse, share=COARSE_SHARE, final_learning_rate=late)
     return first, replace(whole, share=1 - COARSE_SHARE, learning_rate=late, learn_position=False)
 
 
