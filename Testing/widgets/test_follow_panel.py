@@ -107,11 +107,20 @@ def kinds(case: Case) -> list[str]:
     return [table.item(0, column).toolTip().partition(": ")[2] for column in range(table.columnCount)]
 
 
+def marked(case: Case) -> list[int]:
+    """Below which slices the strip has its mark."""
+    import qt
+
+    table = case.ui.sliceStrip
+    items = [(column, table.item(1, column)) for column in range(table.columnCount)]
+    return [column for column, item in items if item is not None and item.background().style() != qt.Qt.NoBrush]
+
+
 def test_before_anything_is_corrected_the_button_says_what_to_do(a_case: Case) -> None:
     a_case.picture("follow-0-proposed.png")
     assert not a_case.ui.followButton.enabled
     assert "Correct a slice, or mark one as right" in a_case.ui.followButton.toolTip
-    assert a_case.ui.followLabel.text == "nothing corrected yet" and not a_case.ui.followedContents.isVisible()
+    assert a_case.ui.followLabel.text == "no corrections" and not a_case.ui.followedContents.isVisible()
     assert kinds(a_case) == ["proposed"] * 9
 
 
@@ -125,7 +134,7 @@ def test_without_a_segmentation_nothing_is_offered(a_slicer: Any, tmp_path: Path
 
 def test_a_click_on_the_strip_goes_to_the_slice_and_the_button_marks_it(a_case: Case) -> None:
     a_case.go_to(3)
-    assert shown_slice(a_case.volume, 0) == 3
+    assert shown_slice(a_case.volume, 0) == 3 and marked(a_case) == [3]
     a_case.ui.rightButton.click()
     a_case.settle()
     assert kinds(a_case)[3] == "marked as right" and a_case.ui.rightButton.checked
@@ -143,7 +152,7 @@ def test_the_strip_follows_the_slice_view(a_case: Case) -> None:
     view = a_case.shown.host.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
     view.JumpSliceByOffsetting(-16.0, -16.0, 4.0 * 6)
     a_case.settle()
-    assert a_case.ui.sliceStrip.currentColumn() == 6
+    assert marked(a_case) == [6]
 
 
 def test_another_plane_has_slices_of_its_own(a_case: Case) -> None:
@@ -184,7 +193,9 @@ def test_one_slice_is_corrected_applied_looked_at_and_kept(a_case: Case) -> None
     assert np.array_equal(after[4], RIGHT[4])
     assert dice(after[rest], RIGHT[rest]) > dice(before[rest], RIGHT[rest]) + 0.05
     added = np.count_nonzero((after > 0) & (before == 0)) * 0.004
-    assert ui.followedLabel.text == f"{added:.1f} mL added, 0.0 mL removed"
+    assert ui.followedLabel.text == f"+{added:.1f} -0.0 mL"
+    assert ui.followedLabel.toolTip == f"anterior: {added:.1f} mL added, 0.0 mL removed"
+    assert not ui.followButton.enabled and "All corrections were applied already" in ui.followButton.toolTip
     assert ui.statusLabel.text.startswith("Learned from 1 corrected slice on CPU")
     difference = difference_of(a_case.node)
     assert difference.GetDisplayNode().GetVisibility()
@@ -285,7 +296,8 @@ def test_many_slices_share_cells_and_the_corrected_one_is_gone_to(a_slicer: Any)
     import qt
     from APFormerSlicerLib.widgets.strip import MOST, Strip
 
-    table, went = qt.QTableWidget(), []
+    table = qt.QTableWidget()
+    went: list[int] = []
     strip = Strip(table, went.append)
     known = ["proposed"] * 500
     known[333] = "drawn"

@@ -232,6 +232,14 @@ def test_corrections_accumulate_over_several_applies(a_case: Case) -> None:
     assert np.array_equal(a_case.labels[3], RIGHT[3]) and a_case.labels[5, 2, 2:6].all()
 
 
+def test_what_was_applied_is_not_applied_twice(a_case: Case) -> None:
+    a_case.correct(3)
+    a_case.apply()
+    assert "All corrections were applied already" in reason(a_case)
+    a_case.following.mark(a_case.node, Plane(0, 5), True)
+    assert a_case.following.check(a_case.node) == (True, "")
+
+
 def test_a_mark_that_is_taken_back_frees_its_slice(a_case: Case) -> None:
     a_case.correct(3)
     a_case.apply()

@@ -32,6 +32,7 @@ class FollowPanel:
         self._ui, self._workflow, self._asks, self._install, self._segment = ui, workflow, asks, install, segment
         self._hints = Hints()
         self._strip = Strip(ui.sliceStrip, self._go_to)
+        self._tip = ui.followedLabel.toolTip
         self._corrected: Corrected | None = None  # what was known last
         self._of: Any = None  # of this segmentation
         self._difference = True  # whether the user wants to see it
@@ -77,7 +78,7 @@ class FollowPanel:
 
     def _show_text(self) -> None:
         corrected = self._corrected
-        text = "" if corrected is None else corrected.text or _("nothing corrected yet")
+        text = "" if corrected is None else corrected.text or _("no corrections")
         show_text(self._ui.followLabel, text)
 
     def _show_pending(self, followed: Followed | None) -> None:
@@ -86,6 +87,7 @@ class FollowPanel:
         if followed is None:
             return
         show_text(ui.followedLabel, _milliliters(followed))
+        ui.followedLabel.setToolTip(_by_segment(followed) or self._tip)
         with quietly(ui.differenceCheckBox):
             ui.differenceCheckBox.setChecked(self._difference)
         if difference_of(self._node) is not None:
@@ -192,8 +194,17 @@ class FollowPanel:
 
 
 def _milliliters(followed: Followed) -> str:
-    """ "0.8 mL added, 0.1 mL removed"; of pictures, which have no size, what was followed."""
+    """ "+0.8 -0.1 mL"; of pictures, which have no size, what was followed."""
     if not followed.added_ml:
         return followed.text
     added, removed = sum(followed.added_ml.values()), sum(followed.removed_ml.values())
-    return str(_("{added} mL added, {removed} mL removed").format(added=f"{added:.1f}", removed=f"{removed:.1f}"))
+    return str(_("+{added} -{removed} mL").format(added=f"{added:.1f}", removed=f"{removed:.1f}"))
+
+
+def _by_segment(followed: Followed) -> str:
+    """A line for each segment: "Liver: 0.8 mL added, 0.1 mL removed"."""
+    line = _("{name}: {added} mL added, {removed} mL removed")
+    return "\n".join(
+        str(line.format(name=name, added=f"{added:.1f}", removed=f"{followed.removed_ml.get(name, 0.0):.1f}"))
+        for name, added in followed.added_ml.items()
+    )

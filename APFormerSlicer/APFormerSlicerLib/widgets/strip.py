@@ -10,14 +10,14 @@ from slicer.i18n import tr as _
 
 from .hints import quietly
 
-HEIGHT = 16  # pixels
+HEIGHT, MARK = 14, 4  # pixels, of the slices and of the mark below the one that is seen
 MOST = 80  # cells; of more slices, some share one
 COLORS = {"right": "#2c7fb8", "drawn": "#f4a100", "proposed": "#9aa0a6"}  # told apart by colour-blind eyes, too
 _ORDER = ("right", "drawn", "proposed", "")  # what a cell of several slices shows
 
 
 class Strip:
-    """Works on a table of one row.
+    """Works on a table, of which the second row marks the slice that is seen: a selection would hide its colour.
 
     Args:
         chosen: called with the number of the slice that the user went to.
@@ -26,7 +26,8 @@ class Strip:
     def __init__(self, table: Any, chosen: Callable[[int], None]) -> None:
         self._table, self._chosen = table, chosen
         self._kinds: list[str] = []
-        table.setRowCount(1)
+        self._marked = -1  # column
+        table.setRowCount(2)
         table.verticalHeader().setVisible(False)
         table.horizontalHeader().setVisible(False)
         table.horizontalHeader().setMinimumSectionSize(1)
@@ -35,7 +36,8 @@ class Strip:
         table.setVerticalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)
         table.setHorizontalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)
         table.setRowHeight(0, HEIGHT)
-        table.setFixedHeight(HEIGHT + 2 * table.frameWidth)
+        table.setRowHeight(1, MARK)
+        table.setFixedHeight(HEIGHT + MARK + 2 * table.frameWidth)
         table.connect("currentCellChanged(int,int,int,int)", self._went)
 
     def show(self, kinds: Sequence[str], current: int | None) -> None:
@@ -52,6 +54,7 @@ class Strip:
         if column != self._table.currentColumn():
             with quietly(self._table):
                 self._table.setCurrentCell(0 if column >= 0 else -1, column)
+        self._mark(column)
 
     @property
     def _cells(self) -> int:
@@ -68,15 +71,19 @@ class Strip:
 
     def _fill(self) -> None:
         table = self._table
+        self._mark(-1)
         table.setColumnCount(self._cells)
         for column in range(self._cells):
-            item = table.item(0, column)
-            if item is None:
-                item = qt.QTableWidgetItem()
-                table.setItem(0, column, item)
+            item = _item(table, 0, column)
             kind = self._kinds[self._best(column)]
             item.setBackground(qt.QBrush(qt.QColor(COLORS[kind])) if kind else qt.QBrush())
             item.setToolTip(self._tip(column, kind))
+
+    def _mark(self, column: int) -> None:
+        for changed in {self._marked, column} - {-1}:
+            ink = qt.QBrush(self._table.palette.color(qt.QPalette.WindowText)) if changed == column else qt.QBrush()
+            _item(self._table, 1, changed).setBackground(ink)
+        self._marked = column
 
     def _tip(self, column: int, kind: str) -> str:
         told = {"right": _("marked as right"), "drawn": _("corrected"), "proposed": _("proposed"), "": _("empty")}
@@ -90,3 +97,13 @@ class Strip:
     def _went(self, _row: int, column: int, *_before: int) -> None:
         if 0 <= column < self._cells:
             self._chosen(self._best(column))
+
+
+def _item(table: Any, row: int, column: int) -> Any:
+    """That of the cell, which is made where there is none."""
+    item = table.item(row, column)
+    if item is None:
+        item = qt.QTableWidgetItem()
+        item.setFlags(qt.Qt.ItemIsEnabled if row == 0 else qt.Qt.NoItemFlags)
+        table.setItem(row, column, item)
+    return item

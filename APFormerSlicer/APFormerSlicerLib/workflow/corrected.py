@@ -59,6 +59,7 @@ def compare(
     right: Collection[Plane],
     certain: np.ndarray | None = None,
     lacking: Collection[str] = (),
+    applied: Collection[Plane] = (),
 ) -> Corrected:
     """Compare label maps (k, j, i); not for the main thread.
 
@@ -67,9 +68,11 @@ def compare(
         right: slices that were marked as right.
         certain: bool (k, j, i), what was settled for an earlier proposal.
         lacking: names of labels without a segment.
+        applied: slices that had been marked as right before the proposal.
     """
     k, j, i = proposal.shape
     settled = proposal != labels
+    is_new = bool(settled.any()) or set(right) != set(applied)
     if certain is not None:
         settled |= certain
     drawn, filled = _slices(settled), _slices(labels > 0)
@@ -81,6 +84,12 @@ def compare(
         _refuse_lacking(proposal, known, lacking)
         values = [label.value for label in known]
         text = str(Corrections.of(proposal, labels, values, right=right, certain=certain, axis=axis))
+        if not is_new:
+            raise InputError(
+                "Nothing was corrected since the proposal.",
+                "All corrections were applied already.",
+                "Correct another slice, or mark one as right, and try again.",
+            )
     except APFormerError as error:
         refused = error
     return Corrected((k, j, i), drawn, marked, (proposed[0], proposed[1], proposed[2]), axis, text, refused)

@@ -286,7 +286,8 @@ class Following:
         def look() -> Corrected:
             try:
                 labels = pieces.compose()
-                return compare(proposal.labels(), labels, known, right, proposal.settled(right), lacking)
+                settled = proposal.settled(right)
+                return compare(proposal.labels(), labels, known, right, settled, lacking, proposal.right)
             except APFormerError as error:
                 return Corrected(shape, error=error)
 
@@ -310,7 +311,7 @@ class Following:
         volume_node, proposal = self._of(node)
         if self._segmenting.jobs.of(volume_node) is not None:
             raise InputError(
-                f"{volume_node.GetName()} is being segmented already.",
+                f"{volume_node.GetName()} is being worked on already.",
                 "Two jobs would write over each other's results.",
                 "Wait for it, or cancel it.",
             )
