@@ -213,6 +213,22 @@ def test_one_slice_is_corrected_applied_looked_at_and_kept(a_case: Case) -> None
     a_case.picture("follow-4-kept.png")
 
 
+def test_the_next_patients_of_today_are_segmented_with_what_was_learned(a_case: Case) -> None:
+    ui = a_case.ui
+    a_case.draw(4)
+    a_case.apply()
+    ui.todayCheckBox.click()
+    a_case.picture("follow-7-for-today.png")
+    ui.keepFollowedButton.click()
+    a_case.settle()
+    assert ui.modelComboBox.currentText == f"{MODEL} 1.0.0+followed (for today)" and not ui.todayCheckBox.checked
+    assert a_case.shown.asks.errors == []
+    bases = [ui.baseComboBox.itemText(row) for row in range(ui.baseComboBox.count)]
+    assert not any("for today" in base for base in bases) and ui.baseComboBox.currentText == f"{MODEL} 1.0.0"
+    ui.segmentButton.click()
+    assert Path(a_case.shown.worker.last.fields["model"]).name == "model"
+
+
 def test_undo_brings_back_the_segments_and_the_segment_editor_can_undo_that(a_case: Case) -> None:
     a_case.draw(4)
     before = a_case.labels
@@ -319,5 +335,6 @@ def test_all_of_it_is_seen_on_a_small_screen_while_a_proposal_waits(a_case: Case
     a_case.settle()
     ui = a_case.ui
     for widget in (ui.followButton, ui.rightButton, ui.sliceStrip, ui.planeComboBox, ui.followedLabel,
-                   ui.differenceCheckBox, ui.keepFollowedButton, ui.undoFollowedButton, ui.acceptButton):  # fmt: skip
+                   ui.differenceCheckBox, ui.keepFollowedButton, ui.undoFollowedButton,
+                   ui.todayCheckBox, ui.acceptButton):  # fmt: skip
         assert is_seen(widget, a_case.shown.window), widget.objectName

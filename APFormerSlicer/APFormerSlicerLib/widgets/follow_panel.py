@@ -45,7 +45,7 @@ class FollowPanel:
         ui.rightButton.connect("clicked(bool)", self._mark)
         ui.planeComboBox.connect("currentIndexChanged(int)", lambda *_: self._show_strip())
         ui.differenceCheckBox.connect("toggled(bool)", self._toggle_difference)
-        ui.keepFollowedButton.connect("clicked(bool)", lambda *_: workflow.following.keep(self._node))
+        ui.keepFollowedButton.connect("clicked(bool)", self._keep)
         ui.undoFollowedButton.connect("clicked(bool)", lambda *_: asks.attempt(self._undo))
         workflow.following.changed.connect(self._changed)
         workflow.segmenting.jobs.changed.connect(self.refresh)
@@ -139,6 +139,11 @@ class FollowPanel:
     def _toggle_difference(self, shown: bool) -> None:
         self._difference = bool(shown)
         show_difference(self._node, self._difference)
+
+    def _keep(self, *_unused: Any) -> None:
+        today = bool(self._ui.todayCheckBox.checked)
+        self._ui.todayCheckBox.setChecked(False)  # each patient's is a decision of its own
+        self._workflow.following.keep(self._node, today, self._asks.error)
 
     def _undo(self) -> None:
         self._workflow.following.undo(self._node, self._asks.error)

@@ -13,6 +13,7 @@ from .hints import quietly
 HEIGHT, MARK = 14, 4  # pixels, of the slices and of the mark below the one that is seen
 MOST = 80  # cells; of more slices, some share one
 COLORS = {"right": "#2c7fb8", "drawn": "#f4a100", "proposed": "#9aa0a6"}  # told apart by colour-blind eyes, too
+SEEN = "#d81b60"  # the mark, on light and dark alike
 _ORDER = ("right", "drawn", "proposed", "")  # what a cell of several slices shows
 
 
@@ -81,7 +82,7 @@ class Strip:
 
     def _mark(self, column: int) -> None:
         for changed in {self._marked, column} - {-1}:
-            ink = qt.QBrush(self._table.palette.color(qt.QPalette.WindowText)) if changed == column else qt.QBrush()
+            ink = qt.QBrush(qt.QColor(SEEN)) if changed == column else qt.QBrush()
             _item(self._table, 1, changed).setBackground(ink)
         self._marked = column
 
