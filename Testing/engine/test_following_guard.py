@@ -40,6 +40,15 @@ def test_a_single_correction_is_cut_where_its_structure_is_longest() -> None:
     assert torch.equal(second, ~first)
 
 
+def test_strokes_beside_a_whole_slice_go_with_its_halves() -> None:
+    groups = torch.zeros(3, 1, 4, 4, dtype=torch.uint8)
+    groups[0], groups[1, :, 0, 0], groups[2, :, 3, 3] = 1, 2, 3
+    held = folds(known(groups))
+    assert len(held) == 2 and torch.stack(held).sum(0).eq(groups > 0).all()
+    assert [int(part[0].sum()) for part in held] == [8, 8]
+    assert held[0][1].any() and held[1][2].any() and not held[0][2].any()
+
+
 def test_corrections_that_the_network_does_not_see_are_not_left_out() -> None:
     groups = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
     groups[0] = 5
@@ -79,7 +88,7 @@ def test_wrong_voxels_are_counted_at_every_share_among_those_left_out_alone() ->
     found = Evidence()
     examples = known(torch.ones(1, 1, 2, 3, dtype=torch.uint8), classes)
     found.add(Constant(), {"weight": torch.zeros(1)}, {"weight": torch.ones(1)}, examples, held)
-    assert found.wrong[0.0] == found.wrong[0.5] == 2 and found.wrong[1.0] == found.wrong[3.0] == 0
+    assert found.wrong[0.0] == found.wrong[0.5] == 2 and found.wrong[1.0] == found.wrong[2.0] == 0
 
 
 def test_strokes_on_slices_are_groups_of_their_own_and_crossing_slices_share_no_voxel() -> None:

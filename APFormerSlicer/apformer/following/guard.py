@@ -1,7 +1,7 @@
 """Whether what was learned helps: what is learned from some corrections is judged on those that were left out.
 
-With several corrections each is left out once (or a third of them); a single one is learned by halves. What is found
-so for several places between the base and what was learned (as `finetuning.blend` goes) tells how far to go. The
+With several corrections each is left out once (or a third of them); one that is nearly all there is is halved. What is
+found so for several places between the base and what was learned (as `finetuning.blend` goes) tells how far to go. The
 learnings are not thrown away: all begin with the same weights, and the average of what they end with has seen all
 corrections and errs less than any of them (Wortsman et al., "Model soups", ICML 2022).
 """
@@ -18,6 +18,7 @@ from ..finetuning.blend import blended
 from .examples import Examples
 
 MOST_FOLDS = 3
+MOSTLY = 0.7  # of all corrected voxels; a correction that has more of them is halved
 # Of the way from the base: a good proposal needs less than was learned, a bad one more than the seconds allowed.
 SHARES = (0.25, 0.5, 1.0, 1.5, 2.0)
 MOST_FORGOTTEN = 0.3  # of what the base is sure of elsewhere: beyond it, structures vanish there or spread
@@ -26,18 +27,26 @@ AS_GOOD = 0.05  # of the wrong voxels: within it a smaller share is as good
 
 
 def folds(known: Examples) -> list[Tensor]:
-    """Bool masks (N, 1, *size) of corrected voxels to leave out, one mask for each learning."""
-    numbers = torch.unique(known.groups[known.weights > 0])
-    numbers = numbers[numbers > 0].tolist()
-    if len(numbers) < 2:
-        return _halves(known)
-    count = min(len(numbers), MOST_FOLDS)
-    return [torch.isin(known.groups, torch.tensor(numbers[n::count], dtype=torch.uint8)) for n in range(count)]
+    """Bool masks (N, 1, *size) of corrected voxels to leave out, one mask for each learning; no voxel is in two. None
+    where what was corrected cannot be parted: a single voxel, or nothing that the network sees."""
+    numbers, voxels = torch.unique(known.groups[(known.groups > 0) & (known.weights > 0)], return_counts=True)
+    if voxels.sum() < 2:
+        return []
+    if voxels.max() > MOSTLY * voxels.sum():  # what is learned from a few strokes does not judge a whole slice
+        largest = int(voxels.argmax())
+        held = _halves(known, numbers[largest])
+        rest = [number for place, number in enumerate(numbers) if place != largest]
+    else:
+        held = [torch.zeros_like(known.groups, dtype=torch.bool) for _ in range(min(len(numbers), MOST_FOLDS))]
+        rest = list(numbers)
+    for place, number in enumerate(rest):
+        held[place % len(held)] |= known.groups == number
+    return held if len(held) > 1 else []
 
 
-def _halves(known: Examples) -> list[Tensor]:
-    """The one correction, cut through the middle of its structures where they are longest."""
-    settled = known.groups > 0
+def _halves(known: Examples, number: Tensor) -> list[Tensor]:
+    """A correction, cut through the middle of its structures where they are longest."""
+    settled = known.groups == number
     inside = settled & (known.classes > 0)
     places = torch.nonzero(inside if inside.any() else settled)[:, 2:]  # along the axes of the size
     extent = places.amax(0) - places.amin(0)
