@@ -128,6 +128,7 @@ class Following:
         self._proposals = Proposals(watch, worker, kept)
         self._seen: dict[Any, tuple[object, Corrected | None]] = {}  # None: it is being compared
         self._pending: dict[Any, _Pending] = {}
+        self._differences: dict[Any, Any] = {}  # their nodes
         self._runs: dict[Any, Run] = {}
         watch.removed.connect(self._node_removed)
         watch.closing.connect(self._scene_closing)
@@ -451,7 +452,7 @@ class Following:
 
         def done(part: Any, error: BaseException | None) -> None:
             if error is None and self._pending.get(node) is pending:
-                write_difference(node, volume_node, part)
+                self._differences[node] = write_difference(node, volume_node, part)
                 self.changed.emit(node)
 
         self._worker.aside(lambda: difference(read_part(*pending.before), pending.proposal.kept.read("labels")), done)
@@ -485,9 +486,11 @@ class Following:
         self.changed.emit(node)
 
     def _let_go(self, node: Any) -> bool:
-        found = self._pending.pop(node, None) is not None
-        if found and node.GetScene() is not None:
+        found, shown = self._pending.pop(node, None) is not None, self._differences.pop(node, None)
+        if node.GetScene() is not None:
             remove_difference(node)
+        elif shown is not None and shown.GetScene() is not None:  # it stays where its segmentation is removed
+            shown.GetScene().RemoveNode(shown)
         return found
 
     def _release(self, node: Any, run: Run) -> None:
@@ -513,8 +516,8 @@ class Following:
         why = APFormerError("The scene was closed.", "The job was cancelled.", "Load the image again.")
         for run in list(self._runs.values()):
             run.abandon(why)
-        self._seen.clear()
-        self._pending.clear()
+        for kept in (self._seen, self._pending, self._differences):
+            kept.clear()
 
 
 def _changed(volume_node: Any) -> InputError:
