@@ -500,6 +500,14 @@ def test_a_segmentation_that_is_removed_ends_its_job(a_case: Case) -> None:
     assert run.status == "cancelled" and "was removed" in run.error.what
 
 
+def test_a_volume_that_is_removed_ends_its_job(a_case: Case) -> None:
+    a_case.correct(3)
+    run = a_case.ask()
+    a_case.workflow.scene.RemoveNode(a_case.volume_node)
+    assert run.status == "cancelled" and "was removed" in run.error.what
+    assert "is not known any more" in a_case.following.check(a_case.node)[1]
+
+
 def test_files_of_earlier_proposals_go_with_the_segmentation(a_case: Case) -> None:
     a_case.correct(3)
     a_case.apply()
