@@ -239,3 +239,75 @@ def correct_a_slice(shown: Shown, segmentation: Any) -> None:
     mask[int(np.argmax(mask.sum(axis=(1, 2))))] = 0
     shown.ui.segmentEditor.saveStateForUndo()
     redraw(segmentation, segment_id, mask, matrix_of(volume))
+
+
+CARDIAC = DATA.parent / "acdc-cine-mr"
+HEART, VENTRICLE = "patient021_frame01.nii.gz", 3  # of another hospital than the model's, and harder than most; label
+
+
+@pytest.mark.skipif(not CARDIAC.is_dir(), reason=f"no labelled data in {CARDIAC}")
+def test_one_slice_of_a_heart_is_set_right_and_the_rest_follows(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    import slicer
+    from apformer.files import read_volume
+    from APFormerSlicerLib.scene import to_label_map
+    from APFormerSlicerLib.scene.difference import difference_of
+    from APFormerSlicerLib.scene.geometry import vtk_matrix
+    from APFormerSlicerLib.workflow import following
+    from headless import matrix_of, redraw
+
+    monkeypatch.setattr(following, "SECONDS", 60.0)  # a slow computer takes as many steps as a fast one
+    ui, workflow = shown.ui, shown.workflow
+    image = read_volume(CARDIAC / "imagesTr" / HEART)
+    right = (read_volume(CARDIAC / "labelsTr" / HEART).array == VENTRICLE).astype(np.uint8)
+    node = add_volume(shown.host.scene, np.asarray(image.array), "Cine MR")
+    node.SetIJKToRASMatrix(vtk_matrix(image.ijk_to_ras))
+    slicer.util.setSliceViewerLayers(background=node, fit=True)
+    shown.choose(node, "left-ventricle-cine-mr")
+    workflow.state.device = "cpu"
+    ui.segmentButton.click()
+    wait_for_status(shown, "Done on CPU")
+    segmentation = workflow.state.segmentation
+    labels = workflow.models.find("left-ventricle-cine-mr").labels
+
+    def now() -> np.ndarray:
+        return to_label_map(segmentation, node, labels).array
+
+    # The worst slice is corrected, and marked.
+    shown.open("reviewPage")
+    proposed = now().copy()
+    worst = int(np.argmax((proposed != right).sum(axis=(1, 2))))
+    drawn = proposed.copy()
+    drawn[worst] = right[worst]
+    ui.segmentEditor.saveStateForUndo()
+    redraw(segmentation, segmentation.GetSegmentation().GetNthSegmentID(0), drawn, matrix_of(node))
+    shown.host.wait(lambda: ui.followLabel.text == "strokes on 1 slice", LONG)
+    ui.sliceStrip.setCurrentCell(0, worst)
+    shown.host.settle(0.2)
+    ui.rightButton.click()
+    shown.host.wait(lambda: ui.followLabel.text == "1 corrected slice" and ui.followButton.enabled, LONG)
+    picture(shown, "reviewPage", "6-corrected.png")
+
+    # The worker dies; nothing is lost.
+    ui.followButton.click()
+    shown.host.wait(lambda: "learning" in ui.statusLabel.text, LONG)
+    os.kill(shown.worker._talk.worker["pid"], signal.SIGKILL)
+    shown.host.wait(lambda: shown.asks.errors, LONG)
+    assert "SIGKILL" in shown.asks.errors.pop().what and np.array_equal(now(), drawn)
+
+    # The rest follows.
+    shown.host.wait(lambda: ui.followButton.enabled, LONG)
+    ui.followButton.click()
+    shown.host.wait(lambda: workflow.following.run_of(segmentation) is None, VERY_LONG)
+    assert shown.asks.errors == [] and "Learned from 1 corrected slice on CPU" in ui.statusLabel.text
+    shown.host.wait(lambda: difference_of(segmentation) is not None, LONG)
+    picture(shown, "reviewPage", "7-followed.png")
+    followed, rest = now().copy(), np.arange(len(right)) != worst
+    assert np.array_equal(followed[worst], right[worst])
+    assert dice(followed[rest], right[rest]) > dice(proposed[rest], right[rest])
+    ui.undoFollowedButton.click()
+    shown.host.wait(lambda: not ui.followedContents.isVisible(), LONG)
+    assert np.array_equal(now(), drawn)
+
+
+def dice(first: np.ndarray, second: np.ndarray) -> float:
+    return 2 * np.count_nonzero(first & second) / (np.count_nonzero(first) + np.count_nonzero(second))

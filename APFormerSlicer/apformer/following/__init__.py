@@ -1,8 +1,26 @@
 """One patient: a network learns from what a user has corrected or outlined on some slices, and proposes the rest of
 this volume (`follow` with a model, `between.between` without)."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from .corrections import Corrections, Plane
-from .follow import SECONDS, follow
-from .followed import Followed
+
+if TYPE_CHECKING:
+    from .follow import SECONDS, follow
+    from .followed import Followed
 
 __all__ = ["SECONDS", "Corrections", "Followed", "Plane", "follow"]
+
+
+def __getattr__(name: str) -> Any:
+    """What learns brings torch along, without which a host's window compares segmentations."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .follow import SECONDS, follow
+    from .followed import Followed
+
+    # all at once: the import has put the module `follow` in the function's place
+    globals().update(SECONDS=SECONDS, follow=follow, Followed=Followed)
+    return globals()[name]
