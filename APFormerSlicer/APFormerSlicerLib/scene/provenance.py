@@ -13,6 +13,7 @@ from typing import Any
 
 from .tags import set_tag, tag
 
+FOLLOWED = "followed"  # parameter: the corrections that a result goes by, in words
 _NAMESPACE = "APFormer."
 _LONGEST_LO = 64  # characters of a DICOM Long String, such as Segment Algorithm Name
 
@@ -20,7 +21,7 @@ _LONGEST_LO = 64  # characters of a DICOM Long String, such as Segment Algorithm
 @dataclass(frozen=True)
 class Provenance:
     """The texts are those of the worker's result ("provenance"); `parameters` are what was asked for, as JSON values,
-    for example the region of interest."""
+    for example the region of interest. No two results have the same `date`, which counts milliseconds."""
 
     model: str
     model_version: str
@@ -50,7 +51,8 @@ def record_on_segment(segment: Any, provenance: Provenance) -> None:
     """As tags of the same names, and as the two tags that Slicer's export to DICOM reads."""
     for name, text in _as_texts(provenance).items():
         set_tag(segment, name, text)
-    set_tag(segment, "DICOM.SegmentAlgorithmType", "AUTOMATIC")
+    kind = "SEMIAUTOMATIC" if FOLLOWED in provenance.parameters else "AUTOMATIC"
+    set_tag(segment, "DICOM.SegmentAlgorithmType", kind)
     algorithm = f"APFormer {provenance.model} {provenance.model_version}"
     set_tag(segment, "DICOM.SegmentAlgorithmName", algorithm[:_LONGEST_LO])
 

@@ -10,7 +10,9 @@ from .cards import Card
 from .changes import Changed
 from .collecting import OTHERS, Added, CaseRow
 from .comparison import Comparison, LabelRow
+from .corrected import Corrected
 from .folder import FolderBatch
+from .following import Followed, Following
 from .headless import HeadlessWorker
 from .hosts import Worker
 from .inputs import Choice, PreciousError, regions, segmentable
@@ -46,8 +48,11 @@ __all__ = [
     "Choice",
     "Choices",
     "Comparison",
+    "Corrected",
     "Estimate",
     "FolderBatch",
+    "Followed",
+    "Following",
     "HeadlessWorker",
     "Job",
     "LabelRow",

@@ -93,11 +93,16 @@ class KeptResults:
     def keep(self, segmentation_node: Any, volume_node: Any, kept: Kept) -> None:
         """Take over the files of a result that is on the scene. Maps of an earlier one that somebody looks at are
         brought up to date, others are removed: they would be of another result."""
+        replaced = self.swap(segmentation_node, volume_node, kept)
+        if replaced is not None:
+            self._worker.discard(replaced.folder)
+
+    def swap(self, segmentation_node: Any, volume_node: Any, kept: Kept) -> Kept | None:
+        """As `keep`; the files of the result whose place it takes are the caller's to discard, or to swap in again."""
         key = segmentation_node, volume_node
         for other in [other for other in self._kept if other[0] is segmentation_node]:
             self._unseen[other].clear()  # a segmentation has one map of each kind
-        if key in self._kept:
-            self._drop(key)
+        replaced = self._kept.get(key)
         self._kept[key], self._unseen[key] = kept, set(kept.maps)
         for name in ("uncertainty", "kept_tokens"):
             node = overlay(segmentation_node, name)
@@ -107,6 +112,7 @@ class KeptResults:
                 self.overlay(segmentation_node, name)
             else:
                 segmentation_node.GetScene().RemoveNode(node)
+        return replaced
 
     def of(self, segmentation_node: Any, volume_node: Any) -> Kept | None:
         return self._kept.get((segmentation_node, volume_node))

@@ -16,6 +16,7 @@ from .batch import Batch
 from .changes import Changes
 from .collecting import Collecting
 from .folder import FolderBatch
+from .following import Following
 from .hosts import Worker
 from .inputs import Choice, segmentable
 from .kept import KeptResults
@@ -65,6 +66,7 @@ class Workflow:
         self.models = Models(self.library)
         kept = KeptResults(self.watch, worker)
         self.segmenting = Segmenting(self.watch, worker, self.models, kept, editor)
+        self.following = Following(self.watch, worker, self.models, kept, self.segmenting)
         self.reviewing = Reviewing(scene, worker, kept)
         self.collecting = Collecting(scene, self.state, worker, kept)
         self.versions = Versions(self.library, self.models)
@@ -157,6 +159,7 @@ class Workflow:
         """Give up what is running and listen to the scene no more. The workers are the host's to end."""
         self.worklist.stop()
         self.windows.stop()
+        self.following.stop()
         self.segmenting.stop()
         self.collecting.stop()
         self.tuning.stop()

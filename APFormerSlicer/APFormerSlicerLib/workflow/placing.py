@@ -75,7 +75,7 @@ class Placing:
         Raises:
             InputError: the files cannot be read, or do not fit the volume.
         """
-        result, kept = _read_result(data, {"roi": about.roi} if about.roi else {})
+        result, kept = read_result(data, {"roi": about.roi} if about.roi else {})
         warnings = [*about.notes, *data.get("warnings", ()), *notes]
         choice, agreed = self._target(choice, result, agreed or {}, warnings)
         written = self._write(choice, about.frame, result, editor)
@@ -130,7 +130,7 @@ class Placing:
         return written
 
 
-def _read_result(data: Mapping[str, Any], parameters: Mapping[str, Any]) -> tuple[Result, Kept]:
+def read_result(data: Mapping[str, Any], parameters: Mapping[str, Any]) -> tuple[Result, Kept]:
     """The worker's result for the scene, without its maps, and its files.
 
     Raises:

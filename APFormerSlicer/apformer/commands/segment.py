@@ -93,7 +93,7 @@ def provenance(bundle: Bundle, device: str) -> dict[str, str]:
         "model_checksum": bundle.checksum,
         "program": f"APFormerSlicer {__version__}",
         "device": device,
-        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "date": datetime.now().astimezone().isoformat(timespec="milliseconds"),
     }
 
 
