@@ -23,7 +23,8 @@ class Corrected:
 
     Attributes:
         shape_kji: of the volume.
-        drawn: slices with voxels that were painted or erased, now or before an earlier Apply.
+        drawn: slices with voxels that were painted or erased, now or before an earlier Apply; those of a slice that was
+            marked do not count for the slices across it.
         right: slices that were marked as right.
         proposed: other slices with structures.
         axis: across the slices that were drawn on: 0, 1, 2 for k, j, i.
@@ -59,6 +60,7 @@ def compare(
     right: Collection[Plane],
     certain: np.ndarray | None = None,
     lacking: Collection[str] = (),
+    learned: Collection[Plane] | None = None,
 ) -> Corrected:
     """Compare label maps (k, j, i); not for the main thread.
 
@@ -67,11 +69,15 @@ def compare(
         right: slices that were marked as right.
         certain: bool (k, j, i), what was settled for an earlier proposal.
         lacking: names of labels without a segment.
+        learned: the slices that were marked when the network had learned for this proposal; None where it had not.
     """
     k, j, i = proposal.shape
     settled = proposal != labels
+    is_new = learned is None or set(learned) != set(right) or bool(settled.any())
     if certain is not None:
         settled |= certain
+    for across, number in right:
+        settled[(slice(None),) * across + (number,)] = False
     drawn, filled = _slices(settled), _slices(labels > 0)
     marked = _marked(right)
     proposed = tuple(filled[axis] - drawn[axis] - marked[axis] for axis in range(3))
@@ -81,6 +87,12 @@ def compare(
         _refuse_lacking(proposal, known, lacking)
         values = [label.value for label in known]
         text = str(Corrections.of(proposal, labels, values, right=right, certain=certain, axis=axis))
+        if not is_new:
+            raise InputError(
+                "Nothing was corrected since this proposal.",
+                "The network has learned from all corrections there are.",
+                "Correct another slice, or mark one as right, and apply again.",
+            )
     except APFormerError as error:
         refused = error
     return Corrected((k, j, i), drawn, marked, (proposed[0], proposed[1], proposed[2]), axis, text, refused)

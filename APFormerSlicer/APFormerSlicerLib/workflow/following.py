@@ -282,11 +282,12 @@ class Following:
     def _compare(self, node: Any, volume_node: Any, proposal: Proposal, key: object) -> None:
         known, right = proposal.kept.labels, marked(node)
         lacking = [label.name for label in known if label.name not in segment_ids(node, known)]
+        learned = None if proposal.certain is None else proposal.right
 
         def look() -> Corrected:
             try:
                 labels = pieces.compose()
-                return compare(proposal.labels(), labels, known, right, proposal.settled(right), lacking)
+                return compare(proposal.labels(), labels, known, right, proposal.settled(right), lacking, learned)
             except APFormerError as error:
                 return Corrected(shape, error=error)
 
