@@ -138,6 +138,15 @@ def test_where_nothing_is_gained_the_proposal_stays_and_it_is_said(patient: Volu
     assert any("Nothing would be gained" in note and "stays as it was" in note for note in followed.notes)
 
 
+def test_a_single_voxel_is_too_little_and_it_is_said(patient: Volume, segmenter: Segmenter) -> None:
+    proposal = segmenter.segment(patient).labels.array
+    now = proposal.copy()
+    now[3, 16, 25] = 1 - now[3, 16, 25]
+    followed = follow(patient, segmenter, Corrections.of(proposal, now, [1]), seconds=LONG)
+    assert not followed.gained and np.array_equal(followed.labels.array, now)
+    assert any("Too little was corrected" in note for note in followed.notes)
+
+
 def test_the_difference_is_told_in_millilitres(patient: Volume, segmenter: Segmenter) -> None:
     right = truth(patient)
     proposal, followed = followed_after(patient, segmenter, right, 3)

@@ -160,7 +160,7 @@ def test_a_proposal_that_is_kept_is_learned_from_with_the_next_correction_and_on
     first = a_page.volumes()[STRUCTURE]
     a_page.press("y")
     a_page.page.locator(".followed").wait_for(state="hidden")
-    learns(a_page, "Nothing was corrected since this proposal")
+    learns(a_page, "All corrections were applied already")
     go_to_slice(a_page, 0.05)
     a_page.drag("Axial", *MIDDLE)
     second = a_page.wait_for_volume(STRUCTURE, lambda volume: volume > first)

@@ -233,3 +233,18 @@ def shown_panel(
         panel.exit()
         panel.close()
         window.hide()
+
+
+def place(widget: Any, within: Any) -> Any:
+    """Where a widget is, in pixels of another one."""
+    import qt
+
+    return qt.QRect(widget.mapTo(within, qt.QPoint(0, 0)), widget.size)
+
+
+def is_seen(widget: Any, window: Any) -> bool:
+    """Whether all of it can be seen, without scrolling."""
+    above = widget.parentWidget()
+    while above is not window and above.rect.contains(place(widget, above)):
+        above = above.parentWidget()
+    return widget.isVisible() and above is window and window.rect.contains(place(widget, window))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from panel_samples import MODULE_AREA, PAGES, Shown, add_volume, noise, shown_panel
+from panel_samples import MODULE_AREA, PAGES, Shown, add_volume, is_seen, noise, shown_panel
 from test_tuning_panel import epoch, report
 from workflow_samples import a_block, add_version
 
@@ -75,21 +75,6 @@ def walk(shown: Shown, size: tuple[int, int]) -> Iterator[str]:
         shown.ui.tuningViews.setCurrentWidget(view)
         shown.host.settle(0.02)
         yield view.objectName
-
-
-def place(widget: Any, within: Any) -> Any:
-    """Where a widget is, in pixels of another one."""
-    import qt
-
-    return qt.QRect(widget.mapTo(within, qt.QPoint(0, 0)), widget.size)
-
-
-def is_seen(widget: Any, window: Any) -> bool:
-    """Whether all of it can be seen, without scrolling."""
-    above = widget.parentWidget()
-    while above is not window and above.rect.contains(place(widget, above)):
-        above = above.parentWidget()
-    return widget.isVisible() and above is window and window.rect.contains(place(widget, window))
 
 
 def of_class(shown: Shown, *names: str) -> list[Any]:

@@ -232,22 +232,20 @@ def test_corrections_accumulate_over_several_applies(a_case: Case) -> None:
     assert np.array_equal(a_case.labels[3], RIGHT[3]) and a_case.labels[5, 2, 2:6].all()
 
 
-def test_nothing_is_learned_twice_from_the_same_corrections(a_case: Case) -> None:
-    a_case.correct(3)
-    a_case.apply()
-    seen = a_case.following.corrected(a_case.node)
-    assert seen.text == "1 corrected slice" and "Nothing was corrected since this proposal" in seen.reason
-    assert not a_case.following.check(a_case.node)[0]
-    a_case.following.mark(a_case.node, Plane(0, 5), True)
-    assert a_case.following.check(a_case.node)[0]
-
-
 def test_a_marked_slice_is_not_drawn_on_every_slice_across_it(a_case: Case) -> None:
     a_case.correct(3)
     a_case.apply()
     seen = a_case.following.corrected(a_case.node)
     assert seen.drawn == (set(), set(), set())
     assert seen.proposed[2] == set(np.flatnonzero(a_case.labels.any(axis=(0, 1))).tolist())
+
+
+def test_what_was_applied_is_not_applied_twice(a_case: Case) -> None:
+    a_case.correct(3)
+    a_case.apply()
+    assert "All corrections were applied already" in reason(a_case)
+    a_case.following.mark(a_case.node, Plane(0, 5), True)
+    assert a_case.following.check(a_case.node) == (True, "")
 
 
 def test_a_mark_that_is_taken_back_frees_its_slice(a_case: Case) -> None:
@@ -268,6 +266,72 @@ def test_where_nothing_is_gained_nothing_changes_and_it_is_told(a_case: Case) ->
     assert not done.gained and "Nothing would be gained" in " ".join(done.warnings)
     assert np.array_equal(a_case.labels, labels) and a_case.following.pending(a_case.node) is None
     assert a_case.following.corrected(a_case.node).text == "2 corrected slices"
+
+
+# ------------------------------------------------------------------ for the next patients
+
+
+def test_what_was_learned_segments_the_next_patients_of_today_and_is_no_version(
+    a_case: Case, a_library: ModelLibrary
+) -> None:
+    a_case.correct(3)
+    proposed = dice(a_case.labels[REST], RIGHT[REST])
+    a_case.apply()
+    told: list[Any] = []
+    a_case.following.learned.connect(told.append)
+    a_case.following.keep(a_case.node, today=True)
+    (card,) = told
+    workflow = a_case.workflow
+    assert card.title == f"{MODEL} 1.0.0+followed (for today)" and workflow.state.model == card.reference
+    assert card.cases == 0 and card.mean_dice is None
+    workflow.scene.RemoveNode(a_case.node)  # its files go, the model stays
+    a_case.segment()
+    assert of_node(a_case.node).model_version == "1.0.0+followed"
+    assert dice(a_case.labels[REST], RIGHT[REST]) > proposed + 0.05
+    models = workflow.models
+    assert [entry.reference for entry in models.cards()].count(card.reference) == 1
+    assert card.reference not in [entry.reference for entry in models.lasting()]  # a fine-tuning does not begin with it
+    assert "1.0.0+followed" not in [entry.version for entry in models.versions(MODEL)]
+    assert a_library.find(MODEL).version == "1.0.0"
+
+
+def test_a_proposal_of_todays_model_can_be_corrected_and_followed_in_turn(a_case: Case) -> None:
+    a_case.correct(3)
+    a_case.apply()
+    a_case.following.keep(a_case.node, today=True)
+    a_case.workflow.scene.RemoveNode(a_case.node)
+    a_case.segment()
+    a_case.correct(3, 4)
+    a_case.ask()
+    assert Path(a_case.worker.last.fields["model"]).name == "model"
+
+
+def test_todays_model_is_gone_in_the_next_program(a_case: Case, a_library: ModelLibrary) -> None:
+    from apformer.errors import BundleError
+    from APFormerSlicerLib.workflow.models import Models
+
+    a_case.correct(3)
+    a_case.apply()
+    a_case.following.keep(a_case.node, today=True)
+    with pytest.raises(BundleError, match="not installed any more"):
+        Models(a_library).find(f"{MODEL}@today")
+
+
+def test_a_model_that_cannot_be_copied_is_told_of_and_the_proposal_kept(
+    a_case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    a_case.correct(3)
+    a_case.apply()
+    after, told = a_case.labels, []
+    monkeypatch.setattr(shutil, "copytree", full)
+    a_case.following.keep(a_case.node, today=True, failed=told.append)
+    assert "No space left on device" in told[0].what and a_case.workflow.state.model == MODEL
+    assert np.array_equal(a_case.labels, after)
 
 
 # ------------------------------------------------------------------ undo

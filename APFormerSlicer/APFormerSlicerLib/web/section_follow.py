@@ -20,6 +20,7 @@ class FollowSection:
 
     def __init__(self, desk: Desk, jobs: JobsBar) -> None:
         self._desk, self._jobs, self.strips = desk, jobs, Strips(desk)
+        self._waiting: Any = None  # the segmentation that is compared, to be applied at once then
         desk.state.follow = None
         desk.state.followed = None
         for name, call in (
@@ -58,6 +59,9 @@ class FollowSection:
             return
         desk.state.follow = self._follow_row(corrected)
         self.strips.show(corrected)
+        waiting, self._waiting = self._waiting, None
+        if waiting is node:
+            desk.notices.guard(self._start)()
 
     def _follow_row(self, corrected: Corrected) -> dict[str, Any]:
         following, node = self._desk.workflow.following, self._desk.segmentation
@@ -87,7 +91,14 @@ class FollowSection:
     # ---------------------------------------------------------------- what the user does
 
     def apply(self) -> None:
-        """Have the network learn, and propose the rest anew."""
+        """Have the network learn, and propose the rest anew, as soon as it is known what was corrected."""
+        following, node = self._desk.workflow.following, self._desk.segmentation
+        if node is not None and following.corrected(node) is None:
+            self._waiting = node
+        else:
+            self._start()
+
+    def _start(self) -> None:
         desk = self._desk
         desk.notices.clear("error")
         desk.notices.clear("warning")

@@ -69,7 +69,7 @@ class TuneSection:
     def refresh(self) -> None:
         """The models to begin with, and the versions of the one that is written."""
         desk = self._desk
-        cards = [card for card in desk.workflow.models.cards() if card.problem is None]
+        cards = [card for card in desk.workflow.models.lasting() if card.problem is None]
         desk.state.bases = [
             *({"title": card.title, "value": card.reference} for card in cards),
             {"title": "None: from scratch", "value": _SCRATCH},

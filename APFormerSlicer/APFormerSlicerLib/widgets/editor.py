@@ -12,6 +12,7 @@ UNDO_STEPS = 10
 # Undo is below the fold of a screen of 768 pixels. The Segment Editor module has all of them.
 EFFECTS = ("Paint", "Draw", "Erase", "Level tracing", "Grow from seeds", "Fill between slices", "Margin", "Smoothing",
            "Scissors", "Islands", "Threshold")  # fmt: skip
+EFFECT_COLUMNS = 3  # one more than Slicer's own, for the same reason
 
 
 class Editor:
@@ -31,6 +32,7 @@ class Editor:
         widget.setSwitchToSegmentationsButtonVisible(False)
         widget.setShow3DButtonVisible(False)  # the page has one that also centers the view
         widget.setEffectNameOrder(list(EFFECTS))
+        widget.effectColumnCount = EFFECT_COLUMNS
         widget.setUnorderedEffectsVisible(False)
         self._take_settings()
         widget.setMRMLScene(scene)

@@ -15,6 +15,7 @@ from .changing import Changing
 from .collaborators import Asks, HostedWorker, Install
 from .dialogs import Dialogs
 from .editor import Editor
+from .follow_panel import FollowPanel
 from .input_panel import InputPanel
 from .pages import keep_height
 from .region_chooser import RegionChooser
@@ -72,6 +73,7 @@ class Panel:
         self.window = WindowChooser(ui, workflow, asks)
         self.work = WorkPanel(ui, workflow, asks, install, self.segment)
         self.review = ReviewPanel(ui, workflow, asks, self._editor)
+        self.follow = FollowPanel(ui, workflow, asks, install, self.segment, self.review)
         self.volumes = VolumesExport(ui, workflow, asks)
         self.site = SitePanel(ui, workflow, asks, install)
         changing = Changing(asks, install)
@@ -103,6 +105,7 @@ class Panel:
         self.window.close()
         self.segment.close()
         self.review.close()
+        self.follow.close()
         self.site.close()
         self.workflow.close()
         self._install.close()

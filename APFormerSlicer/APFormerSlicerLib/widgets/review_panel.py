@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 
 from ..scene import Status
 from ..scene.surface import is_in_3d
-from ..workflow import SegmentRow, Workflow, sentence
+from ..workflow import SegmentRow, Signal, Workflow, sentence
 from ..workflow.places import places_of
 from ..workflow.scene_watch import Observation
 from .collaborators import Asks, Ui
@@ -27,11 +27,16 @@ PAUSE_MS = 500  # volumes are counted when a stroke of the brush is over, not wh
 
 
 class ReviewPanel:
-    """Works on the segmentation that the state names."""
+    """Works on the segmentation that the state names.
+
+    Attributes:
+        shown: it was shown anew: another one was chosen, or a person or a model changed it.
+    """
 
     def __init__(self, ui: Ui, workflow: Workflow, asks: Asks, editor: Editor) -> None:
         self._ui, self._workflow, self._asks, self._editor = ui, workflow, asks, editor
         self._hints, self._views = Hints(), Views3D()
+        self.shown: Signal[()] = Signal()
         self._observed: Any = None
         self._observations: list[Observation] = []
         self._shown: str | None = None  # the map that lies over the image
@@ -74,8 +79,11 @@ class ReviewPanel:
         self._show_all()
 
     def _show_all(self) -> None:
-        if self._workflow.watch.is_closing:
-            return
+        if not self._workflow.watch.is_closing:
+            self._show_segments()
+            self.shown.emit()
+
+    def _show_segments(self) -> None:
         node = self._workflow.state.segmentation
         reviewing, ui = self._workflow.reviewing, self._ui
         try:

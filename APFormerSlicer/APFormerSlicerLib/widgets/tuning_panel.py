@@ -56,7 +56,8 @@ class TuningPanel:
         if self._workflow.watch.is_closing or not is_open(self._ui, self._ui.tuningPage):
             return
         ui, choices = self._ui, self._workflow.tuning.choices
-        self._list_bases(choices.base or ("" if choices.name else self._workflow.state.model))
+        chosen = self._workflow.models.lasting_reference(self._workflow.state.model)
+        self._list_bases(choices.base or ("" if choices.name else chosen))
         self._labels.offer(self._label_names(), self._base_labels())
         known = bool(choices.name)  # else nothing was kept yet, and what is typed must stay
         if known:
@@ -81,7 +82,7 @@ class TuningPanel:
         with quietly(combo):
             combo.clear()
             combo.addItem(_("none: from scratch"), "")
-            for card in self._workflow.models.cards():
+            for card in self._workflow.models.lasting():
                 if card.problem is None:
                     combo.addItem(card.title, card.reference)
             combo.setCurrentIndex(max(0, combo.findData(wanted)))

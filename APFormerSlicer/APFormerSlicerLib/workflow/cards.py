@@ -23,6 +23,7 @@ from apformer.errors import BundleError
 
 from .wording import sentence
 
+TODAY = "today"
 _PICTURES = ("overlay.png", "worst-1.png")
 _FOLDERS = ("configs", "models", "docs")
 _State = tuple[tuple[str, str, int, int], ...]
@@ -36,7 +37,7 @@ class Card:
     Attributes:
         reference: what `ModelLibrary.find` takes for it.
         directory: where it lies, which a `segment` request names.
-        origin: "bundled", "imported" or "trained" (the site's own).
+        origin: "bundled", "imported", "trained" (the site's own) or "today" (learned from one patient's corrections).
         modality: "CT", "MR" or "RGB".
         field_of_view_mm: extent of the training images; None when they were whole images.
         window: the values between which it sees differences, lowest and highest; None where they go by the image.
@@ -77,6 +78,11 @@ class Card:
         return self.origin == TRAINED
 
     @property
+    def is_todays(self) -> bool:
+        """Whether it learned from a patient of today, and goes when the program ends."""
+        return self.origin == TODAY
+
+    @property
     def label_names(self) -> tuple[str, ...]:
         return tuple(label.name for label in self.labels)
 
@@ -88,7 +94,8 @@ class Card:
     @property
     def title(self) -> str:
         """ "liver-ct 1.1.0", with what a user must know at once."""
-        marks = [mark for mark, holds in (("our own", self.is_own), ("cannot be used", self.problem)) if holds]
+        told = (("our own", self.is_own), ("for today", self.is_todays), ("cannot be used", self.problem))
+        marks = [mark for mark, holds in told if holds]
         return " ".join(filter(None, (self.name, self.version))) + (f" ({', '.join(marks)})" if marks else "")
 
     @property

@@ -60,7 +60,7 @@ def compare(
     right: Collection[Plane],
     certain: np.ndarray | None = None,
     lacking: Collection[str] = (),
-    learned: Collection[Plane] | None = None,
+    applied: Collection[Plane] = (),
 ) -> Corrected:
     """Compare label maps (k, j, i); not for the main thread.
 
@@ -69,11 +69,11 @@ def compare(
         right: slices that were marked as right.
         certain: bool (k, j, i), what was settled for an earlier proposal.
         lacking: names of labels without a segment.
-        learned: the slices that were marked when the network had learned for this proposal; None where it had not.
+        applied: slices that had been marked as right before the proposal.
     """
     k, j, i = proposal.shape
     settled = proposal != labels
-    is_new = learned is None or set(learned) != set(right) or bool(settled.any())
+    is_new = bool(settled.any()) or set(right) != set(applied)
     if certain is not None:
         settled |= certain
     for across, number in right:
@@ -89,9 +89,9 @@ def compare(
         text = str(Corrections.of(proposal, labels, values, right=right, certain=certain, axis=axis))
         if not is_new:
             raise InputError(
-                "Nothing was corrected since this proposal.",
-                "The network has learned from all corrections there are.",
-                "Correct another slice, or mark one as right, and apply again.",
+                "Nothing was corrected since the proposal.",
+                "All corrections were applied already.",
+                "Correct another slice, or mark one as right, and try again.",
             )
     except APFormerError as error:
         refused = error

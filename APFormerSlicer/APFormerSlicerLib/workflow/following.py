@@ -6,6 +6,7 @@ undone, shown as a difference until it is kept; the next Apply goes on from ther
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,7 +44,8 @@ from .tally import prime_counts
 from .wording import Checked, checked
 
 SECONDS = 8.0  # for all of it
-_NOW = "now.npy"
+_NOW, _MODEL = "now.npy", "model"
+Failed = Callable[[APFormerError], None]
 AXES = ("k", "j", "i")
 
 
@@ -113,6 +115,7 @@ class Following:
     Attributes:
         changed: what was corrected, marked or proposed of that segmentation is another now.
         followed: a job ended with that outcome.
+        learned: a model that learned from this patient can be used for the next ones, until the program ends.
     """
 
     def __init__(
@@ -120,6 +123,7 @@ class Following:
     ) -> None:
         self.changed: Signal[Any] = Signal()
         self.followed: Signal[Any, Followed] = Signal()
+        self.learned: Signal[Card] = Signal()
         self._watch, self._worker, self._models, self._segmenting = watch, worker, models, segmenting
         self._proposals = Proposals(watch, worker, kept)
         self._seen: dict[Any, tuple[object, Corrected | None]] = {}  # None: it is being compared
@@ -215,12 +219,20 @@ class Following:
             return None
         return pending.followed
 
-    def keep(self, segmentation_node: Any) -> None:
-        """Take the new proposal, which was on the scene already; its difference is shown no more."""
+    def keep(self, segmentation_node: Any, today: bool = False, failed: Failed = lambda error: None) -> None:
+        """Take the new proposal, which was on the scene already; its difference is shown no more.
+
+        Args:
+            today: have what was learned as a model for the next patients, of which `learned` tells; what could not be
+                copied goes to `failed`.
+        """
+        pending = self._pending.get(segmentation_node)
+        if pending is not None and today:
+            self._keep_model(pending.proposal.kept.folder / _MODEL, failed)
         if self._let_go(segmentation_node):
             self.changed.emit(segmentation_node)
 
-    def undo(self, segmentation_node: Any, failed: Callable[[APFormerError], None] = lambda error: None) -> None:
+    def undo(self, segmentation_node: Any, failed: Failed = lambda error: None) -> None:
         """Bring back what was there before, with what was drawn since; the Segment Editor can undo that too. It is done
         when `changed` tells of it; what could not be read goes to `failed`, and nothing is changed."""
         if self.pending(segmentation_node) is None:
@@ -240,7 +252,7 @@ class Following:
             if self._pending.get(segmentation_node) is not pending:
                 return
             if error is not None:
-                failed(error if isinstance(error, APFormerError) else explain_error(error, None))
+                failed(_explained(error))
             elif stamp(segmentation_node) != drawn_at:  # a stroke ended meanwhile
                 self.undo(segmentation_node, failed)
             else:
@@ -282,12 +294,12 @@ class Following:
     def _compare(self, node: Any, volume_node: Any, proposal: Proposal, key: object) -> None:
         known, right = proposal.kept.labels, marked(node)
         lacking = [label.name for label in known if label.name not in segment_ids(node, known)]
-        learned = None if proposal.certain is None else proposal.right
 
         def look() -> Corrected:
             try:
                 labels = pieces.compose()
-                return compare(proposal.labels(), labels, known, right, proposal.settled(right), lacking, learned)
+                settled = proposal.settled(right)
+                return compare(proposal.labels(), labels, known, right, settled, lacking, proposal.right)
             except APFormerError as error:
                 return Corrected(shape, error=error)
 
@@ -311,7 +323,7 @@ class Following:
         volume_node, proposal = self._of(node)
         if self._segmenting.jobs.of(volume_node) is not None:
             raise InputError(
-                f"{volume_node.GetName()} is being segmented already.",
+                f"{volume_node.GetName()} is being worked on already.",
                 "Two jobs would write over each other's results.",
                 "Wait for it, or cancel it.",
             )
@@ -336,8 +348,8 @@ class Following:
     def _model(self, proposal: Proposal) -> Card:
         """The version that made the proposal. Raises BundleError when it is not there any more."""
         name, _, version = proposal.kept.model.rpartition(" ")
-        for card in self._models.versions(name):
-            if card.version == version and card.problem is None:
+        for card in (*self._models.versions(name), *self._models.todays()):
+            if (card.name, card.version) == (name, version) and card.problem is None:
                 return card
         return self._models.find(f"{name}@{version}")
 
@@ -379,6 +391,7 @@ class Following:
                 raise not_handed_over(error) from error
             sent.before = folder / _NOW, labels
             outputs = {output: str(folder / f"{output}.npy") for output in ("labels", "uncertainty", "certain")}
+            outputs["model"] = str(folder / _MODEL)
             return {**fields, "outputs": outputs}
 
         def stamped() -> object:
@@ -443,6 +456,25 @@ class Following:
 
         self._worker.aside(lambda: difference(read_part(*pending.before), pending.proposal.kept.read("labels")), done)
 
+    def _keep_model(self, source: Path, failed: Failed) -> None:
+        """Copy it out of the files of the proposal, which go with the segmentation."""
+
+        def copied() -> Path:
+            try:
+                return Path(shutil.copytree(source, self._worker.folder() / _MODEL))
+            except OSError as error:
+                raise not_handed_over(error) from error
+
+        def done(directory: Any, error: BaseException | None) -> None:
+            try:
+                if error is not None:
+                    raise _explained(error)
+                self.learned.emit(self._models.add_today(directory))
+            except APFormerError as told:
+                failed(told)
+
+        self._worker.aside(copied, done)
+
     def _bring_back(self, node: Any, volume_node: Any, pending: _Pending, part: Part) -> None:
         result = Result(part, pending.earlier.kept.labels, pending.made_by)
         written = write_result(volume_node, result, node, self._segmenting.editor)
@@ -491,6 +523,10 @@ def _changed(volume_node: Any) -> InputError:
         "What the model had proposed does not fit it.",
         "Segment it again, then correct it; what was drawn stays as it is.",
     )
+
+
+def _explained(error: BaseException) -> APFormerError:
+    return error if isinstance(error, APFormerError) else explain_error(error, None)
 
 
 def _stamp(segmentation_node: Any, volume_node: Any) -> object:

@@ -13,6 +13,7 @@ from ..scene import to_volume
 from ..scene.edits import SegmentEditor
 from .aside import Done, Work
 from .batch import Batch
+from .cards import Card
 from .changes import Changes
 from .collecting import Collecting
 from .folder import FolderBatch
@@ -74,6 +75,7 @@ class Workflow:
         self._worker = worker
         self.tuning = Tuning(trainer or worker, self.state, self.collecting, self.models, self.versions)
         self.segmenting.segmented.connect(self._choose_result)
+        self.following.learned.connect(self._choose_learned)
         self.windows = Windows(self.watch, self.state, self.models)
         self.worklist = WorkList(
             self.watch, worker, self.state, self.models, self.segmenting, self.reviewing, self.collecting
@@ -179,6 +181,11 @@ class Workflow:
     def _choose_result(self, choice: Choice, done: Segmented) -> None:
         if choice.volume_node is self.state.volume:
             self.state.segmentation = done.written.segmentation_node
+
+    def _choose_learned(self, card: Card) -> None:
+        """For the next patients."""
+        self.versions.changed.emit(card.name)
+        self.state.model = card.reference
 
 
 def _problem_lines(data: dict[str, Any]) -> list[str]:

@@ -4,25 +4,52 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 from apformer.bundles import ModelLibrary
 from apformer.bundles.catalogue import VERSIONS_FOLDER
 from apformer.bundles.versions import BUNDLED, IMPORTED_MODEL, ORIGINS, Versions, split_reference, version_key
 from apformer.errors import BundleError
 
-from .cards import Card, read_card
+from .cards import TODAY, Card, read_card
 from .timings import Timings
 from .wording import sentence
 
 
 class Models:
-    """Cards of the models in a library. Nothing is changed, and nothing kept: each call looks at the disk."""
+    """Cards of the models in a library: nothing is changed there, and each call looks at the disk. Beside them, what
+    learned from a patient of today; see `add_today`."""
 
     def __init__(self, library: ModelLibrary) -> None:
         self.library = library
         self.timings = Timings(library.user_root)
+        self._today: dict[str, Path] = {}  # by reference
+
+    def add_today(self, directory: Path) -> Card:
+        """Offer the model in that folder, which learned from one patient, until the program ends; an earlier one of its
+        name is not offered any more.
+
+        Raises:
+            BundleError: it cannot be used.
+        """
+        name = read_card(directory, TODAY, TODAY).name
+        reference = f"{name}@{TODAY}"
+        self._today[reference] = directory
+        return self.find(reference)
+
+    def todays(self) -> list[Card]:
+        """What was added so."""
+        return [read_card(directory, reference, TODAY) for reference, directory in self._today.items()]
+
+    def lasting_reference(self, reference: str) -> str:
+        """`reference`, or the name of the model that one of today's was."""
+        return reference.partition("@")[0] if reference in self._today else reference
 
     def cards(self) -> list[Card]:
+        """What can be chosen: `lasting` ones, and before them today's."""
+        return [*self.todays(), *self.lasting()]
+
+    def lasting(self) -> list[Card]:
         """What each name stands for, the site's own first, then by name; models that cannot be used last."""
         seconds = self.timings.seconds()
         found = [card for card in map(self._active, self._names()) if card is not None]
@@ -42,7 +69,7 @@ class Models:
         """
         if not reference:
             raise BundleError("No model is chosen.", "There is nothing to segment with.", "Choose a model.")
-        directory = self.library.directory(reference)
+        directory = self._today.get(reference) or self.library.directory(reference)
         if directory is None:
             raise BundleError(
                 f"The model {reference[:80]} is not installed any more.",
@@ -83,6 +110,8 @@ class Models:
         return None if directory is None else read_card(directory, name, self._origin(name, directory.name, directory))
 
     def _origin(self, name: str, number: str, directory: object) -> str:
+        if directory in self._today.values():
+            return TODAY
         kept = self._kept(name)
         if directory == kept.directory(number):
             return kept.origin(number)

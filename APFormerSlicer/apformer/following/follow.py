@@ -31,6 +31,15 @@ MOST_STEPS = 30  # of one learning; more are learned by heart
 FEWEST_STEPS = 4  # also where time is too short for more
 MOST_LEARNING = 0.9  # of the progress that is shown
 LEAST_LEARNING = 0.4  # of the seconds, also where proposing anew takes most of them
+NO_GAIN = (
+    "Nothing would be gained: what the network learned from one part of the corrections did not help on the other. The "
+    "proposal stays as it was. Correct another slice, where the model erred in the same way, and try again, or go on "
+    "by hand."
+)
+TOO_LITTLE = (
+    "Too little was corrected to learn from and to check what was learned. The proposal stays as it was. Correct a "
+    "whole slice and mark it as right, or draw a second stroke, and try again."
+)
 Progress = Callable[[float, str], None]
 """Told how far it is, 0 to 1, and what is done; what it raises ends the work, and nothing was changed."""
 
@@ -90,6 +99,8 @@ class _Following:
         before = time.perf_counter()
         known = examples(self.volume, bundle, network, self.corrections)
         left_out = folds(known)
+        if not left_out:
+            return self._unchanged(Evidence(), TOO_LITTLE)
         end = self._learning_end(known, time.perf_counter() - before)
         evidence, soup = Evidence(), Average(network)
         for number, held in enumerate(left_out):
@@ -103,7 +114,7 @@ class _Following:
             network.load_state_dict(weights)
             if forgotten(network, known) <= MOST_FORGOTTEN:
                 return self._proposed(network, weights, share, evidence)
-        return self._unchanged(evidence)
+        return self._unchanged(evidence, NO_GAIN)
 
     def progress(self, fraction: float, message: str) -> None:
         """Tell it; it never falls back."""
@@ -156,13 +167,9 @@ class _Following:
         followed.weights = weights
         return followed
 
-    def _unchanged(self, evidence: Evidence) -> Followed:
+    def _unchanged(self, evidence: Evidence, why: str) -> Followed:
         followed = self._followed(self.corrections.labels.copy(), 0.0, evidence, describe(self.segmenter.device))
-        followed.notes.append(
-            "Nothing would be gained: what the network learned from one part of the corrections did not help on the "
-            "other. The proposal stays as it was. Correct another slice, where the model erred in the same way, and "
-            "try again, or go on by hand."
-        )
+        followed.notes.append(why)
         return followed
 
     def _followed(self, labels: np.ndarray, share: float, evidence: Evidence, device: str) -> Followed:

@@ -27,8 +27,11 @@ AS_GOOD = 0.05  # of the wrong voxels: within it a smaller share is as good
 
 
 def folds(known: Examples) -> list[Tensor]:
-    """Bool masks (N, 1, *size) of corrected voxels to leave out, one mask for each learning; no voxel is in two."""
+    """Bool masks (N, 1, *size) of corrected voxels to leave out, one mask for each learning; no voxel is in two. None
+    where what was corrected cannot be parted: a single voxel, or nothing that the network sees."""
     numbers, voxels = torch.unique(known.groups[(known.groups > 0) & (known.weights > 0)], return_counts=True)
+    if voxels.sum() < 2:
+        return []
     if voxels.max() > MOSTLY * voxels.sum():  # what is learned from a few strokes does not judge a whole slice
         largest = int(voxels.argmax())
         held = _halves(known, numbers[largest])
@@ -38,7 +41,7 @@ def folds(known: Examples) -> list[Tensor]:
         rest = list(numbers)
     for place, number in enumerate(rest):
         held[place % len(held)] |= known.groups == number
-    return held
+    return held if len(held) > 1 else []
 
 
 def _halves(known: Examples, number: Tensor) -> list[Tensor]:
