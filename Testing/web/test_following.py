@@ -158,8 +158,11 @@ def test_a_proposal_that_is_kept_is_learned_from_with_the_next_correction_and_on
     learns(a_page, "Learns from 1 corrected slice.")
     apply(a_page)
     first = a_page.volumes()[STRUCTURE]
+    a_page.page.get_by_label("Also for the next patients today").click()
     a_page.press("y")
     a_page.page.locator(".followed").wait_for(state="hidden")
+    a_page.notice(f"{NAME} 1.0.0+followed (for today) is chosen")
+    a_page.page.get_by_title("Dismiss").click()
     learns(a_page, "All corrections were applied already")
     go_to_slice(a_page, 0.05)
     a_page.drag("Axial", *MIDDLE)

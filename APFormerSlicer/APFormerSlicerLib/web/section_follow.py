@@ -6,13 +6,15 @@ from typing import Any
 
 from apformer.errors import InputError
 from trame.widgets import html
+from trame.widgets import vuetify3 as v
 
 from ..scene.difference import difference_of, show_difference
-from ..workflow import Corrected, Followed, sentence
+from ..workflow import Card, Corrected, Followed, sentence
 from .desk import Desk
 from .jobs_bar import JobsBar
 from .parts import button, heading, hint
 from .strips import KINDS, Strips
+from .values import flag
 
 
 class FollowSection:
@@ -23,6 +25,7 @@ class FollowSection:
         self._waiting: Any = None  # the segmentation that is compared, to be applied at once then
         desk.state.follow = None
         desk.state.followed = None
+        desk.field("also_today", False, flag)
         for name, call in (
             ("apply_to_rest", self.apply),
             ("keep_followed", self.keep),
@@ -34,6 +37,7 @@ class FollowSection:
         desk.workflow.state.changed.connect(self.refresh)
         desk.workflow.following.changed.connect(lambda _: self.refresh())
         desk.workflow.following.followed.connect(self._tell)
+        desk.workflow.following.learned.connect(self._tell_learned)
         desk.workflow.segmenting.segmented.connect(lambda *_: self.refresh())
         desk.workflow.segmenting.jobs.changed.connect(self.refresh)
 
@@ -105,7 +109,9 @@ class FollowSection:
         self._jobs.follow(desk.workflow.following.start(desk.segmentation, desk.workflow.state.device), "follow")
 
     def keep(self) -> None:
-        self._desk.workflow.following.keep(self._desk.segmentation)
+        """Keep the new proposal, and what was learned for the next patients where the user wants it."""
+        today, self._desk.state.also_today = self._desk.state.also_today, False  # each patient's is its own decision
+        self._desk.workflow.following.keep(self._desk.segmentation, today, self._desk.notices.error)
 
     def undo(self) -> None:
         """Bring back what was there before the network followed."""
@@ -121,6 +127,12 @@ class FollowSection:
     def _tell(self, _node: Any, done: Followed) -> None:
         self._desk.notices.warn(done.warnings)
         self._desk.state.step = "review"
+
+    def _tell_learned(self, card: Card) -> None:
+        self._desk.notices.tell(
+            f"{card.title} is chosen for the next images until this session ends. It learned from this patient; nothing "
+            "has measured it on others."
+        )
 
     # ---------------------------------------------------------------- what it looks like
 
@@ -157,6 +169,13 @@ class FollowSection:
                     html.Td("{{ one.name }}")
                     html.Td("+{{ one.added }} mL", classes="number added")
                     html.Td("\u2212{{ one.removed }} mL", classes="number removed")
+            v.VCheckbox(
+                v_model=("also_today",),
+                label="Also for the next patients today",
+                title="With Keep: what was learned segments the next images too, until this session ends.",
+                density="compact",
+                hide_details=True,
+            )
             button("Keep", "trigger('keep_followed')", "mdi-check", key="Y", color="success")
             button("Undo", "trigger('undo_followed')", "mdi-undo")
             button(
