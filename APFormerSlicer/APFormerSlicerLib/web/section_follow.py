@@ -130,8 +130,8 @@ class FollowSection:
 
     def _tell_learned(self, card: Card) -> None:
         self._desk.notices.tell(
-            f"{card.title} is chosen for the next images until this session ends. It learned from this patient; nothing "
-            "has measured it on others."
+            f"{card.title} is chosen for the next images until this session ends. It learned from this patient; "
+            "nothing has measured it on others."
         )
 
     # ---------------------------------------------------------------- what it looks like

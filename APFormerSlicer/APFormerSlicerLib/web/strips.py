@@ -9,6 +9,7 @@ from apformer.following import Plane
 
 from ..workflow import Corrected
 from ..workflow.marks import marked
+from ..workflow.proposals import volume_of
 from .desk import Desk
 from .slices import ViewSlices
 from .values import one_of, whole
@@ -38,7 +39,7 @@ class Strips:
         where none is named.
 
         Raises:
-            InputError: nothing was proposed that could be right; the view shows no single slice.
+            InputError: nothing was proposed that could be right, or the view shows no single slice.
         """
         desk, name = self._desk, name or self._desk.views.pointed
         plane = Plane(self._slices(name).axis, self._shown(name))
@@ -52,18 +53,24 @@ class Strips:
         return self._slices(name).number(self._desk.views.slice_value(name))
 
     def _slices(self, name: str) -> ViewSlices:
-        found = self._desk.views.slices(name, self._desk.volume)
+        found = self._desk.views.slices(name, self._volume)
         if found is None:
             raise InputError(
-                f"The {SLICE_VIEWS[name].lower()} view shows no single slice of an image.",
+                f"The {SLICE_VIEWS[name].lower()} view shows no single slice of a segmented image.",
                 "There is none to mark or to go to.",
-                "Load an image, or press R to turn the views to its slices.",
+                "Segment the image, or choose its segmentation; R turns the views to its slices.",
             )
         return found
 
+    @property
+    def _volume(self) -> Any:
+        """The image that is shown, where the chosen segmentation is of it."""
+        node, shown = self._desk.segmentation, self._desk.volume
+        return shown if node is not None and volume_of(node) is shown else None
+
     def _strip(self, name: str, corrected: Corrected) -> dict[str, Any] | None:
-        slices = self._desk.views.slices(name, self._desk.volume)
-        if slices is None or slices.count != corrected.shape_kji[slices.axis]:
+        slices = self._desk.views.slices(name, self._volume)
+        if slices is None:
             return None
         kinds = _kinds(corrected, slices.axis)
         marks = [{**mark, "title": _title(mark)} for mark in slices.marks(kinds)]
