@@ -223,6 +223,7 @@ def test_the_next_patients_of_today_are_segmented_with_what_was_learned(a_case: 
     a_case.settle()
     assert ui.modelComboBox.currentText == f"{MODEL} 1.0.0+followed (for today)" and not ui.todayCheckBox.checked
     assert a_case.shown.asks.errors == []
+    a_case.shown.open("tuningPage")
     bases = [ui.baseComboBox.itemText(row) for row in range(ui.baseComboBox.count)]
     assert not any("for today" in base for base in bases) and ui.baseComboBox.currentText == f"{MODEL} 1.0.0"
     ui.segmentButton.click()

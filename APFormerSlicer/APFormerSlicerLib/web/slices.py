@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from apformer.errors import InputError
 
-from ..scene.geometry import ijk_to_local, local_to_world, matrix_array
-from ..scene.volumes import first_ijk, shape_kji
+from ..scene.geometry import matrix_array
+from ..scene.slices import ijk_to_world
+from ..scene.volumes import shape_kji
 
 _TILT = 0.5  # of a slice's thickness, over the whole slice: beyond it a view shows parts of several slices
 _MOST_MARKS = 400  # of one strip; a screen has no room for more
@@ -38,10 +39,9 @@ class ViewSlices:
         if volume_node is None or volume_node.GetImageData() is None:
             return None
         try:
-            to_world = local_to_world(volume_node) @ ijk_to_local(volume_node)
+            to_world = ijk_to_world(volume_node)
         except InputError:  # a transform that bends space: no slice is plane
             return None
-        to_world[:3, 3] += to_world[:3, :3] @ first_ijk(volume_node)
         return ViewSlices.across(matrix_array(slice_node.GetSliceToRAS())[:3, 2], to_world, shape_kji(volume_node))
 
     @staticmethod
