@@ -178,6 +178,19 @@ def test_a_proposal_that_is_kept_is_learned_from_with_the_next_correction_and_on
     go_to_slice(a_page, 0.5)
 
 
+def test_where_nothing_is_gained_nothing_changes_and_it_is_told(a_page: WebPage) -> None:
+    proposed = a_page.volumes()[STRUCTURE]
+    button_of(a_page).click()  # as right as it was proposed
+    learns(a_page, "Learns from 1 corrected slice.")
+    a_page.press("f")
+    assert "warning" in a_page.notice("The proposal stays as it was").get_attribute("class")
+    assert a_page.page.locator(".followed").count() == 0
+    assert a_page.volumes()[STRUCTURE] == proposed
+    a_page.page.get_by_title("Dismiss").click()
+    button_of(a_page).click()
+    learns(a_page, "Nothing was corrected since the proposal")
+
+
 def test_it_can_be_cancelled_and_what_was_drawn_stays(
     a_page: WebPage, a_server: Served, drawn: tuple[float, float]
 ) -> None:
