@@ -508,12 +508,29 @@ def test_a_segmentation_that_is_removed_ends_its_job(a_case: Case) -> None:
     assert run.status == "cancelled" and "was removed" in run.error.what
 
 
+def test_a_volume_that_is_removed_ends_its_job(a_case: Case) -> None:
+    a_case.correct(3)
+    run = a_case.ask()
+    a_case.workflow.scene.RemoveNode(a_case.volume_node)
+    assert run.status == "cancelled" and "was removed" in run.error.what
+    assert "is not known any more" in a_case.following.check(a_case.node)[1]
+
+
 def test_files_of_earlier_proposals_go_with_the_segmentation(a_case: Case) -> None:
     a_case.correct(3)
     a_case.apply()
     assert len(a_case.worker.folders) == 2
     a_case.workflow.scene.RemoveNode(a_case.node)
     assert a_case.worker.folders == []
+    assert a_case.workflow.scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0  # the difference neither
+
+
+def test_a_work_list_takes_the_difference_for_no_result(a_case: Case) -> None:
+    a_case.workflow.worklist.add([a_case.volume_node])
+    (item,) = a_case.workflow.worklist.items
+    a_case.correct(3)
+    a_case.apply()
+    assert difference_of(a_case.node) is not None and item.segmentation_nodes == [a_case.node]
 
 
 def test_segmenting_anew_begins_anew(a_case: Case, tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def write_difference(segmentation_node: Any, volume_node: Any, part: Part) -> An
     and is not saved. The one of an earlier proposal is removed."""
     remove_difference(segmentation_node)
     node = new_segmentation(volume_node, f"{segmentation_node.GetName()} difference")
+    node.SetAttribute(_ROLE, "yes")
     node.SetHideFromEditors(True)
     node.SetSaveWithScene(False)
     write_segments(node, volume_node, part, LABELS, lambda *_: None)
@@ -58,8 +59,10 @@ def write_difference(segmentation_node: Any, volume_node: Any, part: Part) -> An
 
 
 def difference_of(segmentation_node: Any) -> Any:
-    """The node of the difference; None when there is none."""
-    return segmentation_node.GetNodeReference(_ROLE)
+    """The node of the difference; None when there is none. It is not saved with the scene, but the reference to it is,
+    and its ID may be another node's after loading."""
+    node = segmentation_node.GetNodeReference(_ROLE)
+    return node if node is not None and node.GetAttribute(_ROLE) else None
 
 
 def show_difference(segmentation_node: Any, shown: bool) -> None:

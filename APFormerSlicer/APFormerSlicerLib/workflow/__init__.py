@@ -12,7 +12,7 @@ from .collecting import OTHERS, Added, CaseRow
 from .comparison import Comparison, LabelRow
 from .corrected import Corrected
 from .folder import FolderBatch
-from .following import Followed, Following
+from .following import Following
 from .headless import HeadlessWorker
 from .hosts import Worker
 from .inputs import Choice, PreciousError, regions, segmentable
@@ -21,6 +21,7 @@ from .logic import Workflow
 from .parcel import NOT_OUTLINED, NOT_THERE
 from .places import Place
 from .placing import Segmented
+from .preview import Followed
 from .reviewing import SegmentRow
 from .runs import Run
 from .segmenting import Estimate

@@ -127,4 +127,6 @@ def _judged(segmentation_node: Any) -> str:
 
 def _is_of(segmentation_node: Any, volume_node: Any) -> bool:
     drawn_on = segmentation_node.GetNodeReference(segmentation_node.GetReferenceImageGeometryReferenceRole())
-    return drawn_on is volume_node and segmentation_node.GetSegmentation().GetNumberOfSegments() > 0
+    if drawn_on is not volume_node or segmentation_node.GetHideFromEditors():  # such as the difference of two proposals
+        return False
+    return bool(segmentation_node.GetSegmentation().GetNumberOfSegments() > 0)
