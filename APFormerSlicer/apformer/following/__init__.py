@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .corrections import Corrections, Plane
@@ -18,7 +17,9 @@ def __getattr__(name: str) -> Any:
     """What learns brings torch along, without which a host's window compares segmentations."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    learning, found = import_module(".follow", __name__), import_module(".followed", __name__)
+    from .follow import SECONDS, follow
+    from .followed import Followed
+
     # all at once: the import has put the module in the function's place
-    globals().update(SECONDS=learning.SECONDS, follow=learning.follow, Followed=found.Followed)
+    globals().update(SECONDS=SECONDS, follow=follow, Followed=Followed)
     return globals()[name]
