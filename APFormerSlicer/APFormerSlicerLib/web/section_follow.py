@@ -55,6 +55,7 @@ class FollowSection:
         try:
             corrected = following.corrected(node)
         except InputError as error:
+            self._waiting = None
             desk.state.follow = {"ready": False, "line": sentence(error)}
             self.strips.show(None)
             return
@@ -110,12 +111,15 @@ class FollowSection:
 
     def keep(self) -> None:
         """Keep the new proposal, and what was learned for the next patients where the user wants it."""
+        if self._desk.state.followed is None:
+            return
         today, self._desk.state.also_today = self._desk.state.also_today, False  # each patient's is its own decision
         self._desk.workflow.following.keep(self._desk.segmentation, today, self._desk.notices.error)
 
     def undo(self) -> None:
         """Bring back what was there before the network followed."""
-        self._desk.workflow.following.undo(self._desk.segmentation, self._desk.notices.error)
+        if self._desk.state.followed is not None:
+            self._desk.workflow.following.undo(self._desk.segmentation, self._desk.notices.error)
 
     def toggle_difference(self) -> None:
         node = self._desk.segmentation
@@ -164,7 +168,7 @@ class FollowSection:
         with html.Div(v_if="followed", classes="followed"):
             heading("A new proposal")
             hint("{{ followed.line }}")
-            with html.Table(classes="table"), html.Tbody():  # noqa: SIM117
+            with html.Div(classes="changes"), html.Table(classes="table"), html.Tbody():  # noqa: SIM117
                 with html.Tr(v_for="one in followed.rows", key="one.name"):
                     html.Td("{{ one.name }}")
                     html.Td("+{{ one.added }} mL", classes="number added")
