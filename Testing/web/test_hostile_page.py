@@ -118,8 +118,10 @@ def folders_of_server(server: Served) -> list[str]:
 
 
 def test_everything_that_the_page_draws_is_allowed_to_it_and_nothing_that_is_not_drawn(page: Page) -> None:
-    sources = "".join(path.read_text("utf-8") for path in (SOURCES / "APFormerSlicerLib" / "web").glob("section_*.py"))
-    sources += (SOURCES / "APFormerSlicerLib" / "web" / "page.py").read_text("utf-8")
+    web = SOURCES / "APFormerSlicerLib" / "web"
+    sources = "".join(
+        path.read_text("utf-8") for path in (*web.glob("section_*.py"), web / "page.py", web / "views.py")
+    )
     assert len(page.actions) > 20
     drawn = re.findall(r"trigger\('(\w+)'(?:, \[([^\]]*)\])?\)", sources)
     assert len(drawn) == sources.count("trigger('")

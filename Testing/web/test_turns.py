@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+from apformer.jobs import JobClient
+from APFormerSlicerLib.web.turn_worker import TurnWorker
 from APFormerSlicerLib.web.turns import Ticket, Turns
 
 
@@ -25,6 +30,15 @@ def test_a_training_keeps_nobody_from_segmenting() -> None:
     turns.ask(Ticket("first", "1", "finetune"))
     turns.ask(Ticket("second", "2", "segment"))
     assert sorted(users(turns.granted())) == ["first", "second"]
+
+
+def test_following_waits_for_its_turn_with_segmenting(tmp_path: Path) -> None:
+    said: list[Any] = []
+    worker = TurnWorker(JobClient(tmp_path), said.append)
+    for job in ("segment", "follow", "finetune"):
+        worker.submit(job, {}, lambda _: None)
+    assert [told["lane"] for told in said] == ["segment", "segment", "finetune"]
+    assert worker.busy
 
 
 def test_a_session_that_ended_gives_its_turn_and_its_places_back() -> None:

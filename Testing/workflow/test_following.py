@@ -232,6 +232,14 @@ def test_corrections_accumulate_over_several_applies(a_case: Case) -> None:
     assert np.array_equal(a_case.labels[3], RIGHT[3]) and a_case.labels[5, 2, 2:6].all()
 
 
+def test_a_marked_slice_is_not_drawn_on_every_slice_across_it(a_case: Case) -> None:
+    a_case.correct(3)
+    a_case.apply()
+    seen = a_case.following.corrected(a_case.node)
+    assert seen.drawn == (set(), set(), set())
+    assert seen.proposed[2] == set(np.flatnonzero(a_case.labels.any(axis=(0, 1))).tolist())
+
+
 def test_what_was_applied_is_not_applied_twice(a_case: Case) -> None:
     a_case.correct(3)
     a_case.apply()

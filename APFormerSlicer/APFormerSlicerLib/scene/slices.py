@@ -32,7 +32,7 @@ def shown_slice(volume_node: Any, axis: int) -> int | None:
     if view is None:
         return None
     middle = matrix_array(view.GetSliceToRAS())[:, 3]
-    number = round(float(np.linalg.solve(_ijk_to_world(volume_node), middle)[2 - axis]))
+    number = round(float(np.linalg.solve(ijk_to_world(volume_node), middle)[2 - axis]))
     return number if 0 <= number < shape_kji(volume_node)[axis] else None
 
 
@@ -41,7 +41,7 @@ def go_to_slice(volume_node: Any, axis: int, number: int) -> bool:
     view = _view(volume_node, axis)
     if view is None:
         return False
-    matrix = _ijk_to_world(volume_node)
+    matrix = ijk_to_world(volume_node)
     ijk = np.linalg.solve(matrix, matrix_array(view.GetSliceToRAS())[:, 3])
     ijk[2 - axis] = number
     r, a, s, _ = (matrix @ ijk).tolist()
@@ -68,12 +68,12 @@ def _view(volume_node: Any, axis: int) -> Any:
 
 def _directions(volume_node: Any) -> np.ndarray:
     """Unit vectors along i, j, k, as columns."""
-    columns = _ijk_to_world(volume_node)[:3, :3]
+    columns = ijk_to_world(volume_node)[:3, :3]
     unit: np.ndarray = columns / np.linalg.norm(columns, axis=0)
     return unit
 
 
-def _ijk_to_world(volume_node: Any) -> np.ndarray:
+def ijk_to_world(volume_node: Any) -> np.ndarray:
     """From indices of the volume's array, which begin at 0. Raises InputError below a transform that bends space."""
     matrix = ijk_to_local(volume_node)
     matrix[:3, 3] += matrix[:3, :3] @ np.array(first_ijk(volume_node), dtype=np.float64)

@@ -68,8 +68,9 @@ class Desk:
 
     @property
     def segmentations(self) -> list[Any]:
-        """All segmentations' nodes."""
-        return list(self.scene.GetNodesByClass("vtkMRMLSegmentationNode"))
+        """All segmentations' nodes that can be chosen."""
+        nodes = self.scene.GetNodesByClass("vtkMRMLSegmentationNode")
+        return [node for node in nodes if not node.GetHideFromEditors()]
 
     def action(self, name: str, *readers: Reader) -> Any:
         """Decorator: what the page calls as `trigger(name, [...])`; errors are shown.

@@ -13,18 +13,19 @@ from .desk import Desk
 from .parts import button
 from .values import one_of
 
-_KINDS = ("segment", "finetune")
+# Kind -> the value of the page's state that shows it.
+_SHOWN = {"segment": "job", "follow": "job", "finetune": "training_job"}
 
 
 class JobsBar:
-    """One job per kind: "segment" and "finetune"."""
+    """One job per kind: "segment", "follow" and "finetune"."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._runs: dict[str, Run] = {}
         desk.state.job = None
         desk.state.training_job = None
-        desk.action("cancel", one_of(_KINDS))(self.cancel)
+        desk.action("cancel", one_of(tuple(_SHOWN)))(self.cancel)
 
     def follow(self, run: Run, kind: str) -> None:
         """Show the run until it is over; how it ended is told as a notice."""
@@ -41,11 +42,14 @@ class JobsBar:
             run.cancel()
 
     def _show(self, kind: str) -> None:
-        run = self._runs[kind]
-        self._desk.state[_name(kind)] = None if run.over else _row(run, kind)
+        """The run; where it is over, another one that is shown in the same place."""
+        place = _SHOWN[kind]
+        kinds = [kind, *(other for other, shown in _SHOWN.items() if shown == place and other != kind)]
+        there = [(self._runs[one], one) for one in kinds if one in self._runs and not self._runs[one].over]
+        self._desk.state[place] = _row(*there[0]) if there else None
 
     def _tell_end(self, kind: str, run: Run) -> None:
-        self._desk.state[_name(kind)] = None
+        self._show(kind)
         if run.error is not None:
             self._desk.notices.error(run.error)
         elif run.status == "cancelled":
@@ -71,10 +75,6 @@ class JobsBar:
                         classes="ma-0",
                         size="x-small",
                     )
-
-
-def _name(kind: str) -> str:
-    return "job" if kind == "segment" else "training_job"
 
 
 def _row(run: Run, kind: str) -> dict[str, Any]:

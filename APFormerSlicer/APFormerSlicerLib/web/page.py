@@ -13,6 +13,7 @@ from .desk import Desk
 from .jobs_bar import JobsBar
 from .parts import button
 from .section_edit import EditSection
+from .section_follow import FollowSection
 from .section_image import ImageSection
 from .section_review import ReviewSection
 from .section_segment import SegmentSection
@@ -60,7 +61,8 @@ class Page:
         self._image = ImageSection(desk)
         self._segment = SegmentSection(desk, self._jobs)
         self._edit = EditSection(desk)
-        self._review = ReviewSection(desk, self._edit)
+        self._follow = FollowSection(desk, self._jobs)
+        self._review = ReviewSection(desk, self._edit, self._follow)
         self._site = SiteSection(desk, site)
         self._tune = TuneSection(desk, self._jobs)
         self._shortcuts = Shortcuts(desk, self._segment, self._review)

@@ -10,6 +10,7 @@ from ..workflow.places import places_of
 from .desk import Desk, color_of
 from .parts import button, heading, hint, select, text_field
 from .section_edit import EditSection
+from .section_follow import FollowSection
 from .values import number, one_of, text
 
 _STATUSES = {
@@ -25,8 +26,8 @@ _LONGEST_COMMENT = 2000  # characters
 class ReviewSection:
     """Shows what `workflow.reviewing` tells of the chosen segmentation."""
 
-    def __init__(self, desk: Desk, edit: EditSection) -> None:
-        self._desk, self.edit = desk, edit
+    def __init__(self, desk: Desk, edit: EditSection, follow: FollowSection) -> None:
+        self._desk, self.edit, self.follow = desk, edit, follow
         desk.state.update(
             {
                 "segments": [],
@@ -146,6 +147,7 @@ class ReviewSection:
             self._build_places()
             self._build_segments()
             self.edit.build()
+            self.follow.build()
 
     def _build_places(self) -> None:
         heading("Where to look")

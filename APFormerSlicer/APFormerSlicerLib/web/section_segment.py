@@ -219,7 +219,7 @@ class SegmentSection:
                     size="large",
                     block=True,
                     classes="",
-                    disabled=("!model || (job && job.kind === 'segment')",),
+                    disabled=("!model || job",),
                 )
 
     def _build_models(self) -> None:

@@ -17,12 +17,12 @@ from .parts import button, heading, hint, select, text_field
 from .values import one_of, one_of_numbers, some_of, text, typed_number
 
 _SCRATCH = ""
-_AS_BASE = 0.0  # pruning as it is in the base
+_ALL = 0.0  # no budget: the new model is dense, whatever the base is
 _SHARES = (0.7, 0.5, 0.3)
 _LONGEST_NAME = 100  # characters
 _LONGEST_MINUTES = 7 * 24 * 60
 BUDGETS = [
-    {"title": "As in the base", "value": _AS_BASE},
+    {"title": "All of them", "value": _ALL},
     *({"title": f"{share:.0%}", "value": share} for share in _SHARES),
 ]
 
@@ -55,7 +55,7 @@ class TuneSection:
         desk.field("tune_name", "", text(_LONGEST_NAME))
         desk.field("tune_labels", [], some_of(lambda: desk.state.site_labels))
         desk.field("tune_minutes", 15, typed_number(0, _LONGEST_MINUTES))
-        desk.field("tune_keep", _AS_BASE, one_of_numbers((_AS_BASE, *_SHARES)))
+        desk.field("tune_keep", _ALL, one_of_numbers((_ALL, *_SHARES)))
         desk.action("tune")(lambda: self.start())
         desk.action("continue_tuning")(lambda: self.start(resume=True))
         desk.action("adopt", one_of(self._references))(self._adopt)

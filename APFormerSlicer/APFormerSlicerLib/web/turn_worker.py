@@ -16,7 +16,8 @@ from .lines import Message
 Listener = Callable[[Event], None]
 Say = Callable[[Mapping[str, Any]], object]
 
-_NEEDS_TURN = ("segment", "finetune")  # a preflight is short, and is answered while others compute
+# Job -> the lane in which it waits; a preflight is short, and is answered while others compute.
+_LANES = {"segment": "segment", "follow": "segment", "finetune": "finetune"}
 
 
 class _Waiting:
@@ -49,11 +50,11 @@ class TurnWorker:
         self._jobs.start()
 
     def submit(self, job: str, fields: Mapping[str, Any], listener: Listener) -> str:
-        if job not in _NEEDS_TURN:
+        if job not in _LANES:
             return self._jobs.submit(job, fields, listener)
         number = f"turn-{secrets.token_hex(6)}"
         self._waiting[number] = _Waiting(job, fields, listener)
-        self._say({"ask": number, "lane": job})
+        self._say({"ask": number, "lane": _LANES[job]})
         return number
 
     def cancel(self, job_id: str) -> None:

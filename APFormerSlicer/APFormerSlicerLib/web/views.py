@@ -16,6 +16,7 @@ from trame_slicer.rca_view import register_rca_factories
 from trame_slicer.views import Layout, LayoutDirection, ViewLayoutDefinition
 
 from .allowed import Allowed
+from .slices import ViewSlices
 from .values import number, one_of
 
 LAYOUTS = {"four": "Four views", "axial": "Axial", "coronal": "Coronal", "sagittal": "Sagittal", "3d": "3D"}
@@ -26,18 +27,24 @@ _AXIAL = ViewLayoutDefinition.axial_view("Red")
 _CORONAL = ViewLayoutDefinition.coronal_view("Green")
 _SAGITTAL = ViewLayoutDefinition.sagittal_view("Yellow")
 _THREE_D = ViewLayoutDefinition.threed_view(background_color=(_BLACK, _BLACK))
-_NAMES = {"Red": "Axial", "Green": "Coronal", "Yellow": "Sagittal"}
+SLICE_VIEWS = {"Red": "Axial", "Green": "Coronal", "Yellow": "Sagittal"}
+_AT_WORK = ("MouseMoveEvent", "LeftButtonPressEvent", "MouseWheelForwardEvent", "MouseWheelBackwardEvent")
 
 
 class Views:
-    """The views of one page."""
+    """The views of one page.
+
+    Attributes:
+        pointed: the name of the slice view that the pointer was in last.
+    """
 
     def __init__(self, server: Server, slicer: SlicerApp, allowed: Allowed) -> None:
         self._server, self._slicer = server, slicer
+        self.pointed = "Red"
         register_rca_factories(
             slicer.view_manager,
             server,
-            slice_view_ui_f=partial(_slice_corner, allowed=allowed),
+            slice_view_ui_f=partial(self._slice_corner, allowed=allowed),
             three_d_view_ui_f=_three_d_corner,
             rca_encoder="turbo-jpeg",  # Pillow where libjpeg-turbo's Python package is missing
             interactive_quality=_QUALITY,
@@ -74,6 +81,19 @@ class Views:
         view = self._slicer.view_manager.get_view(name)
         view.set_slice_value(view.get_slice_value() + steps * view.get_slice_step())
 
+    def slices(self, name: str, volume_node: Any) -> ViewSlices | None:
+        """Those of the volume that a slice view goes through; None where it cuts through them at an angle."""
+        view = self._slicer.view_manager.get_view(name)
+        node = self._slicer.scene.GetNodeByID(view.get_view_node_id())
+        return ViewSlices.of(node, volume_node)
+
+    def slice_value(self, name: str) -> float:
+        """Where a slice view is, mm along its slider."""
+        return float(self._slicer.view_manager.get_view(name).get_slice_value())
+
+    def set_slice_value(self, name: str, value: float) -> None:
+        self._slicer.view_manager.get_view(name).set_slice_value(value)
+
     def centre_on(self, ras: Sequence[float]) -> None:
         """Centre all slice views on a place, mm."""
         node = vtkMRMLSliceNode
@@ -89,6 +109,29 @@ class Views:
         for view in self._slicer.view_manager.get_threed_views():
             view.reset_view()
 
+    def _slice_corner(self, server: Server, _view_id: str, view: Any, *, allowed: Allowed) -> None:
+        """The view's name, a slider through the slices, and a strip of what is known of them."""
+        name = view.get_singleton_tag()
+        for event in _AT_WORK:
+            view.interactor().AddObserver(event, lambda *_: setattr(self, "pointed", name))
+        slider = connect_slice_view_slider_to_state(server, view)
+        allowed.fields[slider.name.value] = lambda place: number(*view.get_slice_range())(place)
+        html.Div(SLICE_VIEWS.get(name, name), classes=f"view-name view-name-{name.lower()}")
+        html.Div("No image yet", classes="view-empty", v_if="!image_id")
+        with html.Div(classes="view-slider", v_if="image_id"):
+            _build_strip(name, slider.name.value)
+            v.VSlider(
+                v_model=(slider.name.value,),
+                min=(slider.name.min_value,),
+                max=(slider.name.max_value,),
+                step=(slider.name.step,),
+                hide_details=True,
+                density="compact",
+                thumb_size=10,
+                track_size=2,
+                color="grey-lighten-1",
+            )
+
 
 def _layouts() -> dict[str, Layout]:
     column, row = LayoutDirection.Vertical, LayoutDirection.Horizontal
@@ -101,27 +144,41 @@ def _layouts() -> dict[str, Layout]:
     }
 
 
-def _slice_corner(server: Server, _view_id: str, view: Any, *, allowed: Allowed) -> None:
-    """The view's name, and a slider through the slices."""
-    name = view.get_singleton_tag()
-    slider = connect_slice_view_slider_to_state(server, view)
-    allowed.fields[slider.name.value] = lambda place: number(*view.get_slice_range())(place)
-    html.Div(_NAMES.get(name, name), classes=f"view-name view-name-{name.lower()}")
-    html.Div("No image yet", classes="view-empty", v_if="!image_id")
-    with html.Div(classes="view-slider", v_if="image_id"):
-        v.VSlider(
-            v_model=(slider.name.value,),
-            min=(slider.name.min_value,),
-            max=(slider.name.max_value,),
-            step=(slider.name.step,),
-            hide_details=True,
-            density="compact",
-            thumb_size=10,
-            track_size=2,
-            color="grey-lighten-1",
-        )
-
-
 def _three_d_corner(_server: Server, _view_id: str, _view: Any) -> None:
     html.Div("3D", classes="view-name")
     html.Div("Surfaces appear here once something is segmented", classes="view-empty", v_if="!segments.length")
+
+
+# The slice of a mark that the pointer is over: one of a run of neighbouring slices.
+_UNDER_POINTER = (
+    "mark.from + mark.step * Math.floor(0.999 * mark.count * $event.offsetX / $event.currentTarget.offsetWidth)"
+)
+
+
+def _build_strip(name: str, place: str) -> None:
+    """What `strips` tells of a view's slices, and a button that marks the one that is shown.
+
+    Args:
+        place: where the view's slider stands, mm: a name of the page's state.
+    """
+    strip = f"strips.{name}"
+    shown = f"Math.round(({place} - {strip}.first) / {strip}.step)"
+    with html.Div(classes="strip", v_if=f"{strip}"):
+        html.Div(
+            v_for=f"mark in {strip}.marks",
+            key="mark.kind + mark.from",
+            classes=("`mark ${mark.kind}`",),
+            style=("{ left: `${100 * mark.left}%`, width: `${100 * mark.width}%` }",),
+            title=("mark.title",),
+            click=f"trigger('go_to_slice', ['{name}', {_UNDER_POINTER}])",
+        )
+    v.VBtn(
+        icon="mdi-check-bold",
+        click=f"trigger('mark_slice', ['{name}'])",
+        v_if=f"{strip}",
+        active=(f"{strip}.right.includes({shown})",),
+        title="This slice is right (M)",
+        variant="text",
+        size="x-small",
+        classes="mark-button",
+    )

@@ -23,7 +23,8 @@ class Corrected:
 
     Attributes:
         shape_kji: of the volume.
-        drawn: slices with voxels that were painted or erased, now or before an earlier Apply.
+        drawn: slices with voxels that were painted or erased, now or before an earlier Apply; those of a slice that was
+            marked do not count for the slices across it.
         right: slices that were marked as right.
         proposed: other slices with structures.
         axis: across the slices that were drawn on: 0, 1, 2 for k, j, i.
@@ -75,6 +76,8 @@ def compare(
     is_new = bool(settled.any()) or set(right) != set(applied)
     if certain is not None:
         settled |= certain
+    for across, number in right:
+        settled[(slice(None),) * across + (number,)] = False
     drawn, filled = _slices(settled), _slices(labels > 0)
     marked = _marked(right)
     proposed = tuple(filled[axis] - drawn[axis] - marked[axis] for axis in range(3))

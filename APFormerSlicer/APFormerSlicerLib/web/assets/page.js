@@ -50,7 +50,7 @@
     e.preventDefault();
     send([...e.dataTransfer.files]);
   });
-  const KEYS = /^([1-5]|[snaukpectir?]|Escape|ArrowUp|ArrowDown)$/;
+  const KEYS = /^([1-5]|[snmfdyaukpectir?]|Escape|ArrowUp|ArrowDown)$/;
   document.addEventListener("keydown", (e) => {
     if (e.target.closest("input:not([type=checkbox]), textarea, [role=slider], [role=listbox]") || e.altKey || e.metaKey) return;
     const key = e.ctrlKey ? `Control+${e.key}` : e.key;
