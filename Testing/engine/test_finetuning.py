@@ -192,7 +192,7 @@ def test_with_few_patients_every_one_is_judged_once_by_a_model_that_never_saw_it
 
 
 def test_a_budget_prunes_the_new_version(learned: Any, tmp_path: Path) -> None:
-    _, _, library, _ = learned  # a base whose prune head knows balls, whoever validates
+    _, _, library, _ = learned  # a base whose prune head knows balls
     site = a_site(tmp_path / "site")
     events: list[dict[str, Any]] = []
     request = a_request(site, base="balls", name="light", steps=30, budget="keep=0.5", adopt="always")

@@ -23,7 +23,7 @@ from apformer.finetuning.blend import SHARES
 from apformer.finetuning.form import choose_form
 from apformer.finetuning.heads import NEW_LOGIT, grown_weights
 from apformer.finetuning.labels import plan_labels
-from apformer.finetuning.recipe import PEAK_RATE, PEAK_RATE_SCRATCH, write_recipe
+from apformer.finetuning.recipe import PEAK_RATE_NEW, PEAK_RATE_SCRATCH, write_recipe
 from apformer.finetuning.window import window_problems
 from apformer.jobs.preflight_finetune import estimate_finetune
 from apformer.networks import build_network
@@ -154,7 +154,7 @@ def test_it_is_learned_at_the_rate_of_a_model_from_nothing(library: ModelLibrary
         first.append(write_recipe(asked(), base, plan, form, "1.0.0", "the site's own").stages[0])
     other, known = first
     assert (other.learning_rate, other.learn_position) == (PEAK_RATE_SCRATCH[len(other.size)], True)
-    assert (known.learning_rate, known.learn_position) == (PEAK_RATE, False)
+    assert (known.learning_rate, known.learn_position) == (PEAK_RATE_NEW, False)
 
 
 def test_report_and_card_say_what_it_began_with(library: ModelLibrary, site: SiteDataset) -> None:

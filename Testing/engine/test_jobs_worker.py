@@ -61,6 +61,7 @@ def test_ready_comes_first_and_says_what_can_be_asked() -> None:
         "check",
         "evaluate",
         "finetune",
+        "follow",
         "models",
         "preflight",
         "segment",
