@@ -204,7 +204,9 @@ def what_is_removed_is_chosen_no_more(volume: Any, folder: Path, asked: argparse
     other = slicer.util.addVolumeFromArray(slicer.util.arrayFromVolume(volume)[:3].copy(), name="Another")
     drawn = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Another's")
     state.volume, state.segmentation = other, drawn
-    slicer.app.processEvents()
+    settled = time.monotonic() + 0.5  # a little after a volume came, the only one there is would be chosen
+    while time.monotonic() < settled:
+        slicer.app.processEvents()
     slicer.mrmlScene.RemoveNode(drawn)
     slicer.app.processEvents()
     assert state.segmentation is None and ui.segmentationSelector.currentNode() is None, "another one was chosen"
