@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from apformer.errors import APFormerError, InputError
 from apformer.following import Plane
-from apformer.jobs.arrays import IMAGE, image_fields, part_fields
+from apformer.jobs.arrays import IMAGE, part_fields
 from apformer.part import Part
 
 from ..scene import Result, status_of, take_pieces, to_volume, write_result
@@ -31,7 +31,7 @@ from .hosts import Worker
 from .kept import KeptResults
 from .marks import marked, set_marked
 from .models import Models
-from .parcel import not_handed_over
+from .parcel import not_handed_over, volume_fields
 from .places import set_places
 from .placing import read_result
 from .preview import Failed, Followed, Pending, Previews, explained
@@ -228,14 +228,7 @@ class Following:
 
         def write() -> dict[str, Any]:
             try:
-                array = image_fields(
-                    folder / IMAGE,
-                    volume.array,
-                    volume.ijk_to_ras,
-                    volume.modality,
-                    picture=volume.source.kind == "picture",
-                    name=name,
-                )
+                array = volume_fields(folder / IMAGE, volume, name)
                 labels = part_fields(folder / _NOW, Part.of(pieces.compose()))
                 fields = {**fixed, "array": array, "labels": labels}
                 certain = present.settled(sent.right)

@@ -120,14 +120,7 @@ class Parcel:
                     copy = shutil.copy(proposal["labels"]["file"], folder / _PROPOSAL)
                     fields["proposal"] = {**proposal, "labels": {**proposal["labels"], "file": str(copy)}}
                 if opened is None:
-                    fields["array"] = image_fields(
-                        folder / IMAGE,
-                        volume.array,
-                        volume.ijk_to_ras,
-                        volume.modality,
-                        picture=volume.source.kind == "picture",
-                        name=name,
-                    )
+                    fields["array"] = volume_fields(folder / IMAGE, volume, name)
             except OSError as error:
                 raise not_handed_over(error) from error
             return fields
@@ -161,6 +154,12 @@ class Parcel:
         path, place = kept.proposal
         names = {str(label.value): label.name for label in kept.labels}
         return {"model": kept.model, "names": names, "labels": {"file": str(path), **place}}
+
+
+def volume_fields(file: Path, volume: Volume, name: str) -> dict[str, Any]:
+    """Write the voxels to `file` and return the field "array" of a request. Raises OSError."""
+    picture = volume.source.kind == "picture"
+    return image_fields(file, volume.array, volume.ijk_to_ras, volume.modality, picture=picture, name=name)
 
 
 def not_handed_over(error: OSError) -> OutputError:

@@ -22,6 +22,7 @@ from ..inference import Segmenter
 from .follow_users import Interpolate, interpolated_between, read_patient, shared_labels, simulate
 from .machine import describe_machine
 from .memory import peak_memory_bytes
+from .outlined import evenly
 
 BELOW = 0.93  # a proposal that needs correction
 LOST = 0.005  # of Dice, from which a volume counts as worse
@@ -66,10 +67,7 @@ def run(
     kept = _kept(output, setting)
     listing = read_listing(dataset)
     values = shared_labels(segmenter.bundle, listing.names)
-    chosen = listing.pairs
-    if volumes is not None and volumes < len(chosen):
-        chosen = tuple(chosen[n] for n in np.linspace(0, len(chosen) - 1, volumes).round().astype(int))
-    for pair in chosen:
+    for pair in evenly(listing.pairs, volumes):
         if pair.stem in kept:
             continue
         patient = read_patient(pair, segmenter, values)

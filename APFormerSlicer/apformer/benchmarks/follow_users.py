@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from ..metrics import dice, hd95_mm
 from ..names import plain
 from ..places import uncertain_places
 from ..volume import Volume
+from .outlined import comparator
 
 USERS = ("worst", "middle", "place")
 Interpolate = Callable[[np.ndarray, Sequence[Plane]], np.ndarray]
@@ -210,31 +210,19 @@ def _middle(filled: np.ndarray, drawn: Sequence[int]) -> int:
 
 
 def interpolated_between(labels: np.ndarray, right: Sequence[Plane]) -> np.ndarray:
-    """`labels` (k, j, i) with the slices between those of `right` interpolated, structure by structure, as distances to
-    their outlines; beyond the first and the last, and between neighbours, nothing is changed. One slice alone has
-    nothing to be interpolated with."""
-    import SimpleITK as sitk
-
-    if not right:
-        return labels
+    """`labels` (k, j, i) with the slices between those of `right` interpolated, structure by structure, as `comparator`
+    does; beyond the first and the last nothing is changed. One slice alone has nothing to be interpolated with."""
     result = labels.copy()
-    stack = np.moveaxis(result, right[0].axis, 0)
-
-    def signed(mask: np.ndarray) -> np.ndarray:
-        if not mask.any():
-            return np.full(mask.shape, float(max(mask.shape)))
-        image = sitk.GetImageFromArray(mask.astype(np.uint8))
-        inside = sitk.SignedMaurerDistanceMap(image, insideIsPositive=False, squaredDistance=False)
-        return np.asarray(sitk.GetArrayFromImage(inside), dtype=float)
-
     indices = sorted(plane.number for plane in right)
-    for low, high in pairwise(indices):
-        for value in (int(value) for value in np.unique(stack[[low, high]]) if value):
-            start, end = signed(stack[low] == value), signed(stack[high] == value)
-            for index in range(low + 1, high):
-                share = (index - low) / (high - low)
-                inside = (1 - share) * start + share * end <= 0
-                between = stack[index]
-                between[(between == value) & ~inside] = 0
-                between[inside] = value
+    if len(indices) < 2:
+        return result
+    stack = np.moveaxis(result, right[0].axis, 0)
+    between = [index for index in range(*indices[:: len(indices) - 1]) if index not in indices]
+    _, fill = comparator()
+    drawn = stack.copy()
+    for value in (int(value) for value in np.unique(drawn[indices]) if value):
+        filled = fill(drawn == value, indices)
+        for index in between:
+            stack[index][stack[index] == value] = 0
+            stack[index][filled[index]] = value
     return result

@@ -41,7 +41,6 @@ def study(
     *,
     structures: Sequence[str] = (),
     volumes: int | None = None,
-    offset: int = 0,
     axis: int = 0,
     seconds: float = SECONDS,
     interpolate: Interpolate | None = None,
@@ -54,7 +53,7 @@ def study(
         every: how many slices on the next outlined one is; 2 at least.
         base: weights that the networks begin with; None: from nothing.
         structures: names; all by default.
-        volumes: at most so many, evenly over all. offset: of the first among them.
+        volumes: at most so many, evenly over all.
         axis: of the arrays (k, j, i), across the slices.
         seconds: for each structure.
         interpolate: what is compared with.
@@ -73,11 +72,8 @@ def study(
     name, fill = ("given", interpolate) if interpolate is not None else comparator()
     listing = read_listing(dataset)
     values = _values(listing, structures)
-    pairs = listing.pairs[offset:]
-    if volumes is not None and volumes < len(pairs):
-        pairs = tuple(pairs[n] for n in np.linspace(0, len(pairs) - 1, volumes).round().astype(int))
     cases = []
-    for pair in pairs:
+    for pair in evenly(listing.pairs, volumes):
         for case in _cases(pair, values, every, base, axis, seconds, fill):
             cases.append(case)
             say("{volume}, {structure}: {interpolated:.3f} -> {followed:.3f} ({seconds:.1f} s)".format(**case))
@@ -99,6 +95,13 @@ def study(
         "seconds": statistics.median(case["seconds"] for case in cases),
         "cases": cases,
     }
+
+
+def evenly(pairs: Sequence[Pair], most: int | None) -> list[Pair]:
+    """At most so many, evenly over all; all where nothing is said."""
+    if most is None or most >= len(pairs):
+        return list(pairs)
+    return [pairs[n] for n in np.linspace(0, len(pairs) - 1, most).round().astype(int)]
 
 
 def comparator() -> tuple[str, Interpolate]:

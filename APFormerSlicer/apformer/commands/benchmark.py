@@ -217,6 +217,14 @@ def _number(text: str, most: float, wanted: str) -> float:
     return value
 
 
+def _use(threads: int | None) -> None:
+    """Compute with so many threads, if that is asked for."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
 def run(options: argparse.Namespace, console: Console) -> int:
     from ..benchmarks import segment
 
@@ -274,13 +282,10 @@ def run_plugin(options: argparse.Namespace, console: Console) -> int:
 
     if options.output is not None:
         check_writable(options.output / "record.json")
-    import torch
-
     from ..benchmarks import plugin
     from ..training.config import read_config
 
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
+    _use(options.threads)
     report = plugin.run(
         options.dataset,
         read_config(options.config),
@@ -318,12 +323,9 @@ def run_systems(options: argparse.Namespace, console: Console) -> int:
     for path in (options.output, options.plot):
         if path is not None:
             check_writable(path)
-    import torch
-
     from ..benchmarks import systems
 
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
+    _use(options.threads)
     report = systems.run(
         options.datasets,
         options.output,
@@ -348,24 +350,18 @@ def run_sparse_unetr(options: argparse.Namespace, console: Console) -> int:
 
 
 def run_training(options: argparse.Namespace, console: Console) -> int:
-    import torch
-
     from ..benchmarks import step
 
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
+    _use(options.threads)
     report = step.run(options.network, options.quick, console.say)
     console.result(report, step.render(report))
     return 0
 
 
 def run_boxed(options: argparse.Namespace, console: Console) -> int:
-    import torch
-
     from ..benchmarks import boxed
 
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
+    _use(options.threads)
     record = boxed.run(options.datasets, size=(options.size, options.size), say=console.say)
     console.result(record, boxed.render(record))
     return 0
@@ -376,12 +372,9 @@ def run_follow(options: argparse.Namespace, console: Console) -> int:
 
     if options.output is not None:
         check_writable(options.output)
-    import torch
-
     from ..benchmarks import follow
 
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
+    _use(options.threads)
     if options.outlined is not None:
         return _run_outlined(options, console)
     record = follow.run(

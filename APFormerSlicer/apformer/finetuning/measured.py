@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from ..datasets import SiteCase
+from ..training.validation import spread
 
 MEASURED_SHARE = 0.1  # of the time of a fine-tuning, that measuring one model may take, if it is enough for ...
 FEWEST_MEASURED = 4  # ... so many cases
@@ -14,15 +15,14 @@ FEWEST_MEASURED = 4  # ... so many cases
 def in_turn(sites: Sequence[SiteCase]) -> list[SiteCase]:
     """The cases in an order of which every beginning is a fair sample: one that holds each structure comes first, the
     rarest structure's before the others'; all others lie evenly over the whole."""
-    golden = (5**0.5 - 1) / 2
-    spread = [sites[n] for n in sorted(range(len(sites)), key=lambda n: (n * golden + 0.5) % 1)]
-    held = {site.name: set(site.revision.counts) if site.revision is not None else set() for site in spread}
-    holders = {value: [site for site in spread if value in held[site.name]] for value in set().union(*held.values())}
+    evenly = spread(sites)
+    held = {site.name: set(site.revision.counts) if site.revision is not None else set() for site in evenly}
+    holders = {value: [site for site in evenly if value in held[site.name]] for value in set().union(*held.values())}
     first: list[SiteCase] = []
     for value in sorted(holders, key=lambda value: (len(holders[value]), value)):
         if not any(value in held[site.name] for site in first):
             first.append(holders[value][0])
-    return first + [site for site in spread if site not in first]
+    return first + [site for site in evenly if site not in first]
 
 
 def as_many(sites: Sequence[SiteCase], seconds_per_voxel: float, allowed: float) -> list[SiteCase]:

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from .clock import Clock
 from .config import Stage, TrainingConfig
 from .marginal import marginal_entropy
 
+T = TypeVar("T")
 LARGEST_WHOLE = 2.0  # patches: a larger volume is seen window by window, as the Segmenter does
 WITHOUT = 4  # of the windows, every so-manieth is one without foreground, while both last
 
@@ -197,8 +199,8 @@ def _starts(shape: Sequence[int], patch: Sequence[int]) -> Iterator[tuple[int, .
 
 def _mixed(windows: Sequence[tuple[Window, bool]]) -> list[Window]:
     """Those with foreground first, one without after every few."""
-    inside = _spread([window for window, there in windows if there])
-    outside = _spread([window for window, there in windows if not there])
+    inside = spread([window for window, there in windows if there])
+    outside = spread([window for window, there in windows if not there])
     mixed: list[Window] = []
     while inside or outside:
         take = outside if outside and (not inside or len(mixed) % WITHOUT == WITHOUT - 1) else inside
@@ -206,12 +208,12 @@ def _mixed(windows: Sequence[tuple[Window, bool]]) -> list[Window]:
     return mixed
 
 
-def _spread(windows: Sequence[Window]) -> list[Window]:
+def spread(items: Sequence[T]) -> list[T]:
     """In an order in which every beginning lies evenly over the whole: by multiples of the golden ratio."""
     golden = (5**0.5 - 1) / 2
-    order = sorted(range(len(windows)), key=lambda n: (n * golden + 0.5) % 1)
+    order = sorted(range(len(items)), key=lambda n: (n * golden + 0.5) % 1)
     ranks = sorted(range(len(order)), key=order.__getitem__)
-    return [windows[n] for n in ranks]
+    return [items[n] for n in ranks]
 
 
 def _in_turns(by_case: Sequence[Sequence[Window]]) -> Iterator[Window]:
