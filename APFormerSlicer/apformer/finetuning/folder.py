@@ -24,6 +24,7 @@ TRAININGS = "trainings"
 PLAN = "plan.json"
 REPORT, PAGE = "report.json", "report.html"
 LOCK = ".lock"
+PROBE = "probe"  # an untrained model, to see how long a case takes
 SCHEMA = 2  # 2: rounds name the form of their network
 _CHECKPOINTS = ("*/checkpoint.safetensors", "*/checkpoint.pt")  # of training.checkpoint, which takes long to import
 # Of plan.json, from its first version on: what the training began with (see `setup.beginning`), seconds used, how they
@@ -81,7 +82,7 @@ class TrainingFolder:
         for path in _checkpoints(self.path):
             with suppress(OSError):
                 path.unlink()
-        for path in [*self.path.glob("prepared-*"), *self.path.glob("*/draft")]:
+        for path in [*self.path.glob("prepared-*"), *self.path.glob("*/draft"), self.path / PROBE]:
             shutil.rmtree(path, ignore_errors=True)
         try:
             return _set_aside(self.path, version)

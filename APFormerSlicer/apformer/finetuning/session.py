@@ -25,7 +25,7 @@ from ..training.parallel import Processes
 from ..training.run import write_bundle
 from .cases import as_case
 from .events import Listener, Teller
-from .folder import TRAININGS, TrainingFolder, training_folder, unfinished
+from .folder import PROBE, TRAININGS, TrainingFolder, training_folder, unfinished
 from .measure import Scores, cost_of, measure, probe, summary
 from .measured import MEASURED_SHARE, are_enough, as_many, in_turn
 from .outcome import WORST_CASES, Findings, Outcome, write_version
@@ -226,7 +226,7 @@ class _Session:
         smallest = min(sites, key=lambda site: voxels[site.name])
         config = write_recipe(self.request, setup.source, setup.plan, setup.form, "1.0.0", setup.licence)
         untrained = build_network(config.network, config.network_arguments).state_dict()
-        bundle = write_bundle(config, untrained, folder / "probe")
+        bundle = write_bundle(config, untrained, folder / PROBE)
         began = self.clock()
         try:
             probe(bundle, as_case(smallest, setup.plan), setup.reader, setup.plan.judged, str(setup.device), self.check)
