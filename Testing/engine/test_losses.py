@@ -14,7 +14,9 @@ pytest.importorskip("monai", reason="training needs MONAI (the extra 'train')")
 from apformer.networks.apformer import APFormer
 from apformer.pruning.auxiliaries import Auxiliaries, Coarser
 from apformer.training.losses import (
+    SEARCH,
     APFormerLoss,
+    balanced_entropy,
     cells_with_foreground,
     content_attention,
     ssa_term,
@@ -219,3 +221,63 @@ def test_coarser_outputs_count_half_as_much_at_every_level():
     deeper = tuple(Coarser(out, step) for out, step in zip(coarser, list(sizes.values())[1:], strict=True))
     together = float(loss(full, said._replace(coarser=deeper), labels, None)["total"])
     assert together == pytest.approx((alone[0] + alone[1] / 2 + alone[2] / 4) / 1.75, rel=1e-5)
+
+
+def test_each_structure_counts_alike_while_structures_are_searched_for_however_small_it_is():
+    labels = torch.zeros(1, 1, 8, 8, dtype=torch.long)
+    labels[..., :4, :] = 1
+    labels[..., 7, 7] = 2  # one voxel beside 32
+    logits = torch.zeros(1, 4, 8, 8)  # of a third structure there is nothing here
+    logits[:, 0] = 5.0  # all is background, it says
+    whole = float(balanced_entropy(logits, labels, torch.ones_like(labels, dtype=torch.float32)))
+    logits[0, 2, 7, 7] = 20.0
+    found = float(balanced_entropy(logits, labels, torch.ones_like(labels, dtype=torch.float32)))
+    assert found == pytest.approx(whole / 2, rel=1e-3), "the voxel was half of all that there was to find"
+
+
+def test_what_nobody_knows_is_not_searched_for():
+    labels = torch.tensor([[[[1, 2, 0]]]])
+    logits = torch.zeros(1, 3, 1, 3, requires_grad=True)
+    balanced_entropy(logits, labels, torch.tensor([[[[1.0, 0.0, 1.0]]]])).backward()
+    assert logits.grad is not None
+    assert [bool(grad.any()) for grad in logits.grad[0, :, 0].T] == [True, False, False]
+    nothing = balanced_entropy(logits, torch.zeros_like(labels), torch.ones(1, 1, 1, 3))
+    assert float(nothing.detach()) == 0.0
+
+
+def test_a_structure_that_was_lost_is_found_again_only_where_structures_are_searched_for():
+    labels = torch.zeros(1, 1, 32, 32, dtype=torch.long)
+    labels[..., 5:7, 5:7] = 1
+    image = (labels == 1).float()
+
+    def after(balanced: float) -> bool:
+        head = torch.nn.Conv2d(1, 2, 1)
+        with torch.no_grad():
+            head.weight.zero_()
+            head.bias.copy_(torch.tensor([12.0, -12.0]))  # sure that it is nowhere
+        optimiser = torch.optim.SGD(head.parameters(), lr=1.0)
+        loss = APFormerLoss(LossWeights(1.0, 0.0, 0.0, balanced))
+        for _ in range(60):
+            optimiser.zero_grad()
+            logits = head(image)
+            loss(logits, Auxiliaries.unpruned(logits), labels, None, share=0.0)["total"].backward()
+            optimiser.step()
+        return bool((head(image).argmax(1) == labels[:, 0]).all())
+
+    assert not after(0.0)
+    assert after(0.5)
+
+
+def test_the_search_fades_and_is_over_before_the_training_is():
+    logits, labels, auxiliaries = an_example()
+    plain, searching = APFormerLoss(LossWeights()), APFormerLoss(LossWeights(balanced=0.5))
+
+    def more(share: float) -> float:
+        each = [
+            float(loss(logits, auxiliaries, labels, None, share=share)["total"].detach()) for loss in (plain, searching)
+        ]
+        return each[1] - each[0]
+
+    assert more(0.0) > more(SEARCH / 2) > 0
+    assert more(SEARCH / 2) == pytest.approx(more(0.0) / 2, rel=1e-4)
+    assert more(SEARCH) == more(1.0) == 0

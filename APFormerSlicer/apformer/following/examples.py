@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..bundles import Bundle
+from ..inference.predictors import frame
 from ..inference.preprocess import IntensityScaling, model_axes, model_size, resize
+from ..networks.windows import look_through
 from ..volume import Volume
 from .corrections import Corrections, only
 
@@ -79,7 +81,8 @@ def examples(volume: Volume, bundle: Bundle, network: nn.Module, corrections: Co
     """The items for these corrections.
 
     Args:
-        network: the bundle's own, in evaluation mode on any device; it is asked what it is sure of.
+        network: the bundle's own, in evaluation mode on any device; it is asked what it is sure of, and told that the
+            items are windows of what it would see.
     """
     settings = bundle.preprocessing
     change = model_axes(volume, settings)
@@ -98,7 +101,10 @@ def examples(volume: Volume, bundle: Bundle, network: nn.Module, corrections: Co
         images = resize(scaling.apply(array)[None], size)
         maps = [part[None] for part in maps]
     structures: np.ndarray = np.logical_or(found, known)
-    around = _region(structures, groups > 0, size, settings.patch_size)
+    seen, margins = frame(size, settings.patch_size)
+    step = getattr(network, "token_stride", (1,) * len(size))
+    around = _aligned(_region(structures, groups > 0, size, settings.patch_size), margins, step)
+    look_through(network, seen, _place(around, margins, seen, step))
     where = (slice(None), slice(None), *around)
     images = images[where].contiguous()
     proposed, classes, settled = (_nearest(part, size)[where] for part in maps)
@@ -158,6 +164,25 @@ def _region(
         start = round(min(max(0, middle - length / 2), wanted - length))
         sides.append(slice(start, start + length))
     return tuple(sides)
+
+
+def _place(sides: Sequence[slice], margins: Sequence[int], seen: Sequence[int], step: Sequence[int]) -> tuple[int, ...]:
+    """Where the window begins in what the network sees at once; of a larger image, as near to that as can be."""
+    found = []
+    for side, margin, most, width in zip(sides, margins, seen, step, strict=True):
+        last = (most - (side.stop - side.start)) // width * width
+        found.append(max(0, min(side.start + margin, last)))
+    return tuple(found)
+
+
+def _aligned(sides: Sequence[slice], margins: Sequence[int], step: Sequence[int]) -> tuple[slice, ...]:
+    """The window from whole tokens on, of an image with `margins` before it."""
+    moved = []
+    for side, margin, width in zip(sides, margins, step, strict=True):
+        start = side.start - (side.start + margin) % width
+        start += width if start < 0 else 0
+        moved.append(slice(start, max(side.stop, start + 1)))
+    return tuple(moved)
 
 
 def _extent(mask: np.ndarray, axis: int, scale: float) -> tuple[int, int]:

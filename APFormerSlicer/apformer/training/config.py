@@ -63,11 +63,15 @@ class Stage:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Published: 0.8 segmentation + 0.1 SSA + 0.1 prune head; cross-entropy and Dice weigh the same in each."""
+    """Published: 0.8 segmentation + 0.1 SSA + 0.1 prune head; cross-entropy and Dice weigh the same in each.
+
+    balanced: what `losses.balanced_entropy` adds to the segmentation's at first; it fades while structures are found.
+    """
 
     segmentation: float = 0.8
     ssa: float = 0.1
     prune_head: float = 0.1
+    balanced: float = 0.0
 
 
 @dataclass(frozen=True)

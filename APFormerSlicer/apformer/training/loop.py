@@ -270,7 +270,8 @@ class Trainer:
         ssa_layer = None
         if stage.ssa_every and self.step % stage.ssa_every == 0:
             ssa_layer = self.step // stage.ssa_every
-        losses = self.loss(logits, auxiliaries, label, ssa_layer, batch.get("marks"), batch.get("missing"))
+        open_ones = batch.get("marks"), batch.get("missing")
+        losses = self.loss(logits, auxiliaries, label, ssa_layer, *open_ones, moment.share)
         if self.gates.phase(stage) != "closed":
             losses = self.gates.add_budget(losses, auxiliaries, stage, moment.within)
         if self.rehearsal is not None and said is not None:

@@ -25,6 +25,7 @@ SYMMETRY_FLOOR = 0.1  # released code: below it the symmetry term gives no gradi
 SMALLEST_ATTENTION = 1e-30
 SYMMETRY_WEIGHT, ENTROPY_WEIGHT = 0.8, 0.2
 COARSER_WEIGHT = 0.5  # as nnU-Net: of an output beside that of the next finer one
+SEARCH = 0.6  # of a training, in which structures are searched for: until then `balanced_entropy` fades away
 CORRECTED_WEIGHT = 3.0  # a person looked at these voxels and found the model wrong
 
 
@@ -63,6 +64,24 @@ def cells_with_foreground(labels: Tensor, stride: Sequence[int]) -> Tensor:
     return pool(F.pad((labels > 0).float(), padding), tuple(stride))
 
 
+def balanced_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy over the structures of a batch, each counting alike, however small it is.
+
+    A structure that fills a ten-thousandth of the field has as much of the usual cross-entropy, and Dice has no slope
+    where a network is sure that it is nowhere: once lost, it is not found again in the minutes that there are. Here
+    such certainty costs most. Background itself is left to the other terms.
+
+    Args:
+        logits: (B, classes, *size). labels, weights: (B, 1, *size), of voxels.
+    """
+    inside = labels[:, 0] > 0
+    said, truth, weight = logits.movedim(1, -1)[inside], labels[:, 0][inside], weights[:, 0][inside]
+    wrong = F.cross_entropy(said, truth, reduction="none") * weight  # of voxels, those of all structures in a row
+    sums, sizes = (wrong.new_zeros(logits.shape[1]).index_add(0, truth, part) for part in (wrong, weight))
+    there = sizes > 0
+    return (sums[there] / sizes[there]).sum() / there.sum().clamp_min(1)
+
+
 def thinned(labels: Tensor, step: Sequence[int]) -> Tensor:
     """Labels (B, 1, *size), of every cell of `step` voxels the one in its middle."""
     for axis, every in enumerate(step, start=2):
@@ -94,6 +113,7 @@ class APFormerLoss(nn.Module):
         ssa_layer: int | None,
         marks: Tensor | None = None,
         missing: Tensor | None = None,
+        share: float = 1.0,
     ) -> dict[str, Tensor]:
         """Losses by name, "total" among them.
 
@@ -103,8 +123,10 @@ class APFormerLoss(nn.Module):
             marks: (B, 1, *size), see `cases`: voxels that a person corrected count `CORRECTED_WEIGHT` times in the
                 cross-entropy, those that nobody knows not at all.
             missing: (B, 256) bool, structures that were not outlined in each item, see `marginal`.
+            share: of the training, that is over; `LossWeights.balanced` fades with it.
         """
-        parts = {"segmentation": self._supervised(logits, auxiliaries.coarser, labels, marks, missing)}
+        search = self.weights.balanced * max(0.0, 1 - share / SEARCH)
+        parts = {"segmentation": self._supervised(logits, auxiliaries.coarser, labels, marks, missing, search)}
         total = self.weights.segmentation * parts["segmentation"]
         if ssa_layer is not None and auxiliaries.queries_keys:
             parts["ssa"] = ssa_term(
@@ -125,21 +147,26 @@ class APFormerLoss(nn.Module):
         labels: Tensor,
         marks: Tensor | None,
         missing: Tensor | None,
+        search: float,
     ) -> Tensor:
         """Mean over the outputs, each coarser one with half the weight of the one before (deep supervision)."""
-        loss, weights = self._segmentation(logits.float(), labels, marks, missing), 1.0
+        loss, weights = self._segmentation(logits.float(), labels, marks, missing, search), 1.0
         for number, output in enumerate(coarser, start=1):
             less, fewer = thinned(labels, output.step), None if marks is None else thinned(marks, output.step)
             said = crop_to(output.logits.float(), less.shape[2:])
             weight = COARSER_WEIGHT**number
-            loss = loss + weight * self._segmentation(said, less, fewer, missing)
+            loss = loss + weight * self._segmentation(said, less, fewer, missing, search)
             weights += weight
         return loss / weights
 
-    def _segmentation(self, logits: Tensor, labels: Tensor, marks: Tensor | None, missing: Tensor | None) -> Tensor:
-        if marks is None and missing is None:
-            return self.dice_ce(logits, labels)
+    def _segmentation(
+        self, logits: Tensor, labels: Tensor, marks: Tensor | None, missing: Tensor | None, search: float = 0.0
+    ) -> Tensor:
         weights = torch.ones_like(labels, dtype=logits.dtype)
         if marks is not None:
             weights = torch.where(marks == CORRECTED, CORRECTED_WEIGHT, weights).masked_fill(marks == UNKNOWN, 0.0)
-        return dice_and_entropy(logits, labels, weights, missing)
+        if marks is None and missing is None:
+            loss: Tensor = self.dice_ce(logits, labels)
+        else:
+            loss = dice_and_entropy(logits, labels, weights, missing)
+        return loss + search * balanced_entropy(logits, labels, weights) if search else loss
