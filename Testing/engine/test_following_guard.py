@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from apformer.following.corrections import Corrections, Plane
-from apformer.following.examples import Examples
+from apformer.following.examples import NEAR, Examples, worth
 from apformer.following.guard import Evidence, folds
 from torch import Tensor, nn
 
@@ -53,6 +53,41 @@ def test_corrections_that_the_network_does_not_see_are_not_left_out() -> None:
     groups = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
     groups[0] = 5
     assert all(part[0].any() and not part[1].any() for part in folds(known(groups)))
+
+
+def squares(*sizes: int) -> Tensor:
+    """Items (N, 1, 64, 64) with a square of class 1 in the middle, of these sizes."""
+    items = torch.zeros(len(sizes), 1, 64, 64, dtype=torch.uint8)
+    for item, size in zip(items, sizes, strict=True):
+        item[:, 32 - size // 2 : 32 + size // 2, 32 - size // 2 : 32 + size // 2] = 1
+    return items
+
+
+def test_what_was_wrong_on_a_slice_that_is_right_now_is_not_rehearsed_on_others() -> None:
+    proposed, classes = squares(20, 20, 20), squares(12, 20, 20)
+    settled = torch.zeros_like(proposed, dtype=torch.bool)
+    settled[0] = True
+    background, structure = worth(proposed, classes, settled).tolist()
+    assert background == 1.0, "all that was called background is"
+    assert structure == 0.0, "a third of what was called the structure is"
+    settled[1] = True  # a second slice is right, on which the proposal was right
+    background, structure = worth(proposed, classes, settled).tolist()
+    assert background == 1.0 and 0 < structure < 1
+
+
+def test_background_far_from_a_structure_does_not_excuse_that_it_was_missed() -> None:
+    proposed, classes = squares(12), squares(20)
+    settled = torch.ones_like(proposed, dtype=torch.bool)
+    background, structure = worth(proposed, classes, settled).tolist()
+    wide = torch.nn.functional.pad(torch.cat([proposed, classes]), [4 * NEAR] * 4)
+    far = worth(wide[:1], wide[1:], torch.ones_like(wide[:1], dtype=torch.bool)).tolist()
+    assert structure == 1.0 and background < 1.0
+    assert far == [pytest.approx(background), 1.0]
+
+
+def test_strokes_tell_nothing_of_what_else_is_right() -> None:
+    proposed, classes = squares(20), squares(12)
+    assert worth(proposed, classes, proposed != classes).tolist() == [1.0, 1.0]
 
 
 def evidence(base: int, half: int, all_of_it: int) -> Evidence:

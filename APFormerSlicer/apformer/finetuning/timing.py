@@ -146,13 +146,14 @@ def quick_estimate(setup: Setup) -> float:
     network = build_network(setup.form.network, setup.form.arguments).to(setup.device).eval()
     image = torch.zeros(1, setup.source.channels, *small, device=setup.device)
     seconds: list[float] = []
-    while len(seconds) < QUICK_PASSES and sum(seconds) < QUICK_SECONDS:
+    while len(seconds) < 2 or (len(seconds) < QUICK_PASSES and sum(seconds) < QUICK_SECONDS):
         started = time.perf_counter()
         network(image)
         if setup.device.type == "cuda":
             torch.cuda.synchronize(setup.device)
         seconds.append(time.perf_counter() - started)
-    forward = min(seconds) * math.prod(patch) / math.prod(small)  # the first one also sets up
+    # The first pass also sets up, which takes long on a busy machine.
+    forward = min(seconds) * math.prod(patch) / math.prod(small)
     models = 1 if setup.remembered is None else 2
     judging = in_turn([site for fold in range(setup.split.rounds) for site in setup.divided(fold)[1]])
     patches = sum(_patches(site, settings) for site in judging[:FEWEST_MEASURED])

@@ -2,7 +2,8 @@
 
 A 2D network is given slices, a 3D one a part of the volume. Every voxel of these has a class and a weight: 1 for what
 was corrected, and for all else how sure the base is of what was proposed, so that it is rehearsed: 0 where it says
-something else.
+something else. How much that is worth is read off the slices that are right: a base that called myocardium cavity
+there, and was sure of it, is not to be rehearsed in calling it so elsewhere.
 """
 
 from __future__ import annotations
@@ -17,9 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..bundles import Bundle
-from ..inference.predictors import frame
 from ..inference.preprocess import IntensityScaling, model_axes, model_size, resize
-from ..networks.windows import look_through
 from ..volume import Volume
 from .corrections import Corrections, only
 
@@ -28,6 +27,7 @@ BEYOND = 2  # slices before and after the structures that are rehearsed too
 MARGIN = 24  # voxels of the network's grid around the structures
 SMALLEST = 128  # pixels along an axis of what is cut out of slices, as far as they reach
 DOUBTFUL = 0.25  # of certainty: what the base is less sure of is not rehearsed
+NEAR = 12  # voxels from a structure, where it tells what a base's answers are worth; background farther away is easy
 STROKES_COUNT = 1.0  # of the weight of what is rehearsed in an item, its corrected voxels have at least as much
 HEAVIEST = 30.0
 
@@ -81,8 +81,7 @@ def examples(volume: Volume, bundle: Bundle, network: nn.Module, corrections: Co
     """The items for these corrections.
 
     Args:
-        network: the bundle's own, in evaluation mode on any device; it is asked what it is sure of, and told that the
-            items are windows of what it would see.
+        network: the bundle's own, in evaluation mode on any device; it is asked what it is sure of.
     """
     settings = bundle.preprocessing
     change = model_axes(volume, settings)
@@ -101,21 +100,19 @@ def examples(volume: Volume, bundle: Bundle, network: nn.Module, corrections: Co
         images = resize(scaling.apply(array)[None], size)
         maps = [part[None] for part in maps]
     structures: np.ndarray = np.logical_or(found, known)
-    seen, margins = frame(size, settings.patch_size)
-    step = getattr(network, "token_stride", (1,) * len(size))
-    around = _aligned(_region(structures, groups > 0, size, settings.patch_size), margins, step)
-    look_through(network, seen, _place(around, margins, seen, step))
+    around = _region(structures, groups > 0, size, settings.patch_size)
     where = (slice(None), slice(None), *around)
     images = images[where].contiguous()
     proposed, classes, settled = (_nearest(part, size)[where] for part in maps)
     spacing = None if volume.source.kind == "picture" else settings.spacing_mm
     if spacing is None and volume.source.kind != "picture":
         spacing = tuple(volume.spacing_ijk[axis] for axis in change.order[: settings.spatial_dims])
+    sure = _sure(network, images, proposed) * worth(proposed, classes, settled > 0)[proposed.long()]
     return Examples(
         images,
         classes.long(),
         settled,
-        _weights(settled > 0, _sure(network, images, proposed)),
+        _weights(settled > 0, sure),
         None if spacing is None else tuple(reversed(spacing)),
     )
 
@@ -166,25 +163,6 @@ def _region(
     return tuple(sides)
 
 
-def _place(sides: Sequence[slice], margins: Sequence[int], seen: Sequence[int], step: Sequence[int]) -> tuple[int, ...]:
-    """Where the window begins in what the network sees at once; of a larger image, as near to that as can be."""
-    found = []
-    for side, margin, most, width in zip(sides, margins, seen, step, strict=True):
-        last = (most - (side.stop - side.start)) // width * width
-        found.append(max(0, min(side.start + margin, last)))
-    return tuple(found)
-
-
-def _aligned(sides: Sequence[slice], margins: Sequence[int], step: Sequence[int]) -> tuple[slice, ...]:
-    """The window from whole tokens on, of an image with `margins` before it."""
-    moved = []
-    for side, margin, width in zip(sides, margins, step, strict=True):
-        start = side.start - (side.start + margin) % width
-        start += width if start < 0 else 0
-        moved.append(slice(start, max(side.stop, start + 1)))
-    return tuple(moved)
-
-
 def _extent(mask: np.ndarray, axis: int, scale: float) -> tuple[int, int]:
     filled = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
     return int(filled[0] * scale), int(np.ceil((filled[-1] + 1) * scale))
@@ -206,6 +184,25 @@ def _sure(network: nn.Module, images: Tensor, proposed: Tensor) -> Tensor:
         certainty = (2 * probability.cpu() - 1).clamp_min(0.0) ** 2
         sure.append(certainty * ((channel.cpu() == label) & (certainty >= DOUBTFUL)))
     return torch.cat(sure).clone()
+
+
+def worth(proposed: Tensor, classes: Tensor, settled: Tensor) -> Tensor:
+    """What rehearsing each class is worth, float32 (classes,): 1 where all that was proposed as it, in and near the
+    structures of items that are settled as a whole, was right, 0 where half of it or less was. 1 without such items:
+    strokes are made where a proposal is wrong, and tell nothing of the rest.
+
+    Args:
+        proposed, classes: (N, 1, *size), channels as proposed and as settled. settled: bool (N, 1, *size).
+    """
+    whole = settled.flatten(1).all(1)
+    found = torch.ones(int(torch.maximum(proposed.max(), classes.max())) + 1)
+    said, truth = proposed[whole], classes[whole]
+    pool = F.max_pool2d if said.ndim == 4 else F.max_pool3d
+    near = pool(torch.maximum(said, truth).gt(0).float(), 2 * NEAR + 1, 1, NEAR) > 0
+    for channel in torch.unique(said[near]).tolist():
+        right = (truth == channel)[near & (said == channel)].float().mean()
+        found[int(channel)] = (2 * right - 1).clamp_min(0.0) ** 2
+    return found
 
 
 def _weights(settled: Tensor, sure: Tensor) -> Tensor:

@@ -18,7 +18,6 @@ from ..finetuning.blend import blended
 from ..inference import Segmenter
 from ..inference.devices import describe
 from ..inference.preprocess import model_axes, model_size
-from ..networks.windows import look_through
 from ..training.average import Average
 from ..volume import Volume
 from .corrections import Corrections
@@ -154,7 +153,6 @@ class _Following:
         def tell(fraction: float, message: str = "") -> None:
             self.progress(began + (1 - began) * fraction, "proposing the rest")
 
-        look_through(network, None)
         segmenter = self.segmenter.adapted(network)
         # a whole volume may be one step for the segmenter, and must be stopped all the same
         segmenter.network.register_forward_pre_hook(lambda *_: tell(0.0))

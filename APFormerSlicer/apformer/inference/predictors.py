@@ -210,15 +210,6 @@ def window_slices(size: tuple[int, ...], patch: tuple[int, ...], overlap: float)
         yield tuple(slice(c, c + p) for c, p in zip(corner, patch, strict=True))
 
 
-def frame(size: tuple[int, ...], patch: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Size of what a network sees at once of an image of `size`, and how many voxels are added before each axis."""
-    if not _fits(size, patch):
-        return patch, (0,) * len(patch)
-    margins = _margins(size, patch)
-    seen = tuple(n + before + after for n, (before, after) in zip(size, margins, strict=True))
-    return seen, tuple(before for before, _ in margins)
-
-
 def _fits(size: tuple[int, ...], patch: tuple[int, ...]) -> bool:
     return all(n <= WHOLE_UP_TO * p for n, p in zip(size, patch, strict=True))
 

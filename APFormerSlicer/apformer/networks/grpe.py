@@ -40,13 +40,12 @@ def relative_index(grid: Sequence[int]) -> Tensor:
     return index
 
 
-def squared_distances(grid: Sequence[int], whole: Sequence[int] = ()) -> Tensor:
-    """Squared length of every offset, in the order of `relative_index`, each axis in units of the grid's length, or of
-    that of the grid `whole`, of which it is a part.
+def squared_distances(grid: Sequence[int]) -> Tensor:
+    """Squared length of every offset, in the order of `relative_index`, each axis in units of the grid's length.
 
     Returns: float32 tensor (prod(2 g - 1),).
     """
-    axes = [torch.arange(1 - g, g, dtype=torch.float32) / n for g, n in zip(grid, whole or grid, strict=True)]
+    axes = [torch.arange(1 - g, g, dtype=torch.float32) / g for g in grid]
     offsets = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)  # (dims, offsets)
     return offsets.square().sum(0)
 
@@ -69,29 +68,25 @@ class GRPE(nn.Module):
         self.table = nn.Parameter(torch.zeros(offsets, heads))
         # A list: `arange` on the meta device, where bundles are checked, loads all of torch._dynamo first.
         self.sigma = nn.Parameter(torch.tensor([SIGMA_STEP * head for head in range(1, heads + 1)]))
-        self.whole: tuple[int, ...] | None = None  # grid of an image of which the tokens are a window; see `windows`
         self._geometry: tuple[CacheKey, Tensor, Tensor] | None = None
         self._bias: tuple[CacheKey, Tensor] | None = None
 
     def _table_on(self, grid: tuple[int, ...]) -> Tensor:
-        """The table resized to the offsets of `grid`, or of those of the whole image that it has:
-        (prod(2 g - 1), heads)."""
-        whole = self.whole or grid
-        if grid == self.base_grid == whole:
+        """The table resized to the offsets of `grid`: (prod(2 g - 1), heads)."""
+        if grid == self.base_grid:
             return self.table
-        image = self.table.t().reshape(1, self.heads, *(2 * g - 1 for g in self.base_grid))
-        if whole != self.base_grid:
-            mode = "bicubic" if len(grid) == 2 else "trilinear"
-            image = F.interpolate(image, size=[2 * g - 1 for g in whole], mode=mode, align_corners=True)
-        inner = (slice(n - g, n + g - 1) for n, g in zip(whole, grid, strict=True))
-        return image[(slice(None), slice(None), *inner)].reshape(self.heads, -1).t()
+        size = [2 * g - 1 for g in self.base_grid]
+        image = self.table.t().reshape(1, self.heads, *size)
+        mode = "bicubic" if len(grid) == 2 else "trilinear"
+        target = [2 * g - 1 for g in grid]
+        return F.interpolate(image, size=target, mode=mode, align_corners=True).reshape(self.heads, -1).t()
 
     def _geometry_on(self, grid: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
         """Flat relative index and squared distances, kept for the last grid: rebuilding them was a fifth of a layer."""
-        key = (grid, self.whole, device)
+        key = (grid, device)
         if self._geometry is None or self._geometry[0] != key:
             with torch.inference_mode(False):  # a tensor made in inference mode could not serve training later
-                index, distances = relative_index(grid).flatten(), squared_distances(grid, self.whole or ())
+                index, distances = relative_index(grid).flatten(), squared_distances(grid)
                 self._geometry = (key, index.to(device), distances.to(device))
         return self._geometry[1], self._geometry[2]
 
@@ -117,8 +112,7 @@ class GRPE(nn.Module):
             return self._build(grid).to(dtype)
         if self.table.is_inference():  # made in inference mode: no version counter tells of changes
             return self._build(grid).to(dtype)
-        versions = (self.table._version, self.sigma._version, id(self.table), id(self.sigma))
-        key = (grid, self.whole, dtype, self.table.device, *versions)
+        key = (grid, dtype, self.table.device, self.table._version, self.sigma._version, id(self.table), id(self.sigma))
         if self._bias is None or self._bias[0] != key:
             with torch.inference_mode(False), torch.no_grad():
                 self._bias = (key, self._build(grid).to(dtype))

@@ -237,8 +237,6 @@ class LeanFormer(Gated, nn.Module):
         self.positions = nn.Parameter(torch.zeros(1, config.width, *config.base_grid)) if config.positions else None
         if self.positions is not None:
             _start_as_waves(self.positions.data)
-        self.whole: tuple[int, ...] | None = None  # grid of an image of which the cells are a window; see `windows`
-        self.corner: tuple[int, ...] | None = None  # where in it they begin
         setting = LayerSetting(config.width, config.base_grid, config.head_dim, config.dropout)
         shape = LayerShape(config.heads, config.head_dim, config.head_dim, config.ffn_dim)
         self.layers = nn.ModuleList(TransformerLayer(setting, shape, config.prune_keys) for _ in range(config.depth))
@@ -305,17 +303,12 @@ class LeanFormer(Gated, nn.Module):
         return transform(self.layers, tokens, tuple(cells.shape[2:]), kept, self.gating)
 
     def _positions_on(self, grid: tuple[int, ...]) -> Tensor:
-        """The table resized to a grid, or to that of the whole image and cut: (1, width, *grid)."""
+        """The table resized to a grid: (1, width, *grid)."""
         assert self.positions is not None
-        table: Tensor = self.positions
-        whole = self.whole or grid
-        if whole != self.config.base_grid:
-            mode = "bicubic" if len(grid) == 2 else "trilinear"
-            table = F.interpolate(table, size=whole, mode=mode, align_corners=True)
-        if self.corner is None:
-            return table
-        inside = (slice(first, first + n) for first, n in zip(self.corner, grid, strict=True))
-        return table[(slice(None), slice(None), *inside)]
+        if grid == self.config.base_grid:
+            return self.positions
+        mode = "bicubic" if len(grid) == 2 else "trilinear"
+        return F.interpolate(self.positions, size=grid, mode=mode, align_corners=True)
 
     def _outputs(self, maps: list[Tensor], kept: Tensor, with_heads: bool) -> list[Tensor]:
         """Logits of the whole batch, finest first: on the boxes of what is kept where the gates are hard.

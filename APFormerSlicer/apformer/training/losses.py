@@ -22,7 +22,7 @@ if find_spec("monai") is None:  # told at once, and not when a training begins
 ENTROPY_BOUND = 0.9  # released code: relative entropy above which attention counts as too even
 ENTROPY_STEEPNESS = 10.0
 SYMMETRY_FLOOR = 0.1  # released code: below it the symmetry term gives no gradient
-SMALLEST_ATTENTION = 1e-30
+SMALLEST_ATTENTION = SMALLEST = 1e-30
 SYMMETRY_WEIGHT, ENTROPY_WEIGHT = 0.8, 0.2
 COARSER_WEIGHT = 0.5  # as nnU-Net: of an output beside that of the next finer one
 SEARCH = 0.6  # of a training, in which structures are searched for: until then `balanced_entropy` fades away
@@ -65,21 +65,25 @@ def cells_with_foreground(labels: Tensor, stride: Sequence[int]) -> Tensor:
 
 
 def balanced_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """Cross-entropy over the structures of a batch, each counting alike, however small it is.
+    """Cross-entropy over the structures of a batch, each counting by what of it is not found, however small it is.
 
     A structure that fills a ten-thousandth of the field has as much of the usual cross-entropy, and Dice has no slope
     where a network is sure that it is nowhere: once lost, it is not found again in the minutes that there are. Here
-    such certainty costs most. Background itself is left to the other terms.
+    such certainty costs most, and what is found costs little. Background is left to the other terms.
 
     Args:
         logits: (B, classes, *size). labels, weights: (B, 1, *size), of voxels.
     """
     inside = labels[:, 0] > 0
     said, truth, weight = logits.movedim(1, -1)[inside], labels[:, 0][inside], weights[:, 0][inside]
-    wrong = F.cross_entropy(said, truth, reduction="none") * weight  # of voxels, those of all structures in a row
-    sums, sizes = (wrong.new_zeros(logits.shape[1]).index_add(0, truth, part) for part in (wrong, weight))
-    there = sizes > 0
-    return (sums[there] / sizes[there]).sum() / there.sum().clamp_min(1)
+    log = said.log_softmax(1).gather(1, truth[:, None])[:, 0]  # of voxels, those of all structures in a row
+
+    def mean(values: Tensor) -> Tensor:
+        return values.new_zeros(logits.shape[1]).index_add(0, truth, values * weight) / sizes.clamp_min(SMALLEST)
+
+    sizes = weight.new_zeros(logits.shape[1]).index_add(0, truth, weight)
+    missed = 1 - mean(log.detach().exp())
+    return -(missed * mean(log)).sum() / (sizes > 0).sum().clamp_min(1)
 
 
 def thinned(labels: Tensor, step: Sequence[int]) -> Tensor:
