@@ -9,7 +9,9 @@ from apformer.errors import APFormerError
 from trame.widgets import html
 from trame.widgets import vuetify3 as v
 
+from ..scene.shown import remember_latest, show_only
 from ..scene.volumes import shape_kji
+from ..workflow import Choice, Segmented
 from .desk import Desk
 from .importing import choose, close, import_demo, import_offered
 from .parts import button, heading, hint
@@ -32,12 +34,22 @@ class ImageSection:
             desk.action(name, one_of(lambda: [node.GetID() for node in desk.workflow.volumes()]))(call)
         desk.workflow.state.changed.connect(self.refresh)
         desk.workflow.watch.removed.connect(lambda _: self.refresh())
+        desk.workflow.segmenting.segmented.connect(self._take_result)
         desk.uploads.offers_changed.connect(self._show_series)
 
     def refresh(self) -> None:
         chosen = self._desk.volume
         self._desk.state.images = [_row(node) for node in self._desk.workflow.volumes()]
         self._desk.state.image_id = "" if chosen is None else chosen.GetID()
+        if chosen is not None:
+            show_only(chosen)
+            if self._desk.segmentation is not None:
+                remember_latest(chosen, self._desk.segmentation)
+
+    def _take_result(self, choice: Choice, done: Segmented) -> None:
+        """Another image may have been chosen meanwhile: then the result waits for its own."""
+        remember_latest(choice.volume_node, done.written.segmentation_node)
+        self.refresh()
 
     def _show_series(self) -> None:
         """Those that can be chosen: the page names one by its number."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from trame.widgets import html
 from trame.widgets import vuetify3 as v
 
 from ..scene import Status
+from ..scene.shown import put_maps_away
 from ..workflow.places import places_of
 from .desk import Desk, color_of
 from .parts import button, heading, hint, select, text_field
@@ -28,6 +31,7 @@ class ReviewSection:
 
     def __init__(self, desk: Desk, edit: EditSection, follow: FollowSection) -> None:
         self._desk, self.edit, self.follow = desk, edit, follow
+        self._shown: Any = None  # the segmentation
         desk.state.update(
             {
                 "segments": [],
@@ -64,6 +68,11 @@ class ReviewSection:
         desk.state.segmentations = [{"title": one.GetName(), "value": one.GetID()} for one in desk.segmentations]
         desk.state.segmentation_id = "" if node is None else node.GetID()
         desk.editing.edit(node, desk.volume)
+        if node is not self._shown:
+            if self._shown is not None and self._shown.GetScene() is not None:
+                put_maps_away(self._shown)
+            desk.state.map_shown = desk.state.place = ""
+            self._shown = node
         self._list_segments()
         reviewing = desk.workflow.reviewing
         desk.state.maps = [] if node is None else reviewing.maps(node)
