@@ -13,6 +13,7 @@ from trame_slicer.core import SlicerApp
 from ..scene.shown import drawn_on, segmentations_of
 from ..workflow import Workflow
 from .allowed import Allowed
+from .doubtful import Doubtful
 from .editing import Editing
 from .hiding import Hiding
 from .notices import Notices
@@ -33,6 +34,7 @@ class Desk:
         uploads: the files of images that are open, within the session's quota.
         sources: node ID -> the files that a volume came from, which a DICOM segmentation refers to.
         workers: for segmenting and for training.
+        doubtful: a segmentation that may not be of the chosen image.
     """
 
     server: Server
@@ -47,6 +49,7 @@ class Desk:
     folder: Path
     uploads: Uploads
     sources: dict[str, Source] = field(default_factory=dict)
+    doubtful: Doubtful = field(default_factory=Doubtful)
 
     @property
     def state(self) -> Any:

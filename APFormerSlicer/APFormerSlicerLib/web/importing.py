@@ -11,10 +11,10 @@ from apformer.errors import InputError
 from apformer.memory import memory_limit
 from apformer.volume import Volume
 
-from ..scene import read_segmentation
 from ..scene.loading import new_volume_node
 from ..scene.shown import latest_of, segmentations_of
 from .desk import Desk
+from .doubtful import read_for
 from .inbox import Inbox
 from .quota import Upload
 from .unpacking import unpack
@@ -192,9 +192,18 @@ def _import_segmentation(desk: Desk, path: Path) -> None:
             "Each takes memory of a computer that others use too.",
             "Close an image that you do not need any more: its segmentations go with it.",
         )
-    node = read_segmentation(path, desk.scene)
-    node.SetReferenceImageGeometryParameterFromVolumeNode(desk.volume)
-    desk.workflow.state.segmentation = node
+    node, against = read_for(path, desk.volume, desk.sources.get(desk.volume.GetID()))
+    if against:
+        desk.doubtful.ask(node, desk.volume, f"{path.name} may not be of {desk.volume.GetName()}: {against}.")
+    else:
+        lay_over(desk, node)
+
+
+def lay_over(desk: Desk, segmentation_node: Any) -> None:
+    """Show a segmentation over the chosen image, for review."""
+    segmentation_node.SetReferenceImageGeometryParameterFromVolumeNode(desk.volume)
+    segmentation_node.GetDisplayNode().SetVisibility(True)
+    desk.workflow.state.segmentation = segmentation_node
 
 
 async def _import_dicom(desk: Desk, folder: Path, upload: Upload) -> list[Any]:

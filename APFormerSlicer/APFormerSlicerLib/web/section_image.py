@@ -13,7 +13,7 @@ from ..scene.shown import remember_latest, show_only
 from ..scene.volumes import shape_kji
 from ..workflow import Choice, Segmented
 from .desk import Desk
-from .importing import choose, close, import_demo, import_offered
+from .importing import choose, close, import_demo, import_offered, lay_over
 from .parts import button, heading, hint
 from .quota import MOST_FILES
 from .values import one_of, whole
@@ -26,7 +26,7 @@ class ImageSection:
         self._desk = desk
         self._tasks: set[asyncio.Task[None]] = set()
         self._demo: Any = None
-        desk.state.update({"images": [], "image_id": "", "series": [], "loading": ""})
+        desk.state.update({"images": [], "image_id": "", "series": [], "loading": "", "doubtful": ""})
         desk.field("upload_percent", 0, whole(0, 100))
         desk.action("load_demo")(self._load_demo)
         desk.action("load_series", whole(0, MOST_FILES))(self._load_series)
@@ -36,11 +36,16 @@ class ImageSection:
         desk.workflow.watch.removed.connect(lambda _: self.refresh())
         desk.workflow.segmenting.segmented.connect(self._take_result)
         desk.uploads.offers_changed.connect(self._show_series)
+        desk.action("lay_over")(self._lay_over)
+        desk.action("leave_out")(desk.doubtful.leave_out)
+        desk.doubtful.changed.connect(lambda: desk.state.update({"doubtful": desk.doubtful.why}))
 
     def refresh(self) -> None:
         chosen = self._desk.volume
         self._desk.state.images = [_row(node) for node in self._desk.workflow.volumes()]
         self._desk.state.image_id = "" if chosen is None else chosen.GetID()
+        if self._desk.doubtful.of(chosen) is None:
+            self._desk.doubtful.leave_out()
         if chosen is not None:
             show_only(chosen)
             if self._desk.segmentation is not None:
@@ -50,6 +55,12 @@ class ImageSection:
         """Another image may have been chosen meanwhile: then the result waits for its own."""
         remember_latest(choice.volume_node, done.written.segmentation_node)
         self.refresh()
+
+    def _lay_over(self) -> None:
+        """The user, who was asked, says that it is of this image."""
+        if self._desk.doubtful.of(self._desk.volume) is not None:
+            lay_over(self._desk, self._desk.doubtful.take())
+            self._desk.state.step = "review"
 
     def _show_series(self) -> None:
         """Those that can be chosen: the page names one by its number."""
@@ -71,6 +82,11 @@ class ImageSection:
         with html.Div(v_if="!images.length && !loading", classes="demo"):
             hint("No image at hand? A real MR template of the brain is included.")
             button("Load the demo volume", "trigger('load_demo')", "mdi-brain", color="primary", variant="flat")
+        with html.Div(v_if="doubtful", classes="notice block warning", role="alert"):
+            html.Div("{{ doubtful }}", classes="notice-what")
+            html.Div("Over the wrong image, structures of somebody else would look like findings here.")
+            button("It is of this image: lay it over", "trigger('lay_over')", color="warning", classes="mt-2 mr-2")
+            button("Leave it out", "trigger('leave_out')", classes="mt-2")
         with html.Div(v_if="series.length"):
             heading("DICOM series")
             with html.Div(
