@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -88,6 +89,6 @@ def a_seat(small_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """A session without a browser, whose workers the test plays."""
     from desk_samples import a_seat
 
-    monkeypatch.setenv("APFORMER_MODELS", str(small_models))
+    monkeypatch.setenv("APFORMER_MODELS", str(shutil.copytree(small_models, tmp_path / "models")))
     with a_seat(tmp_path / "session") as seat:
         yield seat

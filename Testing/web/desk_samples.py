@@ -23,11 +23,12 @@ class Seat:
     """Where a user sits.
 
     Attributes:
-        desk, state: of the page. worker: segments.
+        desk, state: of the page. worker: segments. trainer: fine-tunes.
     """
 
-    def __init__(self, application: Any, server: Any, worker: Any, loop: asyncio.AbstractEventLoop) -> None:
-        self.desk, self.state, self.worker = application.desk, server.state, worker
+    def __init__(self, application: Any, server: Any, workers: list[Any], loop: asyncio.AbstractEventLoop) -> None:
+        self.desk, self.state = application.desk, server.state
+        self.worker, self.trainer = workers
         self.page, self._loop = application.page, loop
 
     def do(self, work: Callable[[], Any]) -> Any:
@@ -84,6 +85,14 @@ class Seat:
         told.setdefault("made_by", {"date": f"2026-01-02T03:04:{next(_numbers):02d}+01:00"})
         self.do(lambda: asked.finish(a_block(SHAPE) if array is None else array, **told))
 
+    def until(self, wanted: Callable[[dict[str, Any]], Any]) -> None:
+        """Let the session's loop run until it is true of the page's state."""
+        for _ in range(600):
+            if wanted(self.state.to_dict()):
+                return
+            self.wait()
+        raise AssertionError("it never is")
+
     def told(self, kind: str) -> list[str]:
         """What happened, of the notices of a kind that are shown."""
         return [notice["what"] for notice in self.state.notices if notice["kind"] == kind]
@@ -116,7 +125,7 @@ def a_seat(folder: Path) -> Iterator[Seat]:
     application = loop.run_until_complete(make())
     server.state.ready()
     try:
-        yield Seat(application, server, workers[0], loop)
+        yield Seat(application, server, workers, loop)
     finally:
         application.close()
         for task in asyncio.all_tasks(loop):

@@ -22,6 +22,7 @@ from .section_tune import TuneSection
 from .shortcuts import Shortcuts
 from .values import flag, one_of, whole
 from .views import LAYOUTS
+from .window_menu import WindowMenu
 
 STEPS = (
     ("image", "Image"),
@@ -65,7 +66,8 @@ class Page:
         self._review = ReviewSection(desk, self._edit, self._follow)
         self._site = SiteSection(desk, site)
         self._tune = TuneSection(desk, self._jobs)
-        self._shortcuts = Shortcuts(desk, self._segment, self._review)
+        self._window = WindowMenu(desk)
+        self._shortcuts = Shortcuts(desk, self._segment, self._review, self._window)
         desk.action("dismiss", whole(0, 1 << 53))(desk.notices.dismiss)
         desk.action("reset_views")(desk.views.reset)
         with VAppLayout(desk.server, vuetify_config=_THEME) as self.layout, html.Div(classes="page"):
@@ -91,6 +93,7 @@ class Page:
             html.Span("APFormer", classes="brand")
             html.Span("{{ images.find((one) => one.id === image_id)?.name || 'No image loaded' }}", classes="bar-image")
             v.VSpacer()
+            self._window.build()
             for name, title in LAYOUTS.items():
                 v.VBtn(
                     title,

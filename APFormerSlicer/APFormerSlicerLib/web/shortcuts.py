@@ -11,11 +11,15 @@ from .desk import Desk
 from .section_review import ReviewSection
 from .section_segment import SegmentSection
 from .values import flag, text
+from .window_menu import KEYS as WINDOW_KEYS
+from .window_menu import RESET_KEY, WindowMenu
 
 _STEPS = ("image", "segment", "review", "site", "tune")
 # Key -> what it does, in the order in which they are listed.
 KEYS = {
     "1 to 5": "go to a step",
+    "6 to 0": "CT windows: abdomen, soft tissue, brain, lung, bone",
+    RESET_KEY: "brightness by the image's own values",
     "s": "segment",
     "n": "next place to check",
     "m": "mark the slice under the pointer as right",
@@ -44,7 +48,7 @@ _TOOLS = {"p": "paint", "e": "erase", "c": "scissors", "t": "threshold", "i": "i
 class Shortcuts:
     """Turns keys into what the buttons do; the page's script leaves out keys that are typed into fields."""
 
-    def __init__(self, desk: Desk, segment: SegmentSection, review: ReviewSection) -> None:
+    def __init__(self, desk: Desk, segment: SegmentSection, review: ReviewSection, window: WindowMenu) -> None:
         self._desk = desk
         edit = review.edit
         self._calls: dict[str, Callable[[], object]] = {
@@ -63,7 +67,9 @@ class Shortcuts:
             "ArrowDown": lambda: desk.views.scroll(-1),
             "r": desk.views.reset,
             "?": self._toggle_help,
-            **{key: self._tool(edit.choose_effect, name) for key, name in _TOOLS.items()},
+            RESET_KEY: window.reset,
+            **{key: self._with(window.show, name) for key, name in WINDOW_KEYS.items()},
+            **{key: self._with(edit.choose_effect, name) for key, name in _TOOLS.items()},
             **{str(number): self._step(name) for number, name in enumerate(_STEPS, 1)},
         }
         desk.field("help", False, flag)
@@ -82,7 +88,9 @@ class Shortcuts:
                     html.Kbd(_shown(key))
                     html.Span(what)
             html.P(
-                "Mouse: wheel scrolls slices, Ctrl + wheel zooms, left drag sets brightness and contrast.",
+                "Mouse in a slice view: the wheel scrolls, Ctrl + wheel or dragging with the right button zooms, dragging "
+                "with the middle button or with Shift pans; dragging with the left button sets brightness (up and down) "
+                "and contrast (left and right) while no tool is in hand.",
                 classes="hint",
             )
 
@@ -90,7 +98,7 @@ class Shortcuts:
         self._desk.state.help = not self._desk.state.help
 
     @staticmethod
-    def _tool(choose: Callable[[str], object], name: str) -> Callable[[], object]:
+    def _with(choose: Callable[[str], object], name: str) -> Callable[[], object]:
         return lambda: choose(name)
 
     def _step(self, name: str) -> Callable[[], object]:

@@ -50,9 +50,11 @@
     e.preventDefault();
     send([...e.dataTransfer.files]);
   });
-  const KEYS = /^([1-5]|[snmfdyaukpectir?]|Escape|ArrowUp|ArrowDown)$/;
+  const KEYS = /^([0-9]|[snmfdyaukpectirw?]|Escape|ArrowUp|ArrowDown)$/;
+  const TYPED = "input:not([type=checkbox]), textarea, [role=listbox], [role=menu]";
+  const MOVES = /^(Arrow|Home|End|Page)/; // a slider that has the focus takes these, and no others
   document.addEventListener("keydown", (e) => {
-    if (e.target.closest("input:not([type=checkbox]), textarea, [role=slider], [role=listbox]") || e.altKey || e.metaKey) return;
+    if (e.target.closest(TYPED) || (e.target.closest("[role=slider]") && MOVES.test(e.key)) || e.altKey || e.metaKey) return;
     const key = e.ctrlKey ? `Control+${e.key}` : e.key;
     if (!KEYS.test(key) && !/^Control\+[zy]$/.test(key)) return;
     e.preventDefault();
