@@ -1,4 +1,4 @@
-"""Brightness and contrast of the chosen image: by the mouse, by windows with names and keys, by the image's own values."""
+"""Brightness and contrast of the chosen image: by the mouse, by windows with names and keys, by its own values."""
 
 from __future__ import annotations
 

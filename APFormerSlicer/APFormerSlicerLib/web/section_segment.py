@@ -208,11 +208,11 @@ class SegmentSection:
             with html.Div(classes="two checks"):
                 for name, title in MAPS.items():
                     v.VCheckbox(v_model=("wanted_maps",), value=name, label=title, density="compact", hide_details=True)
-            with html.Div(v_if="estimate", classes=("estimate.ok ? 'estimate' : 'estimate refused'",)):
-                html.Div("{{ estimate.line }}")
-                html.Div("{{ warning }}", v_for="warning in estimate.warnings", key="warning", classes="warning")
             button("Replace them", "trigger('segment', [true])", v_if="precious", color="warning")
             with html.Div(classes="always"):
+                with html.Div(v_if="estimate", classes=("estimate.ok ? 'estimate' : 'estimate refused'",)):
+                    html.Div("{{ estimate.line }}")
+                    html.Div("{{ warning }}", v_for="warning in estimate.warnings", key="warning", classes="warning")
                 button(
                     "Segment",
                     "trigger('segment')",

@@ -95,7 +95,7 @@ class TuneSection:
         desk.state.can_roll_back = bool(rows) and desk.workflow.versions.can_roll_back(name)[0]
 
     def _look_whether_in_use(self) -> None:
-        """Whether the version that was trained is what its model's name stands for now: the verdict was given before."""
+        """Whether the version that was trained is what its model's name stands for now, whatever it was before."""
         desk, trained = self._desk, self._desk.state.trained
         rows = desk.workflow.versions.rows(trained.partition("@")[0]) if trained else []
         desk.state.trained_in_use = any(row.active and row.card.reference == trained for row in rows)

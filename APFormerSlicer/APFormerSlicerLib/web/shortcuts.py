@@ -88,9 +88,9 @@ class Shortcuts:
                     html.Kbd(_shown(key))
                     html.Span(what)
             html.P(
-                "Mouse in a slice view: the wheel scrolls, Ctrl + wheel or dragging with the right button zooms, dragging "
-                "with the middle button or with Shift pans; dragging with the left button sets brightness (up and down) "
-                "and contrast (left and right) while no tool is in hand.",
+                "Mouse in a slice view: the wheel scrolls. Dragging with the left button sets brightness (up and down) "
+                "and contrast (left and right) while no tool is in hand; with the right button, or Ctrl + wheel, it "
+                "zooms; with the middle button, or with Shift, it pans.",
                 classes="hint",
             )
 

@@ -1,4 +1,4 @@
-"""How bright the image is shown: by dragging in a slice view, by a window that radiologists know, or as the image asks."""
+"""How bright the image is shown: by dragging in a slice view, by windows that radiologists know, by its own values."""
 
 from __future__ import annotations
 
