@@ -16,6 +16,7 @@ from trame_slicer.rca_view import register_rca_factories
 from trame_slicer.views import Layout, LayoutDirection, ViewLayoutDefinition
 
 from .allowed import Allowed
+from .drawing import Drawing
 from .slices import ViewSlices
 from .values import number, one_of
 
@@ -53,6 +54,7 @@ class Views:
         self._layouts = LayoutManager(slicer.scene, slicer.view_manager, server)
         self._layouts.register_layout_dict(_layouts())
         self._layouts.set_layout("four")
+        self._drawing = Drawing(slicer.view_manager.get_views())
         server.state.view_layout = "four"
         allowed.fields["view_layout"] = one_of(tuple(LAYOUTS))
         server.state.change("view_layout")(lambda view_layout, **_: self._layouts.set_layout(view_layout))
