@@ -1,7 +1,7 @@
 """Which views are drawn and sent again: not those that show nothing of what has changed.
 
-When a slice view goes to another slice, Slicer's displayable managers ask all slice views to be drawn, in case they show
-where it cuts them. The pages here do not show that, and drawing three views costs three times one.
+When a slice view goes to another slice, Slicer's displayable managers ask all slice views to be drawn, in case they
+show where it cuts them. The pages here do not show that, and drawing three views costs three times one.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from trame.widgets import vuetify3 as v
 
 from .desk import Desk
 from .jobs_bar import JobsBar
-from .parts import button
+from .parts import button, named, pressed
 from .section_edit import EditSection
 from .section_follow import FollowSection
 from .section_image import ImageSection
@@ -99,6 +99,7 @@ class Page:
                     title,
                     click=f"view_layout = '{name}'",
                     active=(f"view_layout === '{name}'",),
+                    raw_attrs=pressed(f"view_layout === '{name}'"),
                     variant="text",
                     size="x-small",
                 )
@@ -110,7 +111,10 @@ class Page:
         with html.Div(classes="steps"):
             for number, (name, title) in enumerate(STEPS, 1):
                 with html.Button(
-                    classes=(f"step === '{name}' ? 'step active' : 'step'",), click=f"step = '{name}'", type="button"
+                    classes=(f"step === '{name}' ? 'step active' : 'step'",),
+                    click=f"step = '{name}'",
+                    type="button",
+                    raw_attrs=pressed(f"step === '{name}'"),
                 ):
                     html.Span(str(number), classes="step-number")
                     html.Span(title)
@@ -118,7 +122,8 @@ class Page:
     @staticmethod
     def _build_end() -> None:
         """Who leaves a shared computer must be able to leave nothing on it."""
-        with v.VDialog(v_model=("ending",), max_width="28rem"), html.Div(classes="help"):
+        dialog = v.VDialog(v_model=("ending",), max_width="28rem", raw_attrs=named("End the session?"))
+        with dialog, html.Div(classes="help"):
             html.H2("End the session?", classes="part")
             html.P("Images, results and running jobs of this browser are removed from the server.")
             html.P("Download first what you want to keep.", classes="hint")

@@ -7,7 +7,7 @@ from trame.widgets import vuetify3 as v
 
 from .desk import Desk
 from .editing import EFFECTS, ISLANDS
-from .parts import button, heading, hint
+from .parts import button, heading, hint, pressed
 from .values import flag, number, one_of, range_of, typed_number
 
 _LARGEST_BRUSH_MM = 200.0
@@ -104,13 +104,14 @@ class EditSection:
                     size="small",
                     stacked=True,
                     title=f"{title} ({key})",
+                    raw_attrs=pressed(f"effect === '{name}'"),
                 ):
                     v.VIcon(icon)
                     html.Span(title)
         with html.Div(v_if="effect === 'paint' || effect === 'erase'"):
             v.VSlider(
                 v_model=("brush_mm",), min=1, max=30, step=1, hide_details=True, density="compact",
-                label="Brush, mm", thumb_label=True, thumb_size=12,
+                label="Brush, mm", name="Diameter of the brush, mm", thumb_label=True, thumb_size=12,
             )  # fmt: skip
             v.VCheckbox(
                 v_model=("brush_sphere",), label="Neighbouring slices too", density="compact", hide_details=True

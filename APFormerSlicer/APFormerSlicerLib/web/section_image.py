@@ -14,7 +14,7 @@ from ..scene.volumes import shape_kji
 from ..workflow import Choice, Segmented
 from .desk import Desk
 from .importing import choose, close, import_demo, import_offered, lay_over
-from .parts import button, heading, hint
+from .parts import button, heading, hint, pressed
 from .quota import MOST_FILES
 from .values import one_of, whole
 
@@ -89,33 +89,33 @@ class ImageSection:
             button("Leave it out", "trigger('leave_out')", classes="mt-2")
         with html.Div(v_if="series.length"):
             heading("DICOM series")
-            with html.Div(
+            with html.Button(
                 v_for="one in series",
                 key="one.number",
                 classes="row-item",
                 click="trigger('load_series', [one.number])",
+                type="button",
             ):
                 html.Div("{{ one.title }}", classes="row-title")
                 html.Div("{{ one.line }}", classes="row-line")
         with html.Div(v_if="images.length"):
             heading("Images")
-            with html.Div(
-                v_for="image in images",
-                key="image.id",
-                classes=("image.id === image_id ? 'row-item chosen' : 'row-item'",),
-                click="trigger('choose_image', [image.id])",
-            ):
-                with html.Div(classes="row-title"):
-                    html.Span("{{ image.name }}")
-                    v.VBtn(
-                        icon="mdi-close",
-                        size="x-small",
-                        variant="text",
-                        click_native_stop="trigger('close_image', [image.id])",
-                        __events=[("click_native_stop", "click.stop")],
-                        title="Close this image",
-                    )
-                html.Div("{{ image.line }}", classes="row-line")
+            with html.Div(v_for="image in images", key="image.id", classes="row-with-button"):
+                with html.Button(
+                    classes=("image.id === image_id ? 'row-item chosen' : 'row-item'",),
+                    click="trigger('choose_image', [image.id])",
+                    type="button",
+                    raw_attrs=pressed("image.id === image_id"),
+                ):
+                    html.Div("{{ image.name }}", classes="row-title")
+                    html.Div("{{ image.line }}", classes="row-line")
+                v.VBtn(
+                    icon="mdi-close",
+                    size="x-small",
+                    variant="text",
+                    click="trigger('close_image', [image.id])",
+                    title="Close this image",
+                )
             button("Next: segment", "step = 'segment'", "mdi-arrow-right", key="2", color="primary", variant="flat")
 
     def _load_demo(self) -> None:

@@ -11,7 +11,7 @@ from ..scene import Status
 from ..scene.shown import put_maps_away
 from ..workflow.places import places_of
 from .desk import Desk, color_of
-from .parts import button, heading, hint, select, text_field
+from .parts import button, heading, hint, named, pressed, select, text_field
 from .section_edit import EditSection
 from .section_follow import FollowSection
 from .values import number, one_of, text
@@ -185,7 +185,7 @@ class ReviewSection:
                 )
             v.VSlider(
                 v_model=("map_opacity",), min=0.1, max=1, step=0.05, hide_details=True, density="compact",
-                v_if="map_shown", label="Opacity", thumb_size=12,
+                v_if="map_shown", label="Opacity", name="Opacity of the map", thumb_size=12,
             )  # fmt: skip
 
     def _build_segments(self) -> None:
@@ -198,7 +198,10 @@ class ReviewSection:
                 classes=("one.id === segment_id ? 'chosen' : ''",),
                 title=("one.comment || one.model",),
             ):
-                with html.Td(), html.Div(classes="segment"):
+                with (
+                    html.Td(),
+                    html.Button(classes="segment", type="button", raw_attrs=pressed("one.id === segment_id")),
+                ):
                     html.Span(classes="swatch", style=("{ background: one.color }",))
                     html.Span("{{ one.name }}")
                 html.Td("{{ one.ml }} mL", classes="number")

@@ -17,7 +17,7 @@ from ..workflow import Card, Choice, PreciousError, Run, Segmented, best, region
 from ..workflow.wording import device_in_words
 from .desk import Desk
 from .jobs_bar import JobsBar
-from .parts import button, heading, hint, select
+from .parts import button, heading, hint, pressed, select
 from .values import flag, one_of, some_of
 
 DEVICES = [
@@ -228,11 +228,13 @@ class SegmentSection:
 
     def _build_models(self) -> None:
         heading("Model")
-        with html.Div(
+        with html.Button(
             v_for="one in models.filter((m) => m.fits || all_models || m.reference === model)",
             key="one.reference",
             classes=("one.reference === model ? 'row-item chosen' : one.fits ? 'row-item' : 'row-item unfit'",),
             click="!one.problem && trigger('choose_model', [one.reference])",
+            type="button",
+            raw_attrs=pressed("one.reference === model"),
         ):
             html.Div("{{ one.title }}", classes="row-title")
             html.Div("{{ one.line }}", classes="row-line clamped", title=("one.line",))

@@ -8,6 +8,7 @@ from trame.widgets import html
 from trame.widgets import vuetify3 as v
 
 from .desk import Desk
+from .parts import named
 from .section_review import ReviewSection
 from .section_segment import SegmentSection
 from .values import flag, text
@@ -81,7 +82,8 @@ class Shortcuts:
             call()
 
     def build(self) -> None:
-        with v.VDialog(v_model=("help",), max_width="36rem"), html.Div(classes="help"):
+        dialog = v.VDialog(v_model=("help",), max_width="36rem", raw_attrs=named("Keyboard shortcuts"))
+        with dialog, html.Div(classes="help"):
             html.H2("Keyboard shortcuts", classes="part")
             with html.Div(classes="keys"):
                 for key, what in KEYS.items():

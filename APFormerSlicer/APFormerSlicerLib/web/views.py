@@ -124,6 +124,7 @@ class Views:
             _build_strip(name, slider.name.value)
             v.VSlider(
                 v_model=(slider.name.value,),
+                name=f"{SLICE_VIEWS.get(name, name)} slice, mm",
                 min=(slider.name.min_value,),
                 max=(slider.name.max_value,),
                 step=(slider.name.step,),
