@@ -11,7 +11,7 @@ from ..scene import Status
 from ..scene.shown import put_maps_away
 from ..workflow.places import places_of
 from .desk import Desk, color_of
-from .parts import button, heading, hint, named, pressed, select, text_field
+from .parts import button, heading, hint, pressed, select, text_field
 from .section_edit import EditSection
 from .section_follow import FollowSection
 from .values import number, one_of, text
