@@ -9,9 +9,11 @@ from trame.ui.vuetify3 import VAppLayout
 from trame.widgets import html
 from trame.widgets import vuetify3 as v
 
+from .crosshair import Crosshair
 from .desk import Desk
 from .jobs_bar import JobsBar
 from .parts import button, named, pressed
+from .readout import Readout
 from .section_edit import EditSection
 from .section_follow import FollowSection
 from .section_image import ImageSection
@@ -63,11 +65,13 @@ class Page:
         self._segment = SegmentSection(desk, self._jobs)
         self._edit = EditSection(desk)
         self._follow = FollowSection(desk, self._jobs)
-        self._review = ReviewSection(desk, self._edit, self._follow)
+        self._crosshair = Crosshair(desk)
+        self._review = ReviewSection(desk, self._edit, self._follow, self._crosshair)
         self._site = SiteSection(desk, site)
         self._tune = TuneSection(desk, self._jobs)
         self._window = WindowMenu(desk)
-        self._shortcuts = Shortcuts(desk, self._segment, self._review, self._window)
+        self._readout = Readout(desk)
+        self._shortcuts = Shortcuts(desk, self._segment, self._review, self._window, self._crosshair)
         desk.action("dismiss", whole(0, 1 << 53))(desk.notices.dismiss)
         desk.action("reset_views")(desk.views.reset)
         with VAppLayout(desk.server, vuetify_config=_THEME) as self.layout, html.Div(classes="page"):
@@ -103,6 +107,14 @@ class Page:
                     variant="text",
                     size="x-small",
                 )
+            v.VBtn(
+                icon="mdi-crosshairs",
+                click="trigger('toggle_crosshair')",
+                active=("crosshair",),
+                title="Crosshair (X); Shift and the pointer move it",
+                raw_attrs=pressed("crosshair"),
+                **_ICON,
+            )
             v.VBtn(icon="mdi-fit-to-screen-outline", click="trigger('reset_views')", title="Fit all views (R)", **_ICON)
             v.VBtn(icon="mdi-keyboard-outline", click="help = true", title="Keyboard shortcuts (?)", **_ICON)
             v.VBtn(icon="mdi-logout", click="ending = true", title="End the session", **_ICON)

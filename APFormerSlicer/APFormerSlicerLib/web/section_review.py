@@ -10,8 +10,10 @@ from trame.widgets import vuetify3 as v
 from ..scene import Status
 from ..scene.shown import put_maps_away
 from ..workflow.places import places_of
+from .crosshair import Crosshair
 from .desk import Desk, color_of
 from .parts import button, heading, hint, pressed, select, text_field
+from .readout import place_text
 from .section_edit import EditSection
 from .section_follow import FollowSection
 from .values import number, one_of, text
@@ -29,8 +31,9 @@ _LONGEST_COMMENT = 2000  # characters
 class ReviewSection:
     """Shows what `workflow.reviewing` tells of the chosen segmentation."""
 
-    def __init__(self, desk: Desk, edit: EditSection, follow: FollowSection) -> None:
+    def __init__(self, desk: Desk, edit: EditSection, follow: FollowSection, crosshair: Crosshair) -> None:
         self._desk, self.edit, self.follow = desk, edit, follow
+        self._crosshair = crosshair
         self._shown: Any = None  # the segmentation
         desk.state.update(
             {
@@ -116,8 +119,8 @@ class ReviewSection:
         if place is None:
             desk.state.place = "All places were visited."
             return
-        r, a, s = place.ras
-        desk.state.place = f"R {r:.0f}, A {a:.0f}, S {s:.0f} mm; {place.weight_ml:.2f} mL in doubt"
+        self._crosshair.put(place.ras)
+        desk.state.place = f"{place_text(place.ras)}; {place.weight_ml:.2f} mL in doubt"
         desk.state.step = "review"
 
     def _visit_again(self) -> None:

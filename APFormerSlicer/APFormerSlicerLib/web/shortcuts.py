@@ -7,6 +7,8 @@ from collections.abc import Callable
 from trame.widgets import html
 from trame.widgets import vuetify3 as v
 
+from .crosshair import KEY as CROSSHAIR_KEY
+from .crosshair import Crosshair
 from .desk import Desk
 from .parts import named
 from .section_review import ReviewSection
@@ -40,6 +42,7 @@ KEYS = {
     "Control+y": "redo",
     "ArrowUp": "axial slice up",
     "ArrowDown": "axial slice down",
+    CROSSHAIR_KEY: "crosshair on and off; Shift and the pointer move it",
     "r": "fit all views",
     "?": "this list",
 }
@@ -49,7 +52,9 @@ _TOOLS = {"p": "paint", "e": "erase", "c": "scissors", "t": "threshold", "i": "i
 class Shortcuts:
     """Turns keys into what the buttons do; the page's script leaves out keys that are typed into fields."""
 
-    def __init__(self, desk: Desk, segment: SegmentSection, review: ReviewSection, window: WindowMenu) -> None:
+    def __init__(
+        self, desk: Desk, segment: SegmentSection, review: ReviewSection, window: WindowMenu, crosshair: Crosshair
+    ) -> None:
         self._desk = desk
         edit = review.edit
         self._calls: dict[str, Callable[[], object]] = {
@@ -69,6 +74,7 @@ class Shortcuts:
             "r": desk.views.reset,
             "?": self._toggle_help,
             RESET_KEY: window.reset,
+            CROSSHAIR_KEY: crosshair.toggle,
             **{key: self._with(window.show, name) for key, name in WINDOW_KEYS.items()},
             **{key: self._with(edit.choose_effect, name) for key, name in _TOOLS.items()},
             **{str(number): self._step(name) for number, name in enumerate(_STEPS, 1)},

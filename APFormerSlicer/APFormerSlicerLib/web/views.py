@@ -16,6 +16,7 @@ from trame_slicer.rca_view import register_rca_factories
 from trame_slicer.views import Layout, LayoutDirection, ViewLayoutDefinition
 
 from .allowed import Allowed
+from .corners import build_corners
 from .drawing import Drawing
 from .slices import ViewSlices
 from .values import number, one_of
@@ -83,11 +84,13 @@ class Views:
         view = self._slicer.view_manager.get_view(name)
         view.set_slice_value(view.get_slice_value() + steps * view.get_slice_step())
 
+    def node(self, name: str) -> Any:
+        """The vtkMRMLSliceNode of a slice view."""
+        return self._slicer.view_manager.get_view(name).get_view_node()
+
     def slices(self, name: str, volume_node: Any) -> ViewSlices | None:
         """Those of the volume that a slice view goes through; None where it cuts through them at an angle."""
-        view = self._slicer.view_manager.get_view(name)
-        node = self._slicer.scene.GetNodeByID(view.get_view_node_id())
-        return ViewSlices.of(node, volume_node)
+        return ViewSlices.of(self.node(name), volume_node)
 
     def slice_value(self, name: str) -> float:
         """Where a slice view is, mm along its slider."""
@@ -118,7 +121,7 @@ class Views:
             view.interactor().AddObserver(event, lambda *_: setattr(self, "pointed", name))
         slider = connect_slice_view_slider_to_state(server, view)
         allowed.fields[slider.name.value] = lambda place: number(*view.get_slice_range())(place)
-        html.Div(SLICE_VIEWS.get(name, name), classes=f"view-name view-name-{name.lower()}")
+        build_corners(name, SLICE_VIEWS.get(name, name))
         html.Div("No image yet", classes="view-empty", v_if="!image_id")
         with html.Div(classes="view-slider", v_if="image_id"):
             _build_strip(name, slider.name.value)
