@@ -1,4 +1,4 @@
-"""What stands in and along the edges of a slice view: its name, directions, the slice, and what is under the pointer."""
+"""What stands along the edges of a slice view: its name, directions, the slice, and what is under the pointer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a reading tool tells of a slice view: where its edges point to, which slice it shows, what is under the pointer."""
+"""What is told of a slice view: where its edges point to, which slice it shows, what is under the pointer."""
 
 from __future__ import annotations
 

@@ -8,14 +8,17 @@ from trame.widgets import html
 from trame.widgets import vuetify3 as v
 
 from ..scene import Status
+from ..scene.appearance import is_segment_shown
 from ..scene.shown import put_maps_away
 from ..workflow.places import places_of
 from .crosshair import Crosshair
 from .desk import Desk, color_of
+from .legends import Legends
 from .parts import button, heading, hint, pressed, select, text_field
 from .readout import place_text
 from .section_edit import EditSection
 from .section_follow import FollowSection
+from .segment_look import SegmentLook
 from .values import number, one_of, text
 
 _STATUSES = {
@@ -33,7 +36,7 @@ class ReviewSection:
 
     def __init__(self, desk: Desk, edit: EditSection, follow: FollowSection, crosshair: Crosshair) -> None:
         self._desk, self.edit, self.follow = desk, edit, follow
-        self._crosshair = crosshair
+        self._crosshair, self.look = crosshair, SegmentLook(desk)
         self._shown: Any = None  # the segmentation
         desk.state.update(
             {
@@ -58,11 +61,13 @@ class ReviewSection:
             desk.action(name)(call)
         desk.action("toggle_map", one_of(tuple(_MAPS)))(self.toggle_map)
         desk.on("map_opacity")(self._show_map)
+        desk.state.legends = Legends(desk.scene).all()
         desk.on("segmentation_id")(self._choose)
         desk.workflow.state.changed.connect(self.refresh)
         desk.workflow.reviewing.changed.connect(lambda _: self.refresh())
         desk.workflow.segmenting.segmented.connect(lambda *_: self.refresh())
         desk.editing.connect(self._list_segments)
+        self.look.changed.connect(self._list_segments)
 
     # ---------------------------------------------------------------- what is there
 
@@ -76,6 +81,7 @@ class ReviewSection:
                 put_maps_away(self._shown)
             desk.state.map_shown = desk.state.place = ""
             self._shown = node
+        self.look.refresh()
         self._list_segments()
         reviewing = desk.workflow.reviewing
         desk.state.maps = [] if node is None else reviewing.maps(node)
@@ -100,6 +106,7 @@ class ReviewSection:
                 "status": _STATUSES[row.status],
                 "model": row.model or "",
                 "comment": row.comment,
+                "shown": is_segment_shown(node, row.segment_id),
             }
             for row in rows
         ]
@@ -186,6 +193,7 @@ class ReviewSection:
                     v_if=f"maps.includes('{name}')",
                     active=(f"map_shown === '{name}'",),
                 )
+            Legends.build()
             v.VSlider(
                 v_model=("map_opacity",), min=0.1, max=1, step=0.05, hide_details=True, density="compact",
                 v_if="map_shown", label="Opacity", name="Opacity of the map", thumb_size=12,
@@ -201,14 +209,13 @@ class ReviewSection:
                 classes=("one.id === segment_id ? 'chosen' : ''",),
                 title=("one.comment || one.model",),
             ):
-                with (
-                    html.Td(),
-                    html.Button(classes="segment", type="button", raw_attrs=pressed("one.id === segment_id")),
-                ):
-                    html.Span(classes="swatch", style=("{ background: one.color }",))
-                    html.Span("{{ one.name }}")
+                with html.Td(), html.Div(classes="segment"):
+                    self.look.build_cell()
+                    with html.Button(type="button", raw_attrs=pressed("one.id === segment_id")):
+                        html.Span("{{ one.name }}")
                 html.Td("{{ one.ml }} mL", classes="number")
                 html.Td("{{ one.status }}", classes=("`status ${one.status.replace(' ', '-')}`",))
+        self.look.build_below()
         button("Accept", "trigger('accept')", "mdi-check", key="A", color="success")
         with html.Div(classes="flag"):
             text_field("Something is wrong: say what", "flag_comment")

@@ -10,6 +10,7 @@ from trame.widgets import html
 from trame.widgets import vuetify3 as v
 from vtkmodules.vtkCommonMath import vtkMatrix4x4
 
+from ..scene.appearance import set_fill_opacity
 from ..scene.geometry import local_to_world, matrix_array
 from ..scene.images import array_of
 from ..scene.surface import show_in_3d
@@ -174,7 +175,8 @@ class SegmentSection:
         """A result is on the scene: show it in 3D too, and say what the user must know."""
         desk = self._desk
         node = done.written.segmentation_node
-        node.GetDisplayNode().SetOpacity2DFill(_FILL)
+        if not done.written.replaced:  # else it looks as the user wants it
+            set_fill_opacity(node, _FILL)
         if choice.volume_node is not desk.volume:
             name = choice.volume_node.GetName()
             desk.notices.tell(f"{name} is segmented. Choose it in step 1 to look at the result.")
