@@ -27,7 +27,7 @@ def faults(a_page: WebPage) -> list[str]:
 
 def focused(a_page: WebPage) -> str:
     """The words of the button that has the focus; "" where none has."""
-    return str(a_page.page.evaluate("document.activeElement.closest('button, tr')?.innerText ?? ''"))
+    return str(a_page.page.evaluate("document.activeElement.closest('button')?.innerText ?? ''"))
 
 
 def tab_to(a_page: WebPage, words: str) -> None:

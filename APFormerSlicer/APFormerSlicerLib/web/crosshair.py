@@ -1,4 +1,4 @@
-"""The crosshair that links the slice views: Slicer's own, set by Shift and the pointer or by the next place to check."""
+"""The crosshair that links the slice views: Slicer's own, set by Shift and the pointer, or by what is to be checked."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from trame.widgets import html
 from trame.widgets import vuetify3 as v
 
