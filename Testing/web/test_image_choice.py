@@ -198,3 +198,23 @@ def paint_all(a_seat: Seat) -> None:
     labels = editor.create_modifier_labelmap()
     labels.GetPointData().GetScalars().Fill(1)
     editor.apply_labelmap(labels)
+
+
+def test_where_another_region_is_chosen_the_segmentations_of_the_image_can_still_be_chosen(a_seat: Seat) -> None:
+    a_seat.load("first")
+    node = a_seat.segment()
+    a_seat.do(lambda: setattr(a_seat.desk.workflow.state, "segmentation", None))
+    assert a_seat.state.segments == []
+    assert [one["value"] for one in a_seat.state.segmentations] == [node.GetID()]
+    a_seat.set("segmentation_id", node.GetID())
+    assert len(a_seat.state.segments) == 2
+
+
+def test_brackets_change_the_size_of_the_brush_within_its_bounds(a_seat: Seat, two_patients: tuple[Any, ...]) -> None:
+    a_seat.press("p")
+    for key, wanted in (("]", 6), ("]", 7), ("[", 6)):
+        a_seat.press(key)
+        assert a_seat.state.brush_mm == wanted
+    for _ in range(40):
+        a_seat.press("[")
+    assert a_seat.state.brush_mm == 1

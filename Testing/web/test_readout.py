@@ -144,3 +144,14 @@ def test_the_crosshair_is_hidden_by_its_key_and_with_another_image(a_seat: Seat)
 
 def crosshair(a_seat: Seat) -> Any:
     return a_seat.desk.scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+
+
+def test_r_fits_the_views_and_keeps_the_slices(a_seat: Seat) -> None:
+    a_seat.load("CT", a_ct())
+    a_seat.do(lambda: a_seat.desk.views.set_slice_value("Red", 12.0))
+    view = a_seat.desk.slicer.view_manager.get_view("Red")
+    a_seat.do(view.zoom_in)
+    zoomed = view.get_view_node().GetFieldOfView()[0]
+    a_seat.press("r")
+    assert a_seat.desk.views.slice_value("Red") == 12.0
+    assert view.get_view_node().GetFieldOfView()[0] > zoomed

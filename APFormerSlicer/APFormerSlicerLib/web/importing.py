@@ -223,7 +223,7 @@ async def _import_dicom(desk: Desk, folder: Path, upload: Upload) -> list[Any]:
                 for series in listed
             ]
         )
-        desk.notices.tell(f"{len(listed)} DICOM series were found: choose the one to load.")
+        desk.notices.tell(f"{len(listed)} DICOM series were found: choose the one to load.", stays=True)
         return []
     title = (listed[0].description if listed else "")[:_LONGEST_WORDS] or "DICOM series"
     return [await import_image(desk, folder, name=title, upload=upload)]

@@ -73,7 +73,7 @@ class Page:
         self._readout = Readout(desk)
         self._shortcuts = Shortcuts(desk, self._segment, self._review, self._window, self._crosshair)
         desk.action("dismiss", whole(0, 1 << 53))(desk.notices.dismiss)
-        desk.action("reset_views")(desk.views.reset)
+        desk.action("fit_views")(desk.views.fit)
         with VAppLayout(desk.server, vuetify_config=_THEME) as self.layout, html.Div(classes="page"):
             self._build_bar()
             with html.Div(classes="body"):
@@ -115,7 +115,7 @@ class Page:
                 raw_attrs=pressed("crosshair"),
                 **_ICON,
             )
-            v.VBtn(icon="mdi-fit-to-screen-outline", click="trigger('reset_views')", title="Fit all views (R)", **_ICON)
+            v.VBtn(icon="mdi-fit-to-screen-outline", click="trigger('fit_views')", title="Fit all views (R)", **_ICON)
             v.VBtn(icon="mdi-keyboard-outline", click="help = true", title="Keyboard shortcuts (?)", **_ICON)
             v.VBtn(icon="mdi-logout", click="ending = true", title="End the session", **_ICON)
 
@@ -143,7 +143,12 @@ class Page:
             button("Go on", "ending = false")
 
     def _build_notices(self) -> None:
-        with html.Div(v_for="notice in notices", key="notice.id", classes=("`notice ${notice.kind}`",)):
+        with html.Div(
+            v_for="notice in notices.filter((one) => !one.step || one.step === step)",
+            key="notice.id",
+            classes=("`notice ${notice.kind}`",),
+            raw_attrs=[":role=\"notice.kind === 'error' ? 'alert' : 'status'\""],
+        ):
             with html.Div():
                 html.Div("{{ notice.what }}", classes="notice-what")
                 html.Div("{{ notice.meaning }}", v_if="notice.meaning")

@@ -158,11 +158,13 @@ class ReviewSection:
     # ---------------------------------------------------------------- what it looks like
 
     def build(self) -> None:
-        with html.Div(v_if="!segments.length"):
+        select(
+            "Segmentation", "segmentation_id", "segmentations", v_if="segmentations.length > (segmentation_id ? 1 : 0)"
+        )
+        with html.Div(v_if="!segments.length && !segmentations.length"):
             hint("Nothing to review yet. Segment the image first, or upload a .seg.nrrd file.")
             button("Go to segment", "step = 'segment'", "mdi-arrow-left", key="2")
-        with html.Div(v_else=True):
-            select("Segmentation", "segmentation_id", "segmentations", v_if="segmentations.length > 1")
+        with html.Div(v_if="segments.length"):
             self._build_places()
             self._build_segments()
             self.edit.build()

@@ -179,7 +179,7 @@ class SegmentSection:
             set_fill_opacity(node, _FILL)
         if choice.volume_node is not desk.volume:
             name = choice.volume_node.GetName()
-            desk.notices.tell(f"{name} is segmented. Choose it in step 1 to look at the result.")
+            desk.notices.tell(f"{name} is segmented. Choose it in step 1 to look at the result.", stays=True)
             return
         desk.editing.edit(node, choice.volume_node)
         show_in_3d(node)

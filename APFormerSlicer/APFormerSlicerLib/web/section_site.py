@@ -89,7 +89,7 @@ class SiteSection:
             correct=correct,
             others=desk.state.others,
         )
-        desk.notices.tell("Storing the case...")
+        desk.notices.tell("Storing the case...", stays=True)
         run.ended.connect(self._tell_added)
         if run.over:
             self._tell_added(run)

@@ -75,9 +75,16 @@ class Views:
             self.reset()
 
     def reset(self) -> None:
-        """Everything in sight, from the front."""
+        """Everything in sight, from the front, at the middle slices."""
         for view in self._slicer.view_manager.get_views():
             view.reset_view()
+
+    def fit(self) -> None:
+        """Everything in sight, from the front, at the slices that are shown."""
+        places = {name: self.slice_value(name) for name in SLICE_VIEWS}
+        self.reset()
+        for name, place in places.items():
+            self.set_slice_value(name, place)
 
     def scroll(self, steps: int, name: str = "Red") -> None:
         """Move a slice view by so many slices."""
