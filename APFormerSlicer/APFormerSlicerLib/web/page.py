@@ -12,6 +12,7 @@ from trame.widgets import vuetify3 as v
 from .crosshair import Crosshair
 from .desk import Desk
 from .jobs_bar import JobsBar
+from .lengths import Lengths
 from .parts import button, named, pressed
 from .readout import Readout
 from .section_edit import EditSection
@@ -71,7 +72,8 @@ class Page:
         self._tune = TuneSection(desk, self._jobs)
         self._window = WindowMenu(desk)
         self._readout = Readout(desk)
-        self._shortcuts = Shortcuts(desk, self._segment, self._review, self._window, self._crosshair)
+        self._lengths = Lengths(desk)
+        self._shortcuts = Shortcuts(desk, self._segment, self._review, self._window, self._crosshair, self._lengths)
         desk.action("dismiss", whole(0, 1 << 53))(desk.notices.dismiss)
         desk.action("fit_views")(desk.views.fit)
         with VAppLayout(desk.server, vuetify_config=_THEME) as self.layout, html.Div(classes="page"):
@@ -107,6 +109,21 @@ class Page:
                     variant="text",
                     size="x-small",
                 )
+            v.VBtn(
+                icon="mdi-ruler",
+                click="trigger('measure')",
+                active=("measuring",),
+                title="Measure a distance (L): click on both ends in a slice view",
+                raw_attrs=pressed("measuring"),
+                **_ICON,
+            )
+            v.VBtn(
+                icon="mdi-ruler-square-compass",
+                click="trigger('remove_lengths')",
+                v_if="lengths",
+                title="Remove the measured distances",
+                **_ICON,
+            )
             v.VBtn(
                 icon="mdi-crosshairs",
                 click="trigger('toggle_crosshair')",

@@ -10,7 +10,10 @@ from trame.widgets import vuetify3 as v
 from .crosshair import KEY as CROSSHAIR_KEY
 from .crosshair import Crosshair
 from .desk import Desk
+from .lengths import KEY as LENGTH_KEY
+from .lengths import Lengths
 from .parts import named
+from .section_edit import EditSection
 from .section_review import ReviewSection
 from .section_segment import SegmentSection
 from .values import flag, text
@@ -45,6 +48,7 @@ KEYS = {
     "ArrowDown": "axial slice down",
     "h": "hide and show the segments",
     CROSSHAIR_KEY: "crosshair on and off; Shift and the pointer move it",
+    LENGTH_KEY: "measure a distance",
     "r": "fit all views",
     "?": "this list",
 }
@@ -55,7 +59,13 @@ class Shortcuts:
     """Turns keys into what the buttons do; the page's script leaves out keys that are typed into fields."""
 
     def __init__(
-        self, desk: Desk, segment: SegmentSection, review: ReviewSection, window: WindowMenu, crosshair: Crosshair
+        self,
+        desk: Desk,
+        segment: SegmentSection,
+        review: ReviewSection,
+        window: WindowMenu,
+        crosshair: Crosshair,
+        lengths: Lengths,
     ) -> None:
         self._desk = desk
         edit = review.edit
@@ -80,8 +90,9 @@ class Shortcuts:
             RESET_KEY: window.reset,
             "h": review.look.toggle_all,
             CROSSHAIR_KEY: crosshair.toggle,
+            LENGTH_KEY: lengths.measure,
             **{key: self._with(window.show, name) for key, name in WINDOW_KEYS.items()},
-            **{key: self._with(edit.choose_effect, name) for key, name in _TOOLS.items()},
+            **{key: self._with(self._take(edit, lengths), name) for key, name in _TOOLS.items()},
             **{str(number): self._step(name) for number, name in enumerate(_STEPS, 1)},
         }
         desk.field("help", False, flag)
@@ -109,6 +120,16 @@ class Shortcuts:
 
     def _toggle_help(self) -> None:
         self._desk.state.help = not self._desk.state.help
+
+    @staticmethod
+    def _take(edit: EditSection, lengths: Lengths) -> Callable[[str], None]:
+        """One tool is in hand at a time."""
+
+        def take(name: str) -> None:
+            lengths.stop()
+            edit.choose_effect(name)
+
+        return take
 
     @staticmethod
     def _with(choose: Callable[[str], object], name: str) -> Callable[[], object]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from apformer.errors import InputError
-from slicer import vtkMRMLInteractionNode
 from trame.widgets import html
 from trame.widgets import vuetify3 as v
 
@@ -22,7 +21,7 @@ RESET_KEY = "w"
 class WindowMenu:
     """Tells the page how the chosen image is shown, and lets it choose.
 
-    Dragging with the left button is Slicer's own tool: it is in hand wherever no other one is.
+    Dragging with the left button is Slicer's own tool: it is in hand wherever no other one is (`lengths`).
     """
 
     def __init__(self, desk: Desk) -> None:
@@ -34,7 +33,6 @@ class WindowMenu:
         desk.action("show_window", one_of(lambda: [window.name for window in self._offered]))(self.show)
         desk.action("reset_window")(self.reset)
         desk.workflow.state.changed.connect(self.refresh)
-        _take_drag(desk.scene)
 
     def refresh(self) -> None:
         """Another image or model may be chosen: other windows are offered."""
@@ -99,12 +97,6 @@ class WindowMenu:
                 with v.VListItem(click="trigger('reset_window')"):
                     html.Span("By the image's own values")
                     html.Kbd(RESET_KEY.upper())
-
-
-def _take_drag(scene: Any) -> None:
-    """Let dragging in a slice view set window and level, where no tool of the segment editor is in hand."""
-    node = scene.GetFirstNodeByClass("vtkMRMLInteractionNode")
-    node.SetCurrentInteractionMode(vtkMRMLInteractionNode.AdjustWindowLevel)
 
 
 def _line(width: float, center: float) -> str:

@@ -62,7 +62,7 @@
     e.preventDefault();
     send([...e.dataTransfer.files]);
   });
-  const KEYS = /^([0-9]|[snmfdyaukpectirwxh?\[\]]|Escape|ArrowUp|ArrowDown)$/;
+  const KEYS = /^([0-9]|[snmfdyaukpectirwxhl?\[\]]|Escape|ArrowUp|ArrowDown)$/;
   const MOVES = /^(Arrow|Home|End|Page)/; // a slider or a closed list that has the focus takes these, and no others
   const isTyped = (e) => {
     if (e.target.closest("[role=listbox], [role=menu]")) return true;
