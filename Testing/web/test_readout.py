@@ -10,7 +10,7 @@ from apformer.volume import Volume
 
 pytest.importorskip("slicer", reason="slicer-core is not installed")
 
-from APFormerSlicerLib.web.readout import letters
+from APFormerSlicerLib.web.readout import letters, scale_mm
 from desk_samples import SHAPE, Seat, a_ct, an_mr
 from workflow_samples import a_block
 
@@ -155,3 +155,27 @@ def test_r_fits_the_views_and_keeps_the_slices(a_seat: Seat) -> None:
     a_seat.press("r")
     assert a_seat.desk.views.slice_value("Red") == 12.0
     assert view.get_view_node().GetFieldOfView()[0] > zoomed
+
+
+def test_a_bar_tells_the_scale_in_round_millimetres_and_follows_the_zoom(a_seat: Seat) -> None:
+    assert [scale_mm(width) for width in (3.0, 100.0, 399.0, 400.0, 801.0)] == [0.5, 20.0, 50.0, 100.0, 200.0]
+    a_seat.load("CT", a_ct())
+    told = a_seat.state.readouts["Red"]
+    width = a_seat.desk.views.node("Red").GetFieldOfView()[0]
+    assert float(told["scale_percent"]) == pytest.approx(100 * float(told["scale"].split()[0]) / width, abs=0.01)
+    a_seat.do(a_seat.desk.slicer.view_manager.get_view("Red").zoom_in)
+    assert float(a_seat.state.readouts["Red"]["scale_percent"]) != float(told["scale_percent"])
+
+
+def test_a_single_slice_has_one_large_view_and_a_volume_after_it_four(a_seat: Seat) -> None:
+    a_seat.load("slice", a_ct((1, 8, 8)))
+    assert a_seat.state.view_layout == "axial"
+    volume = a_seat.load("volume", a_ct())
+    assert a_seat.state.view_layout == "four"
+    a_seat.set("view_layout", "coronal")
+    a_seat.load("another volume", a_ct())
+    a_seat.choose(volume)
+    assert a_seat.state.view_layout == "coronal"
+    side = a_ct((6, 8, 1))
+    a_seat.load("sagittal slice", side)
+    assert a_seat.state.view_layout == "sagittal"

@@ -18,6 +18,8 @@ def build_corners(name: str, title: str) -> None:
         html.Div(f"{{{{ {readout}.slice }}}}", classes="readout-slice")
         for side in SIDES:
             html.Div(f"{{{{ {readout}.{side} }}}}", classes=f"side side-{side}")
+        with html.Div(classes="scale", style=(f"{{ width: `${{{readout}.scale_percent}}%` }}",)):
+            html.Span(f"{{{{ {readout}.scale }}}}")
     with html.Div(v_if=f"pointed?.view === '{name}'", classes="readout readout-pointed"):
         html.Div("{{ pointed.value }}", classes="readout-value")
         html.Div("{{ pointed.place }}")

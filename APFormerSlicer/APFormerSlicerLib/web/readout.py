@@ -17,6 +17,7 @@ from .views import SLICE_VIEWS
 _LETTERS = (("R", "L"), ("A", "P"), ("S", "I"))  # of positive and negative R, A and S
 _OBLIQUE = 0.34  # sine of 20 degrees: a direction that is turned by more has two letters
 _MOST_SEGMENTS = 3  # that are named
+_LONGEST_BAR = 0.25  # of a view's width
 
 
 class Readout:
@@ -45,6 +46,8 @@ class Readout:
         right, up, normal = (to_ras[:3, column] for column in range(3))
         slices, offset = views.slices(name, volume_node), views.slice_value(name)
         place = _along(normal, to_ras[:3, 3])
+        width = float(views.node(name).GetFieldOfView()[0])
+        scale = scale_mm(width)
         number = "" if slices is None else f"Slice {slices.number(offset) + 1} of {slices.count}, "
         return {
             "left": letters(-right),
@@ -52,6 +55,8 @@ class Readout:
             "top": letters(up),
             "bottom": letters(-up),
             "slice": number + place,
+            "scale": f"{scale:g} mm",
+            "scale_percent": f"{100 * scale / width:.2f}",
         }
 
     def _point(self, *_: Any) -> None:
@@ -82,6 +87,13 @@ def letters(direction: Sequence[float] | np.ndarray) -> str:
         if abs(direction[axis]) > _OBLIQUE:
             found.append(_LETTERS[axis][0 if direction[axis] > 0 else 1])
     return "".join(found[:2])
+
+
+def scale_mm(width: float) -> float:
+    """How long a bar is that tells the scale of a view of that width, both in mm: 1, 2 or 5 times a power of ten."""
+    most = max(width, 1e-6) * _LONGEST_BAR
+    power = 10.0 ** np.floor(np.log10(most))
+    return float(max(step * power for step in (1, 2, 5) if step * power <= most))
 
 
 def place_text(ras: Sequence[float]) -> str:

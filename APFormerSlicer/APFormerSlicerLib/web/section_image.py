@@ -10,6 +10,7 @@ from trame.widgets import html
 from trame.widgets import vuetify3 as v
 
 from ..scene.shown import remember_latest, show_only
+from ..scene.slices import planes_of
 from ..scene.volumes import shape_kji
 from ..workflow import Choice, Segmented
 from .desk import Desk
@@ -26,7 +27,9 @@ class ImageSection:
         self._desk = desk
         self._tasks: set[asyncio.Task[None]] = set()
         self._demo: Any = None
+        self._laid_out_for: Any = None  # the volume
         desk.state.update({"images": [], "image_id": "", "series": [], "loading": "", "doubtful": ""})
+        self._single = ""  # the layout that a single slice was given
         desk.field("upload_percent", 0, whole(0, 100))
         desk.action("load_demo")(self._load_demo)
         desk.action("load_series", whole(0, MOST_FILES))(self._load_series)
@@ -46,10 +49,21 @@ class ImageSection:
         self._desk.state.image_id = "" if chosen is None else chosen.GetID()
         if self._desk.doubtful.of(chosen) is None:
             self._desk.doubtful.leave_out()
+        if chosen is not self._laid_out_for:
+            self._laid_out_for = chosen
+            self._lay_out(chosen)
         if chosen is not None:
             show_only(chosen)
             if self._desk.segmentation is not None:
                 remember_latest(chosen, self._desk.segmentation)
+
+    def _lay_out(self, volume_node: Any) -> None:
+        """A single slice fills the views; a volume after it has all four again."""
+        state, shape = self._desk.state, None if volume_node is None else shape_kji(volume_node)
+        if shape is not None and min(shape) == 1:
+            state.view_layout = self._single = planes_of(volume_node)[shape.index(1)]
+        elif state.view_layout == self._single:
+            state.view_layout, self._single = "four", ""
 
     def _take_result(self, choice: Choice, done: Segmented) -> None:
         """Another image may have been chosen meanwhile: then the result waits for its own."""
