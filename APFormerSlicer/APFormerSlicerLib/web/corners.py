@@ -8,12 +8,12 @@ SIDES = ("left", "right", "top", "bottom")
 
 
 def build_corners(name: str, title: str) -> None:
-    """The words of `readouts` and `pointed` in the page's state; `name` is the view's.
+    """The words of the view's readout and of `pointed` in the page's state; `name` is the view's.
 
     Letters are where they point to: an R at the left edge means that the patient's right is there.
     """
     html.Div(title, classes=f"view-name view-name-{name.lower()}")
-    readout = f"readouts.{name}"
+    readout = f"readout_{name}"
     with html.Div(v_if=readout, classes="readout"):
         html.Div(f"{{{{ {readout}.slice }}}}", classes="readout-slice")
         for side in SIDES:

@@ -16,16 +16,17 @@ from .views import SLICE_VIEWS
 
 _LETTERS = (("R", "L"), ("A", "P"), ("S", "I"))  # of positive and negative R, A and S
 _OBLIQUE = 0.34  # sine of 20 degrees: a direction that is turned by more has two letters
+_KEY = "readout_"  # of the page's state, before a view's name
 _MOST_SEGMENTS = 3  # that are named
 _LONGEST_BAR = 0.25  # of a view's width
 
 
 class Readout:
-    """Keeps `readouts` and `pointed` of the page's state true."""
+    """Keeps `readout_Red` and the like, one for each slice view, and `pointed` of the page's state true."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        desk.state.update({"readouts": dict.fromkeys(SLICE_VIEWS), "pointed": None})
+        desk.state.update({**{_KEY + name: None for name in SLICE_VIEWS}, "pointed": None})
         self._crosshair = desk.scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
         self._observations = [
             Observation(self._crosshair, self._crosshair.CursorPositionModifiedEvent, self._point),
@@ -36,9 +37,10 @@ class Readout:
     def refresh(self, *_: Any) -> None:
         """Tell anew of all views; what stays the same is not sent."""
         volume = self._desk.volume
-        shown = {name: None if volume is None else self._readout(name, volume) for name in SLICE_VIEWS}
-        if shown != self._desk.state.readouts:
-            self._desk.state.readouts = shown
+        for name in SLICE_VIEWS:
+            shown = None if volume is None else self._readout(name, volume)
+            if shown != self._desk.state[_KEY + name]:  # apart: the page draws a view's words anew when they change
+                self._desk.state[_KEY + name] = shown
 
     def _readout(self, name: str, volume_node: Any) -> dict[str, str]:
         views = self._desk.views

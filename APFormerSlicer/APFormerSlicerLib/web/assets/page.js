@@ -56,7 +56,9 @@
       picture.alt = view ? `${view.textContent} view` : "View";
     }
   };
-  new MutationObserver(name).observe(document.documentElement, { childList: true, subtree: true });
+  let naming = 0; // words in the views change many times a second
+  const nameSoon = () => (naming ||= setTimeout(() => ((naming = 0), name()), 200));
+  new MutationObserver(nameSoon).observe(document.documentElement, { childList: true, subtree: true });
   document.addEventListener("dragover", (e) => e.preventDefault());
   document.addEventListener("drop", (e) => {
     e.preventDefault();
