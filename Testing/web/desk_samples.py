@@ -16,6 +16,7 @@ from workflow_samples import PlayedWorker, a_block
 
 SHAPE = (6, 8, 8)  # k, j, i
 AIR, TISSUE = -1000, 40  # Hounsfield units
+SIDE = 300  # pixels of a view
 _numbers = itertools.count()
 
 
@@ -147,3 +148,30 @@ def an_mr(shape: tuple[int, int, int] = SHAPE) -> Volume:
     """An image that says that it is of MR."""
     array = np.arange(np.prod(shape), dtype=np.int16).reshape(shape)
     return Volume(array, np.eye(4), "MR")
+
+
+def drag(a_seat: Seat, view_name: str = "Red") -> None:
+    """With the left button, from the middle of a slice view to the right and up."""
+    interactor = a_seat.desk.slicer.view_manager.get_view(view_name).interactor()
+    interactor.GetRenderWindow().SetSize(SIDE, SIDE)
+    interactor.UpdateSize(SIDE, SIDE)
+
+    def at(x: int, y: int, event: str) -> None:
+        interactor.SetEventInformation(x, y, 0, 0, chr(0), 0, None)
+        interactor.InvokeEvent(event)
+
+    def do() -> None:
+        at(150, 150, "EnterEvent")
+        at(150, 150, "MouseMoveEvent")
+        at(150, 150, "LeftButtonPressEvent")
+        at(170, 160, "MouseMoveEvent")
+        at(190, 170, "MouseMoveEvent")
+        at(190, 170, "LeftButtonReleaseEvent")
+
+    a_seat.do(do)
+
+
+def window_of(image: Any) -> tuple[float, float]:
+    """How an image is shown: window and level."""
+    display = image.GetDisplayNode()
+    return display.GetWindow(), display.GetLevel()

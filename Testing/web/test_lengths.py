@@ -8,10 +8,7 @@ import pytest
 
 pytest.importorskip("slicer", reason="slicer-core is not installed")
 
-from desk_samples import Seat, a_ct
-from test_window_menu import drag, shown
-
-SIDE = 300
+from desk_samples import SIDE, Seat, a_ct, drag, window_of
 
 
 def lines(a_seat: Seat) -> list[Any]:
@@ -47,9 +44,9 @@ def test_a_line_between_two_clicks_has_their_distance_and_then_dragging_sets_bri
     mm_per_pixel = node.GetFieldOfView()[0] / SIDE
     assert line.GetMeasurement("length").GetValue() == pytest.approx(100 * mm_per_pixel, rel=0.05)
     assert (a_seat.state.measuring, a_seat.state.lengths) == (False, 1)
-    before = shown(image)
+    before = window_of(image)
     drag(a_seat, "Green")
-    assert shown(image) != before
+    assert window_of(image) != before
 
 
 def test_lines_are_seen_on_their_own_image_and_go_with_it(a_seat: Seat) -> None:

@@ -11,10 +11,8 @@ from apformer.volume import Volume
 pytest.importorskip("slicer", reason="slicer-core is not installed")
 
 from APFormerSlicerLib.web.readout import letters, scale_mm
-from desk_samples import SHAPE, Seat, a_ct, an_mr
+from desk_samples import SHAPE, SIDE, Seat, a_ct, an_mr
 from workflow_samples import a_block
-
-SIDE = 400  # pixels of a view
 
 
 def point(a_seat: Seat, ras: tuple[float, float, float], view_name: str = "Red", shift: bool = False) -> None:

@@ -2,43 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from apformer.volume import Volume
 
 pytest.importorskip("slicer", reason="slicer-core is not installed")
 
-from desk_samples import Seat, a_ct, an_mr
-
-SIDE = 300  # pixels of a view
-
-
-def drag(a_seat: Seat, view_name: str = "Red") -> None:
-    """With the left button, from the middle to the right and up."""
-    interactor = a_seat.desk.slicer.view_manager.get_view(view_name).interactor()
-    interactor.GetRenderWindow().SetSize(SIDE, SIDE)
-    interactor.UpdateSize(SIDE, SIDE)
-
-    def at(x: int, y: int, event: str) -> None:
-        interactor.SetEventInformation(x, y, 0, 0, chr(0), 0, None)
-        interactor.InvokeEvent(event)
-
-    def do() -> None:
-        at(150, 150, "EnterEvent")
-        at(150, 150, "MouseMoveEvent")
-        at(150, 150, "LeftButtonPressEvent")
-        at(170, 160, "MouseMoveEvent")
-        at(190, 170, "MouseMoveEvent")
-        at(190, 170, "LeftButtonReleaseEvent")
-
-    a_seat.do(do)
-
-
-def shown(image: Any) -> tuple[float, float]:
-    display = image.GetDisplayNode()
-    return display.GetWindow(), display.GetLevel()
+from desk_samples import Seat, a_ct, an_mr, drag, window_of
 
 
 @pytest.mark.parametrize("view", ["Red", "Green", "Yellow"])
@@ -46,7 +16,7 @@ def test_dragging_in_a_slice_view_sets_brightness_and_contrast_and_is_told(a_sea
     image = a_seat.load("CT", a_ct())
     assert a_seat.state.window == {"name": "Abdomen", "line": "W 400 L 50"}
     drag(a_seat, view)
-    width, level = shown(image)
+    width, level = window_of(image)
     assert width > 400 and level != 50
     assert a_seat.state.window == {"name": "", "line": f"W {width:.0f} L {level:.0f}"}
 
@@ -54,19 +24,19 @@ def test_dragging_in_a_slice_view_sets_brightness_and_contrast_and_is_told(a_sea
 def test_a_window_that_was_dragged_stays_when_another_model_is_chosen(a_seat: Seat) -> None:
     image = a_seat.load("CT", a_ct())
     drag(a_seat)
-    dragged = shown(image)
+    dragged = window_of(image)
     a_seat.act("choose_model", "slices")
     a_seat.act("choose_model", "liver-ct")
-    assert shown(image) == dragged
+    assert window_of(image) == dragged
 
 
 def test_a_tool_in_hand_draws_and_leaves_brightness_alone(a_seat: Seat) -> None:
     image = a_seat.load("CT", a_ct())
     a_seat.segment(np.zeros(a_ct().spatial_shape, np.uint8))
     a_seat.act("choose_effect", "paint")
-    before = shown(image)
+    before = window_of(image)
     drag(a_seat)
-    assert shown(image) == before
+    assert window_of(image) == before
     assert float(a_seat.state.segments[0]["ml"]) > 0.0
 
 
@@ -81,7 +51,7 @@ def test_each_window_has_a_key_and_is_told_by_its_name(
     image = a_seat.load("CT", a_ct())
     drag(a_seat)
     a_seat.press(key)
-    assert shown(image) == (width, level)
+    assert window_of(image) == (width, level)
     assert a_seat.state.window == {"name": name, "line": f"W {width} L {level}"}
     assert {"name": name, "key": key, "line": f"W {width} L {level}"} in a_seat.state.windows
 
@@ -91,19 +61,19 @@ def test_the_image_can_be_shown_by_its_own_values_again(a_seat: Seat) -> None:
     a_seat.press("9")
     a_seat.press("w")
     assert image.GetDisplayNode().GetAutoWindowLevel()
-    width, level = shown(image)
+    width, level = window_of(image)
     assert (level - width / 2, level + width / 2) == pytest.approx((-1000, 40), abs=10)
 
 
 def test_windows_of_ct_are_offered_for_ct_alone(a_seat: Seat) -> None:
     image = a_seat.load("MR", an_mr())
     assert a_seat.state.windows == []
-    before = shown(image)
+    before = window_of(image)
     a_seat.press("9")
     assert a_seat.told("error") == ["The image is not known to be a CT, so the window Lung means nothing for it."]
-    assert shown(image) == before
+    assert window_of(image) == before
     drag(a_seat)
-    assert shown(image) != before
+    assert window_of(image) != before
 
 
 def test_a_colour_image_has_no_window(a_seat: Seat) -> None:

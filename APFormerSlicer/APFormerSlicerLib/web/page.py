@@ -118,7 +118,7 @@ class Page:
                 **_ICON,
             )
             v.VBtn(
-                icon="mdi-ruler-square-compass",
+                icon="mdi-delete-sweep-outline",
                 click="trigger('remove_lengths')",
                 v_if="lengths",
                 title="Remove the measured distances",

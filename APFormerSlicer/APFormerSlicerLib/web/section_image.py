@@ -96,7 +96,7 @@ class ImageSection:
         with html.Div(v_if="!images.length && !loading", classes="demo"):
             hint("No image at hand? A real MR template of the brain is included.")
             button("Load the demo volume", "trigger('load_demo')", "mdi-brain", color="primary", variant="flat")
-        with html.Div(v_if="doubtful", classes="notice block warning", role="alert"):
+        with html.Div(v_if="doubtful", classes="notice block warning mt-3", role="alert"):
             html.Div("{{ doubtful }}", classes="notice-what")
             html.Div("Over the wrong image, structures of somebody else would look like findings here.")
             button("It is of this image: lay it over", "trigger('lay_over')", color="warning", classes="mt-2 mr-2")
