@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 HERE = Path(__file__).resolve().parent
-for folder in (HERE, HERE.parent / "engine"):  # the engine's samples: a data set and a small model
+# The samples of other rooms: a data set, small models, a worker that a test plays.
+for folder in (HERE, HERE.parent / "engine", HERE.parent / "workflow"):
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
 
 from web_page import WebPage  # noqa: E402
 from web_server import OFFLINE, Served, chromium, missing, serving  # noqa: E402
+
+if TYPE_CHECKING:
+    from desk_samples import Seat
 
 
 @pytest.fixture(scope="session")
@@ -67,3 +72,23 @@ def a_user(new_user: Callable[[], Any]) -> Any:
 def a_page(a_server: Served, new_user: Callable[[], Any]) -> WebPage:
     """A user's page, which the tests of a file share: starting one takes seconds."""
     return WebPage(new_user(), a_server.address)
+
+
+@pytest.fixture(scope="session")
+def small_models(installed: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """slices and volumes for MR, photos for colour, liver-ct for CT: untrained ones, with two labels each."""
+    from workflow_samples import save_models
+
+    root = tmp_path_factory.mktemp("small-models")
+    save_models(root)
+    return root
+
+
+@pytest.fixture
+def a_seat(small_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Seat]:
+    """A session without a browser, whose workers the test plays."""
+    from desk_samples import a_seat
+
+    monkeypatch.setenv("APFORMER_MODELS", str(shutil.copytree(small_models, tmp_path / "models")))
+    with a_seat(tmp_path / "session") as seat:
+        yield seat

@@ -1,8 +1,9 @@
 """Measure the page in a real browser and print JSON: `.venv/bin/python Testing/web/measure.py [--seconds 5]`.
 
 Seconds from starting the server to the first paint and to a page that can be used, seconds of Segment on the
-demonstration's volume, and frames per second while a slice view is scrolled, counted where they reach the browser: on
-its websocket. What a frame costs in CPU time, of the server and of the browser, holds on a busy machine too.
+demonstration's volume, and frames per second of the axial view while it is scrolled, counted where they reach the
+browser: on its websocket; those of the other views apart, which do not change. What a frame costs in CPU time, of the
+server and of the browser, holds on a busy machine too. The memory is that of the session's process.
 """
 
 from __future__ import annotations
@@ -20,21 +21,25 @@ from web_page import WebPage
 from web_server import OFFLINE, Served, chromium, missing, serving
 
 SIZE = {"width": 1366, "height": 768}
+_HEAD = 500  # bytes of a message, in which it says what it is
 _NOTCH = 100.0  # of a mouse wheel, in the browser's pixels
+_VIEWS = ("Red", "Green", "Yellow")  # axial, coronal, sagittal
+_SCROLLED = "Red"
 _FIRST_PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 _NAVIGATED = "performance.timeOrigin"
 
 
 class Frames:
-    """Pictures of views that reach the browser. `bytes`: of all of them together."""
+    """Pictures of views that reach the browser. counts: of each view. bytes: of all of them together."""
 
     def __init__(self, page: Any) -> None:
-        self.count, self.bytes = 0, 0
+        self.counts, self.bytes = dict.fromkeys(_VIEWS, 0), 0
         page.on("websocket", lambda socket: socket.on("framereceived", self._receive))
 
     def _receive(self, payload: str | bytes) -> None:
-        if isinstance(payload, bytes) and b"image/jpeg" in payload[:500]:
-            self.count += 1
+        if isinstance(payload, bytes) and b"image/jpeg" in payload[:_HEAD]:
+            for name in self.counts:
+                self.counts[name] += name.encode() in payload[:_HEAD]
             self.bytes += len(payload)
 
 
@@ -87,22 +92,25 @@ def _scrolling(opened: WebPage, user: Any, server: Served, seconds: float) -> di
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.mouse.wheel(0, _NOTCH)
     page.wait_for_timeout(1000)
-    before, sent, began = (frames.count, frames.bytes), 0, time.time()
+    before, bytes_before, sent, began = dict(frames.counts), frames.bytes, 0, time.time()
     spent = [_cpu_seconds(pid) for pid in (server.process.pid, _browser().pid)]
     while time.time() - began < seconds:
         page.mouse.wheel(0, _NOTCH if sent // 30 % 2 else -_NOTCH)
         sent += 1
         page.wait_for_timeout(15)
     took = time.time() - began
-    count = frames.count - before[0]
+    count = frames.counts[_SCROLLED] - before[_SCROLLED]
+    others = sum(frames.counts.values()) - sum(before.values()) - count
     now = [_cpu_seconds(pid) for pid in (server.process.pid, _browser().pid)]
     of_server, of_browser = (1000.0 * (after - start) / max(count, 1) for start, after in zip(spent, now, strict=True))
     return {
         "server_cpu_ms_per_frame": of_server,
         "browser_cpu_ms_per_frame": of_browser,
         "scroll_frames_per_s": count / took,
+        "frames_of_other_views": others,
         "scroll_notches_per_s": sent / took,
-        "kb_per_frame": (frames.bytes - before[1]) / max(count, 1) / 1000.0,
+        "kb_per_frame": (frames.bytes - bytes_before) / max(count, 1) / 1000.0,
+        "session_mb": max(one.memory_info().rss for one in server.processes("APFormerSlicerLib.web.session")) / 1e6,
     }
 
 

@@ -96,7 +96,7 @@ def test_maps_are_laid_over_the_image_and_the_next_place_is_shown(a_page: WebPag
     )
     assert 0 < left == everything
     a_page.press("n")
-    a_page.text(f"{left - 1} of {everything} left. R ").wait_for()
+    a_page.page.locator(".places", has_text=f"{left - 1} of {everything} left. ").filter(has_text="in doubt").wait_for()
 
 
 def test_accepted_segments_say_so_and_flagged_ones_too(a_page: WebPage) -> None:

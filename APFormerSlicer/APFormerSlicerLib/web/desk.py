@@ -10,8 +10,10 @@ from apformer.volume import Source
 from trame_server import Server
 from trame_slicer.core import SlicerApp
 
+from ..scene.shown import drawn_on, segmentations_of
 from ..workflow import Workflow
 from .allowed import Allowed
+from .doubtful import Doubtful
 from .editing import Editing
 from .hiding import Hiding
 from .notices import Notices
@@ -32,6 +34,7 @@ class Desk:
         uploads: the files of images that are open, within the session's quota.
         sources: node ID -> the files that a volume came from, which a DICOM segmentation refers to.
         workers: for segmenting and for training.
+        doubtful: a segmentation that may not be of the chosen image.
     """
 
     server: Server
@@ -46,6 +49,7 @@ class Desk:
     folder: Path
     uploads: Uploads
     sources: dict[str, Source] = field(default_factory=dict)
+    doubtful: Doubtful = field(default_factory=Doubtful)
 
     @property
     def state(self) -> Any:
@@ -63,13 +67,14 @@ class Desk:
 
     @property
     def segmentation(self) -> Any:
-        """The chosen segmentation's node, or None."""
-        return self.workflow.state.segmentation
+        """The chosen segmentation's node, or None: one of the chosen volume, whatever is about to be chosen."""
+        node = self.workflow.state.segmentation
+        return node if node is not None and drawn_on(node) is self.volume else None
 
     @property
     def segmentations(self) -> list[Any]:
-        """All segmentations' nodes that can be chosen."""
-        nodes = self.scene.GetNodesByClass("vtkMRMLSegmentationNode")
+        """The nodes of the chosen volume's segmentations that can be chosen."""
+        nodes = [] if self.volume is None else segmentations_of(self.scene, self.volume)
         return [node for node in nodes if not node.GetHideFromEditors()]
 
     def action(self, name: str, *readers: Reader) -> Any:

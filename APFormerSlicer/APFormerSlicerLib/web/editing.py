@@ -41,6 +41,7 @@ class Editing:
         self.editor = editor
         self.undo_stack = UndoStack(undo_limit=_STEPS)
         editor.set_undo_stack(self.undo_stack)
+        editor.show_3d(True)  # else it takes the surfaces of each segmentation away with the first stroke
 
     # ---------------------------------------------------------------- for workflow
 
@@ -55,9 +56,11 @@ class Editing:
     # ---------------------------------------------------------------- for the page
 
     def edit(self, segmentation_node: Any, volume_node: Any) -> None:
-        """Take another segmentation; the undo steps of the one before are lost."""
+        """Take another segmentation, or none; the undo steps of the one before are lost: they would change what is not
+        seen any more."""
         if segmentation_node is None or volume_node is None:
             self.editor.deactivate_effect()
+            self.undo_stack.clear()
         elif segmentation_node is not self.GetSegmentationNode():
             self.editor.set_active_segmentation(segmentation_node, volume_node)
 

@@ -10,9 +10,11 @@ from apformer.errors import InputError, OutputError
 
 from ..scene import to_label_map, write_segmentation
 from ..scene.label_table import labels_of
+from ..scene.origin import keep_origin
 from ..scene.provenance import of_node
 from ..scene.volumes import to_volume
 from .desk import Desk
+from .doubtful import frame_of_reference
 from .inbox import safe_parts
 
 _LONGEST_NAME = 80  # characters
@@ -33,6 +35,7 @@ def write_chosen(desk: Desk, kind: str, folder: Path) -> Path:
         raise InputError("There is no segmentation.", "There is nothing to download.", "Segment the image first.")
     path = folder / f"{_file_name(node.GetName())}{FORMATS[kind]}"
     if kind == "seg.nrrd":
+        keep_origin(node, volume_node, frame_of_reference(desk.sources.get(volume_node.GetID())))
         write_segmentation(path, node)
     else:
         _write_label_map(desk, path)

@@ -11,9 +11,10 @@ from apformer.errors import InputError
 from apformer.memory import memory_limit
 from apformer.volume import Volume
 
-from ..scene import read_segmentation
 from ..scene.loading import new_volume_node
+from ..scene.shown import latest_of, segmentations_of
 from .desk import Desk
+from .doubtful import read_for
 from .inbox import Inbox
 from .quota import Upload
 from .unpacking import unpack
@@ -155,9 +156,11 @@ def place(desk: Desk, volume: Volume, name: str, upload: Upload | None = None) -
 
 
 def choose(desk: Desk, node: Any) -> None:
-    """Make it the volume that everything is about."""
+    """Make it the volume that everything is about, with its region and the segmentation that was looked at last."""
     state = desk.workflow.state
-    state.volume, state.segmentation, state.roi = node, None, None
+    state.segmentation = None  # of the image before
+    state.volume = node
+    state.segmentation = None if node is None else latest_of(node)
     desk.views.show_volume(node)
     if node is not None:
         desk.workers[0].start()  # loading torch takes seconds: meanwhile the user looks at the image
@@ -166,10 +169,8 @@ def choose(desk: Desk, node: Any) -> None:
 def close(desk: Desk, node: Any) -> None:
     """Remove an image with its segmentations and its files; a job at it is cancelled."""
     node_id, was_chosen = node.GetID(), node is desk.volume
-    for segmentation in list(desk.scene.GetNodesByClass("vtkMRMLSegmentationNode")):
-        role = segmentation.GetReferenceImageGeometryReferenceRole()
-        if segmentation.GetNodeReference(role) is node:
-            desk.scene.RemoveNode(segmentation)
+    for segmentation in segmentations_of(desk.scene, node):
+        desk.scene.RemoveNode(segmentation)
     desk.scene.RemoveNode(node)
     desk.sources.pop(node_id, None)
     desk.uploads.close_image(node_id)
@@ -185,15 +186,24 @@ def _import_segmentation(desk: Desk, path: Path) -> None:
             "A segmentation is reviewed on the image that it was drawn on.",
             "Upload the image first, then the segmentation.",
         )
-    if len(desk.segmentations) >= _MOST_SEGMENTATIONS:
+    if len(segmentations_of(desk.scene)) >= _MOST_SEGMENTATIONS:
         raise InputError(
             f"There are {_MOST_SEGMENTATIONS} segmentations already.",
             "Each takes memory of a computer that others use too.",
             "Close an image that you do not need any more: its segmentations go with it.",
         )
-    node = read_segmentation(path, desk.scene)
-    node.SetReferenceImageGeometryParameterFromVolumeNode(desk.volume)
-    desk.workflow.state.segmentation = node
+    node, against = read_for(path, desk.volume, desk.sources.get(desk.volume.GetID()))
+    if against:
+        desk.doubtful.ask(node, desk.volume, f"{path.name} may not be of {desk.volume.GetName()}: {against}.")
+    else:
+        lay_over(desk, node)
+
+
+def lay_over(desk: Desk, segmentation_node: Any) -> None:
+    """Show a segmentation over the chosen image, for review."""
+    segmentation_node.SetReferenceImageGeometryParameterFromVolumeNode(desk.volume)
+    segmentation_node.GetDisplayNode().SetVisibility(True)
+    desk.workflow.state.segmentation = segmentation_node
 
 
 async def _import_dicom(desk: Desk, folder: Path, upload: Upload) -> list[Any]:
@@ -213,7 +223,7 @@ async def _import_dicom(desk: Desk, folder: Path, upload: Upload) -> list[Any]:
                 for series in listed
             ]
         )
-        desk.notices.tell(f"{len(listed)} DICOM series were found: choose the one to load.")
+        desk.notices.tell(f"{len(listed)} DICOM series were found: choose the one to load.", stays=True)
         return []
     title = (listed[0].description if listed else "")[:_LONGEST_WORDS] or "DICOM series"
     return [await import_image(desk, folder, name=title, upload=upload)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from apformer.commands.durations import in_words
@@ -15,6 +16,7 @@ from .values import one_of
 
 # Kind -> the value of the page's state that shows it.
 _SHOWN = {"segment": "job", "follow": "job", "finetune": "training_job"}
+_TICK_SECONDS = 1.0  # the time that is left is told anew, also while nothing is heard
 
 
 class JobsBar:
@@ -23,6 +25,7 @@ class JobsBar:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._runs: dict[str, Run] = {}
+        self._ticking: asyncio.Task[None] | None = None
         desk.state.job = None
         desk.state.training_job = None
         desk.action("cancel", one_of(tuple(_SHOWN)))(self.cancel)
@@ -33,6 +36,8 @@ class JobsBar:
         run.changed.connect(lambda _: self._show(kind))
         run.ended.connect(lambda ended: self._tell_end(kind, ended))
         self._show(kind)
+        if self._ticking is None or self._ticking.done():
+            self._ticking = asyncio.get_running_loop().create_task(self._tick())
         if run.over:  # it may have ended before it could be followed
             self._tell_end(kind, run)
 
@@ -47,6 +52,14 @@ class JobsBar:
         kinds = [kind, *(other for other, shown in _SHOWN.items() if shown == place and other != kind)]
         there = [(self._runs[one], one) for one in kinds if one in self._runs and not self._runs[one].over]
         self._desk.state[place] = _row(*there[0]) if there else None
+
+    async def _tick(self) -> None:
+        """Until no job is shown."""
+        while running := [kind for kind, run in self._runs.items() if not run.over]:
+            await asyncio.sleep(_TICK_SECONDS)
+            with self._desk.state:
+                for kind in running:
+                    self._show(kind)
 
     def _tell_end(self, kind: str, run: Run) -> None:
         self._show(kind)
@@ -78,7 +91,9 @@ class JobsBar:
 
 
 def _row(run: Run, kind: str) -> dict[str, Any]:
-    left = "" if not run.eta_s else f", about {in_words(run.eta_s)} left"
+    left = "" if run.left_s is None else f", about {_in_words(run.left_s)} left"
+    if run.is_late:
+        left = ", longer than estimated"
     percent = round(100 * run.fraction)
     amount = f", {percent} %" if percent else ""
     return {
@@ -88,3 +103,8 @@ def _row(run: Run, kind: str) -> dict[str, Any]:
         "line": f"{run.message or run.status}{amount}{left}",
         "cancelling": run.cancelling,
     }
+
+
+def _in_words(seconds: float) -> str:
+    """Without tenths, which would run."""
+    return f"{max(seconds, 1.0):.0f} s" if seconds < 10 else in_words(seconds)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import itertools
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from apformer.errors import APFormerError
 
+_FADE_SECONDS = 8.0  # long enough to be read twice
 _MOST = 4  # shown at once; the oldest goes first
 
 
@@ -28,8 +31,18 @@ class Notices:
         for text in texts:
             self._add("warning", text)
 
-    def tell(self, text: str) -> None:
-        self._add("info", text)
+    def tell(self, text: str, stays: bool = False) -> None:
+        """News, which fade and are not seen in other steps: they say that all is well. `stays`: the user is to do
+        something about them."""
+        self._add("info", text, step="" if stays else self._state.step)
+        number = self._state.notices[0]["id"]
+        if not stays:
+            with suppress(RuntimeError):  # no loop: the page is not there yet
+                asyncio.get_running_loop().call_later(_FADE_SECONDS, self._fade, number)
+
+    def _fade(self, number: int) -> None:
+        with self._state:
+            self.dismiss(number)
 
     def dismiss(self, number: int) -> None:
         self._state.notices = [notice for notice in self._state.notices if notice["id"] != number]
@@ -63,7 +76,9 @@ class Notices:
             "Try again; if it happens again, report it with the server's output.",
         )
 
-    def _add(self, kind: str, what: str, meaning: str = "", remedy: str = "") -> None:
+    def _add(self, kind: str, what: str, meaning: str = "", remedy: str = "", step: str = "") -> None:
+        """`step`: the only one in which it is seen; "" for all."""
         same = [notice for notice in self._state.notices if (notice["kind"], notice["what"]) != (kind, what)]
         notice = {"id": next(self._numbers), "kind": kind, "what": what, "meaning": meaning, "remedy": remedy}
+        notice["step"] = step
         self._state.notices = [notice, *same][:_MOST]

@@ -9,9 +9,12 @@ from trame.ui.vuetify3 import VAppLayout
 from trame.widgets import html
 from trame.widgets import vuetify3 as v
 
+from .crosshair import Crosshair
 from .desk import Desk
 from .jobs_bar import JobsBar
-from .parts import button
+from .lengths import Lengths
+from .parts import button, named, pressed
+from .readout import Readout
 from .section_edit import EditSection
 from .section_follow import FollowSection
 from .section_image import ImageSection
@@ -22,6 +25,7 @@ from .section_tune import TuneSection
 from .shortcuts import Shortcuts
 from .values import flag, one_of, whole
 from .views import LAYOUTS
+from .window_menu import WindowMenu
 
 STEPS = (
     ("image", "Image"),
@@ -62,12 +66,16 @@ class Page:
         self._segment = SegmentSection(desk, self._jobs)
         self._edit = EditSection(desk)
         self._follow = FollowSection(desk, self._jobs)
-        self._review = ReviewSection(desk, self._edit, self._follow)
+        self._crosshair = Crosshair(desk)
+        self._review = ReviewSection(desk, self._edit, self._follow, self._crosshair)
         self._site = SiteSection(desk, site)
         self._tune = TuneSection(desk, self._jobs)
-        self._shortcuts = Shortcuts(desk, self._segment, self._review)
+        self._window = WindowMenu(desk)
+        self._readout = Readout(desk)
+        self._lengths = Lengths(desk)
+        self._shortcuts = Shortcuts(desk, self._segment, self._review, self._window, self._crosshair, self._lengths)
         desk.action("dismiss", whole(0, 1 << 53))(desk.notices.dismiss)
-        desk.action("reset_views")(desk.views.reset)
+        desk.action("fit_views")(desk.views.fit)
         with VAppLayout(desk.server, vuetify_config=_THEME) as self.layout, html.Div(classes="page"):
             self._build_bar()
             with html.Div(classes="body"):
@@ -91,15 +99,40 @@ class Page:
             html.Span("APFormer", classes="brand")
             html.Span("{{ images.find((one) => one.id === image_id)?.name || 'No image loaded' }}", classes="bar-image")
             v.VSpacer()
+            self._window.build()
             for name, title in LAYOUTS.items():
                 v.VBtn(
                     title,
                     click=f"view_layout = '{name}'",
                     active=(f"view_layout === '{name}'",),
+                    raw_attrs=pressed(f"view_layout === '{name}'"),
                     variant="text",
                     size="x-small",
                 )
-            v.VBtn(icon="mdi-fit-to-screen-outline", click="trigger('reset_views')", title="Fit all views (R)", **_ICON)
+            v.VBtn(
+                icon="mdi-ruler",
+                click="trigger('measure')",
+                active=("measuring",),
+                title="Measure a distance (L): click on both ends in a slice view",
+                raw_attrs=pressed("measuring"),
+                **_ICON,
+            )
+            v.VBtn(
+                icon="mdi-delete-sweep-outline",
+                click="trigger('remove_lengths')",
+                v_if="lengths",
+                title="Remove the measured distances",
+                **_ICON,
+            )
+            v.VBtn(
+                icon="mdi-crosshairs",
+                click="trigger('toggle_crosshair')",
+                active=("crosshair",),
+                title="Crosshair (X); Shift and the pointer move it",
+                raw_attrs=pressed("crosshair"),
+                **_ICON,
+            )
+            v.VBtn(icon="mdi-fit-to-screen-outline", click="trigger('fit_views')", title="Fit all views (R)", **_ICON)
             v.VBtn(icon="mdi-keyboard-outline", click="help = true", title="Keyboard shortcuts (?)", **_ICON)
             v.VBtn(icon="mdi-logout", click="ending = true", title="End the session", **_ICON)
 
@@ -107,7 +140,10 @@ class Page:
         with html.Div(classes="steps"):
             for number, (name, title) in enumerate(STEPS, 1):
                 with html.Button(
-                    classes=(f"step === '{name}' ? 'step active' : 'step'",), click=f"step = '{name}'", type="button"
+                    classes=(f"step === '{name}' ? 'step active' : 'step'",),
+                    click=f"step = '{name}'",
+                    type="button",
+                    raw_attrs=pressed(f"step === '{name}'"),
                 ):
                     html.Span(str(number), classes="step-number")
                     html.Span(title)
@@ -115,7 +151,8 @@ class Page:
     @staticmethod
     def _build_end() -> None:
         """Who leaves a shared computer must be able to leave nothing on it."""
-        with v.VDialog(v_model=("ending",), max_width="28rem"), html.Div(classes="help"):
+        dialog = v.VDialog(v_model=("ending",), max_width="28rem", raw_attrs=named("End the session?"))
+        with dialog, html.Div(classes="help"):
             html.H2("End the session?", classes="part")
             html.P("Images, results and running jobs of this browser are removed from the server.")
             html.P("Download first what you want to keep.", classes="hint")
@@ -123,7 +160,12 @@ class Page:
             button("Go on", "ending = false")
 
     def _build_notices(self) -> None:
-        with html.Div(v_for="notice in notices", key="notice.id", classes=("`notice ${notice.kind}`",)):
+        with html.Div(
+            v_for="notice in notices.filter((one) => !one.step || one.step === step)",
+            key="notice.id",
+            classes=("`notice ${notice.kind}`",),
+            raw_attrs=[":role=\"notice.kind === 'error' ? 'alert' : 'status'\""],
+        ):
             with html.Div():
                 html.Div("{{ notice.what }}", classes="notice-what")
                 html.Div("{{ notice.meaning }}", v_if="notice.meaning")

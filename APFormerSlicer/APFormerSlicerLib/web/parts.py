@@ -28,6 +28,16 @@ def button(text: str, call: str, icon: str = "", key: str = "", **attributes: An
             html.Kbd(key)
 
 
+def pressed(expression: str) -> list[str]:
+    """For `raw_attrs`: whether a button that stands for a choice is pressed, told to who does not see its colour."""
+    return [f':aria-pressed="{expression}"']
+
+
+def named(name: str) -> list[str]:
+    """For `raw_attrs`: what an element without words of its own is called."""
+    return [f'aria-label="{name}"']
+
+
 _FIELD: dict[str, Any] = {"density": "compact", "variant": "outlined", "hide_details": True, "classes": "mb-3"}
 
 

@@ -7,10 +7,11 @@ from trame.widgets import vuetify3 as v
 
 from .desk import Desk
 from .editing import EFFECTS, ISLANDS
-from .parts import button, heading, hint
+from .parts import button, heading, hint, pressed
 from .values import flag, number, one_of, range_of, typed_number
 
 _LARGEST_BRUSH_MM = 200.0
+_SMALLEST_MM, _WIDEST_MM = 1, 30  # of its slider
 _LARGEST_VALUE = 1e9  # of a voxel
 _LARGEST_ISLAND = 1_000_000_000  # voxels
 
@@ -58,6 +59,10 @@ class EditSection:
             desk.state.value_range = [low, high]
             desk.state.threshold = list(desk.editing.suggest_threshold())
 
+    def change_brush(self, steps: int) -> None:
+        """A larger or smaller brush, in steps of a millimetre."""
+        self._desk.state.brush_mm = min(max(self._desk.state.brush_mm + steps, _SMALLEST_MM), _WIDEST_MM)
+
     def undo(self) -> None:
         self._desk.editing.undo()
 
@@ -104,13 +109,14 @@ class EditSection:
                     size="small",
                     stacked=True,
                     title=f"{title} ({key})",
+                    raw_attrs=pressed(f"effect === '{name}'"),
                 ):
                     v.VIcon(icon)
                     html.Span(title)
         with html.Div(v_if="effect === 'paint' || effect === 'erase'"):
             v.VSlider(
-                v_model=("brush_mm",), min=1, max=30, step=1, hide_details=True, density="compact",
-                label="Brush, mm", thumb_label=True, thumb_size=12,
+                v_model=("brush_mm",), min=_SMALLEST_MM, max=_WIDEST_MM, step=1, hide_details=True, density="compact",
+                label="Brush, mm", name="Diameter of the brush, mm", thumb_label=True, thumb_size=12,
             )  # fmt: skip
             v.VCheckbox(
                 v_model=("brush_sphere",), label="Neighbouring slices too", density="compact", hide_details=True

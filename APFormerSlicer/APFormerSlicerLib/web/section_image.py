@@ -9,10 +9,13 @@ from apformer.errors import APFormerError
 from trame.widgets import html
 from trame.widgets import vuetify3 as v
 
+from ..scene.shown import remember_latest, show_only
+from ..scene.slices import planes_of
 from ..scene.volumes import shape_kji
+from ..workflow import Choice, Segmented
 from .desk import Desk
-from .importing import choose, close, import_demo, import_offered
-from .parts import button, heading, hint
+from .importing import choose, close, import_demo, import_offered, lay_over
+from .parts import button, heading, hint, pressed
 from .quota import MOST_FILES
 from .values import one_of, whole
 
@@ -24,7 +27,9 @@ class ImageSection:
         self._desk = desk
         self._tasks: set[asyncio.Task[None]] = set()
         self._demo: Any = None
-        desk.state.update({"images": [], "image_id": "", "series": [], "loading": ""})
+        self._laid_out_for: Any = None  # the volume
+        desk.state.update({"images": [], "image_id": "", "series": [], "loading": "", "doubtful": ""})
+        self._single = ""  # the layout that a single slice was given
         desk.field("upload_percent", 0, whole(0, 100))
         desk.action("load_demo")(self._load_demo)
         desk.action("load_series", whole(0, MOST_FILES))(self._load_series)
@@ -32,12 +37,44 @@ class ImageSection:
             desk.action(name, one_of(lambda: [node.GetID() for node in desk.workflow.volumes()]))(call)
         desk.workflow.state.changed.connect(self.refresh)
         desk.workflow.watch.removed.connect(lambda _: self.refresh())
+        desk.workflow.segmenting.segmented.connect(self._take_result)
         desk.uploads.offers_changed.connect(self._show_series)
+        desk.action("lay_over")(self._lay_over)
+        desk.action("leave_out")(desk.doubtful.leave_out)
+        desk.doubtful.changed.connect(lambda: desk.state.update({"doubtful": desk.doubtful.why}))
 
     def refresh(self) -> None:
         chosen = self._desk.volume
         self._desk.state.images = [_row(node) for node in self._desk.workflow.volumes()]
         self._desk.state.image_id = "" if chosen is None else chosen.GetID()
+        if self._desk.doubtful.of(chosen) is None:
+            self._desk.doubtful.leave_out()
+        if chosen is not self._laid_out_for:
+            self._laid_out_for = chosen
+            self._lay_out(chosen)
+        if chosen is not None:
+            show_only(chosen)
+            if self._desk.segmentation is not None:
+                remember_latest(chosen, self._desk.segmentation)
+
+    def _lay_out(self, volume_node: Any) -> None:
+        """A single slice fills the views; a volume after it has all four again."""
+        state, shape = self._desk.state, None if volume_node is None else shape_kji(volume_node)
+        if shape is not None and min(shape) == 1:
+            state.view_layout = self._single = planes_of(volume_node)[shape.index(1)]
+        elif state.view_layout == self._single:
+            state.view_layout, self._single = "four", ""
+
+    def _take_result(self, choice: Choice, done: Segmented) -> None:
+        """Another image may have been chosen meanwhile: then the result waits for its own."""
+        remember_latest(choice.volume_node, done.written.segmentation_node)
+        self.refresh()
+
+    def _lay_over(self) -> None:
+        """The user, who was asked, says that it is of this image."""
+        if self._desk.doubtful.of(self._desk.volume) is not None:
+            lay_over(self._desk, self._desk.doubtful.take())
+            self._desk.state.step = "review"
 
     def _show_series(self) -> None:
         """Those that can be chosen: the page names one by its number."""
@@ -59,35 +96,40 @@ class ImageSection:
         with html.Div(v_if="!images.length && !loading", classes="demo"):
             hint("No image at hand? A real MR template of the brain is included.")
             button("Load the demo volume", "trigger('load_demo')", "mdi-brain", color="primary", variant="flat")
+        with html.Div(v_if="doubtful", classes="notice block warning mt-3", role="alert"):
+            html.Div("{{ doubtful }}", classes="notice-what")
+            html.Div("Over the wrong image, structures of somebody else would look like findings here.")
+            button("It is of this image: lay it over", "trigger('lay_over')", color="warning", classes="mt-2 mr-2")
+            button("Leave it out", "trigger('leave_out')", classes="mt-2")
         with html.Div(v_if="series.length"):
             heading("DICOM series")
-            with html.Div(
+            with html.Button(
                 v_for="one in series",
                 key="one.number",
                 classes="row-item",
                 click="trigger('load_series', [one.number])",
+                type="button",
             ):
                 html.Div("{{ one.title }}", classes="row-title")
                 html.Div("{{ one.line }}", classes="row-line")
         with html.Div(v_if="images.length"):
             heading("Images")
-            with html.Div(
-                v_for="image in images",
-                key="image.id",
-                classes=("image.id === image_id ? 'row-item chosen' : 'row-item'",),
-                click="trigger('choose_image', [image.id])",
-            ):
-                with html.Div(classes="row-title"):
-                    html.Span("{{ image.name }}")
-                    v.VBtn(
-                        icon="mdi-close",
-                        size="x-small",
-                        variant="text",
-                        click_native_stop="trigger('close_image', [image.id])",
-                        __events=[("click_native_stop", "click.stop")],
-                        title="Close this image",
-                    )
-                html.Div("{{ image.line }}", classes="row-line")
+            with html.Div(v_for="image in images", key="image.id", classes="row-with-button"):
+                with html.Button(
+                    classes=("image.id === image_id ? 'row-item chosen' : 'row-item'",),
+                    click="trigger('choose_image', [image.id])",
+                    type="button",
+                    raw_attrs=pressed("image.id === image_id"),
+                ):
+                    html.Div("{{ image.name }}", classes="row-title")
+                    html.Div("{{ image.line }}", classes="row-line")
+                v.VBtn(
+                    icon="mdi-close",
+                    size="x-small",
+                    variant="text",
+                    click="trigger('close_image', [image.id])",
+                    title="Close this image",
+                )
             button("Next: segment", "step = 'segment'", "mdi-arrow-right", key="2", color="primary", variant="flat")
 
     def _load_demo(self) -> None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from trame.widgets import html
 from trame.widgets import vuetify3 as v
 
 from ..scene import Status
+from ..scene.appearance import is_segment_shown
+from ..scene.shown import put_maps_away
 from ..workflow.places import places_of
+from .crosshair import Crosshair
 from .desk import Desk, color_of
-from .parts import button, heading, hint, select, text_field
+from .legends import Legends
+from .parts import button, heading, hint, pressed, select, text_field
+from .readout import place_text
 from .section_edit import EditSection
 from .section_follow import FollowSection
+from .segment_look import SegmentLook
 from .values import number, one_of, text
 
 _STATUSES = {
@@ -26,8 +34,10 @@ _LONGEST_COMMENT = 2000  # characters
 class ReviewSection:
     """Shows what `workflow.reviewing` tells of the chosen segmentation."""
 
-    def __init__(self, desk: Desk, edit: EditSection, follow: FollowSection) -> None:
+    def __init__(self, desk: Desk, edit: EditSection, follow: FollowSection, crosshair: Crosshair) -> None:
         self._desk, self.edit, self.follow = desk, edit, follow
+        self._crosshair, self.look = crosshair, SegmentLook(desk)
+        self._shown: Any = None  # the segmentation
         desk.state.update(
             {
                 "segments": [],
@@ -51,11 +61,13 @@ class ReviewSection:
             desk.action(name)(call)
         desk.action("toggle_map", one_of(tuple(_MAPS)))(self.toggle_map)
         desk.on("map_opacity")(self._show_map)
+        desk.state.legends = Legends(desk.scene).all()
         desk.on("segmentation_id")(self._choose)
         desk.workflow.state.changed.connect(self.refresh)
         desk.workflow.reviewing.changed.connect(lambda _: self.refresh())
         desk.workflow.segmenting.segmented.connect(lambda *_: self.refresh())
         desk.editing.connect(self._list_segments)
+        self.look.changed.connect(self._list_segments)
 
     # ---------------------------------------------------------------- what is there
 
@@ -64,6 +76,12 @@ class ReviewSection:
         desk.state.segmentations = [{"title": one.GetName(), "value": one.GetID()} for one in desk.segmentations]
         desk.state.segmentation_id = "" if node is None else node.GetID()
         desk.editing.edit(node, desk.volume)
+        if node is not self._shown:
+            if self._shown is not None and self._shown.GetScene() is not None:
+                put_maps_away(self._shown)
+            desk.state.map_shown = desk.state.place = ""
+            self._shown = node
+        self.look.refresh()
         self._list_segments()
         reviewing = desk.workflow.reviewing
         desk.state.maps = [] if node is None else reviewing.maps(node)
@@ -88,6 +106,7 @@ class ReviewSection:
                 "status": _STATUSES[row.status],
                 "model": row.model or "",
                 "comment": row.comment,
+                "shown": is_segment_shown(node, row.segment_id),
             }
             for row in rows
         ]
@@ -107,8 +126,8 @@ class ReviewSection:
         if place is None:
             desk.state.place = "All places were visited."
             return
-        r, a, s = place.ras
-        desk.state.place = f"R {r:.0f}, A {a:.0f}, S {s:.0f} mm; {place.weight_ml:.2f} mL in doubt"
+        self._crosshair.put(place.ras)
+        desk.state.place = f"{place_text(place.ras)}; {place.weight_ml:.2f} mL in doubt"
         desk.state.step = "review"
 
     def _visit_again(self) -> None:
@@ -139,11 +158,13 @@ class ReviewSection:
     # ---------------------------------------------------------------- what it looks like
 
     def build(self) -> None:
-        with html.Div(v_if="!segments.length"):
+        select(
+            "Segmentation", "segmentation_id", "segmentations", v_if="segmentations.length > (segmentation_id ? 1 : 0)"
+        )
+        with html.Div(v_if="!segments.length && !segmentations.length"):
             hint("Nothing to review yet. Segment the image first, or upload a .seg.nrrd file.")
             button("Go to segment", "step = 'segment'", "mdi-arrow-left", key="2")
-        with html.Div(v_else=True):
-            select("Segmentation", "segmentation_id", "segmentations", v_if="segmentations.length > 1")
+        with html.Div(v_if="segments.length"):
             self._build_places()
             self._build_segments()
             self.edit.build()
@@ -174,9 +195,10 @@ class ReviewSection:
                     v_if=f"maps.includes('{name}')",
                     active=(f"map_shown === '{name}'",),
                 )
+            Legends.build()
             v.VSlider(
                 v_model=("map_opacity",), min=0.1, max=1, step=0.05, hide_details=True, density="compact",
-                v_if="map_shown", label="Opacity", thumb_size=12,
+                v_if="map_shown", label="Opacity", name="Opacity of the map", thumb_size=12,
             )  # fmt: skip
 
     def _build_segments(self) -> None:
@@ -190,10 +212,12 @@ class ReviewSection:
                 title=("one.comment || one.model",),
             ):
                 with html.Td(), html.Div(classes="segment"):
-                    html.Span(classes="swatch", style=("{ background: one.color }",))
-                    html.Span("{{ one.name }}")
+                    self.look.build_cell()
+                    with html.Button(type="button", raw_attrs=pressed("one.id === segment_id")):
+                        html.Span("{{ one.name }}")
                 html.Td("{{ one.ml }} mL", classes="number")
                 html.Td("{{ one.status }}", classes=("`status ${one.status.replace(' ', '-')}`",))
+        self.look.build_below()
         button("Accept", "trigger('accept')", "mdi-check", key="A", color="success")
         with html.Div(classes="flag"):
             text_field("Something is wrong: say what", "flag_comment")

@@ -10,14 +10,15 @@ from trame.widgets import html
 from trame.widgets import vuetify3 as v
 from vtkmodules.vtkCommonMath import vtkMatrix4x4
 
+from ..scene.appearance import set_fill_opacity
 from ..scene.geometry import local_to_world, matrix_array
 from ..scene.images import array_of
-from ..scene.surface import is_in_3d
+from ..scene.surface import show_in_3d
 from ..workflow import Card, Choice, PreciousError, Run, Segmented, best, regions
 from ..workflow.wording import device_in_words
 from .desk import Desk
 from .jobs_bar import JobsBar
-from .parts import button, heading, hint, select
+from .parts import button, heading, hint, pressed, select
 from .values import flag, one_of, some_of
 
 DEVICES = [
@@ -26,6 +27,7 @@ DEVICES = [
     {"title": "NVIDIA GPU", "value": "cuda"},
 ]
 MAPS = {"uncertainty": "Uncertainty map", "kept_tokens": "Kept-token map"}
+_FILL = 0.35  # opacity of segments in slices
 _WHOLE = ""  # the region's ID when the whole image is meant
 
 
@@ -68,13 +70,13 @@ class SegmentSection:
         """Show what the workflow's state says; for another volume, suggest a model."""
         desk, chosen = self._desk, self._desk.workflow.state
         desk.state.precious = False  # it was asked about another choice
-        if anew or chosen.volume is not self._shown_volume:
+        another = chosen.volume is not self._shown_volume
+        if another:
             self._shown_volume = chosen.volume
             desk.state.result = None
-            anew = True
-        if anew or chosen.roi is not self._listed_for:
+        if anew or another or chosen.roi is not self._listed_for:
             self._listed_for = chosen.roi
-            self._list_models()
+            self._list_models(another)
         desk.state.model = chosen.model
         boxes = [{"title": node.GetName(), "value": node.GetID()} for node in regions(desk.scene)]
         desk.state.regions = [{"title": "Whole image", "value": _WHOLE}, *boxes]
@@ -83,11 +85,13 @@ class SegmentSection:
             node.SetDisplayVisibility(node is chosen.roi)
         self._estimate()
 
-    def _list_models(self) -> None:
+    def _list_models(self, another_image: bool) -> None:
+        """Those that suit the image first. A model that was chosen for the image before is chosen no longer where it
+        does not suit this one: a key would start it."""
         desk = self._desk
         cards = desk.workflow.models.cards()
         if desk.volume is None:
-            desk.state.models = [_row(card, "", True) for card in cards]
+            desk.state.models = [_row(card) for card in cards]
             return
         try:
             suggestions = desk.workflow.suggestions()
@@ -96,12 +100,11 @@ class SegmentSection:
             suggestions = []
         suits = {found.card.reference: found for found in suggestions}
         chosen = desk.workflow.state
-        rows = [_row(found.card, found.reason if chosen.roi else found.why, found.points >= 0) for found in suggestions]
-        rows += [_row(card, card.problem or "it cannot read such an image", False) for card in cards
-                 if card.reference not in suits]  # fmt: skip
-        first = best(suggestions)
-        if first is not None and chosen.model not in suits:
-            chosen.model = first.card.reference
+        rows = [_row(found.card, found.reason if chosen.roi else found.why, found.suits) for found in suggestions]
+        rows += [_row(card, "it cannot read such an image", False) for card in cards if card.reference not in suits]
+        if chosen.model not in suits or (another_image and not suits[chosen.model].suits):
+            first = best(suggestions)
+            chosen.model = "" if first is None else first.card.reference
         desk.state.models = sorted(rows, key=lambda row: row["reference"] != chosen.model)
 
     def _choose_model(self, reference: str) -> None:
@@ -172,12 +175,15 @@ class SegmentSection:
         """A result is on the scene: show it in 3D too, and say what the user must know."""
         desk = self._desk
         node = done.written.segmentation_node
+        if not done.written.replaced:  # else it looks as the user wants it
+            set_fill_opacity(node, _FILL)
+        if choice.volume_node is not desk.volume:
+            name = choice.volume_node.GetName()
+            desk.notices.tell(f"{name} is segmented. Choose it in step 1 to look at the result.", stays=True)
+            return
         desk.editing.edit(node, choice.volume_node)
-        first_in_3d = not is_in_3d(node)
-        desk.editing.editor.show_3d(True)
-        node.GetDisplayNode().SetVisibility3D(True)
-        node.GetDisplayNode().SetOpacity2DFill(0.35)
-        if first_in_3d:
+        show_in_3d(node)
+        if not done.written.replaced:  # something new is to be seen: the user's view is not taken away otherwise
             desk.views.frame_3d()
             desk.views.show_place(_place_inside(node))
         desk.state.result = {
@@ -204,11 +210,11 @@ class SegmentSection:
             with html.Div(classes="two checks"):
                 for name, title in MAPS.items():
                     v.VCheckbox(v_model=("wanted_maps",), value=name, label=title, density="compact", hide_details=True)
-            with html.Div(v_if="estimate", classes=("estimate.ok ? 'estimate' : 'estimate refused'",)):
-                html.Div("{{ estimate.line }}")
-                html.Div("{{ warning }}", v_for="warning in estimate.warnings", key="warning", classes="warning")
             button("Replace them", "trigger('segment', [true])", v_if="precious", color="warning")
             with html.Div(classes="always"):
+                with html.Div(v_if="estimate", classes=("estimate.ok ? 'estimate' : 'estimate refused'",)):
+                    html.Div("{{ estimate.line }}")
+                    html.Div("{{ warning }}", v_for="warning in estimate.warnings", key="warning", classes="warning")
                 button(
                     "Segment",
                     "trigger('segment')",
@@ -224,15 +230,17 @@ class SegmentSection:
 
     def _build_models(self) -> None:
         heading("Model")
-        with html.Div(
+        with html.Button(
             v_for="one in models.filter((m) => m.fits || all_models || m.reference === model)",
             key="one.reference",
             classes=("one.reference === model ? 'row-item chosen' : one.fits ? 'row-item' : 'row-item unfit'",),
             click="!one.problem && trigger('choose_model', [one.reference])",
+            type="button",
+            raw_attrs=pressed("one.reference === model"),
         ):
             html.Div("{{ one.title }}", classes="row-title")
             html.Div("{{ one.line }}", classes="row-line clamped", title=("one.line",))
-            html.Div("{{ one.why }}", v_if="one.why", classes="row-line why")
+            html.Div("{{ one.why }}", v_if="one.why", classes=("one.fits ? 'row-line why' : 'row-line why unfit'",))
         button(
             "{{ all_models ? 'Only those that suit' : 'Show all models' }}",
             "all_models = !all_models",
@@ -284,7 +292,8 @@ def _place_inside(segmentation_node: Any) -> list[float]:
     return [float(number) for number in (local_to_world(segmentation_node) @ place)[:3]]
 
 
-def _row(card: Card, why: str, fits: bool) -> dict[str, Any]:
+def _row(card: Card, why: str = "", fits: bool = True) -> dict[str, Any]:
+    """`why`: it suits the image or, where it does not `fits`, why not."""
     return {
         "reference": card.reference,
         "title": card.title,

@@ -89,7 +89,7 @@ class SiteSection:
             correct=correct,
             others=desk.state.others,
         )
-        desk.notices.tell("Storing the case...")
+        desk.notices.tell("Storing the case...", stays=True)
         run.ended.connect(self._tell_added)
         if run.over:
             self._tell_added(run)
@@ -181,7 +181,7 @@ class SiteSection:
             with html.Tr(v_for="one in cases", key="one.name", click="trigger('open_case', [one.name])",
                          title=("`Open ${one.name}. ${one.comment}`",)):  # fmt: skip
                 with html.Td():
-                    html.Div("{{ one.name }}")
+                    html.Button("{{ one.name }}", type="button")
                     html.Div("{{ one.labels }}", classes="row-line")
                 with html.Td(classes=("`status ${one.status === 'completed' ? 'accepted' : one.status}`",)):
                     html.Div("{{ one.status }}")

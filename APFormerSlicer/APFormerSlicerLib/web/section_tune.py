@@ -46,6 +46,7 @@ class TuneSection:
                 "costs": [],
                 "verdict": "",
                 "trained": "",
+                "trained_in_use": False,
                 "versions": [],
                 "can_roll_back": False,
                 "deciding": False,
@@ -90,7 +91,14 @@ class TuneSection:
              "active": row.active, "date": (row.date or "")[:10]}
             for row in rows
         ]  # fmt: skip
+        self._look_whether_in_use()
         desk.state.can_roll_back = bool(rows) and desk.workflow.versions.can_roll_back(name)[0]
+
+    def _look_whether_in_use(self) -> None:
+        """Whether the version that was trained is what its model's name stands for now, whatever it was before."""
+        desk, trained = self._desk, self._desk.state.trained
+        rows = desk.workflow.versions.rows(trained.partition("@")[0]) if trained else []
+        desk.state.trained_in_use = any(row.active and row.card.reference == trained for row in rows)
 
     def _references(self) -> list[str]:
         """The versions that are shown, and the one that was trained."""
@@ -172,7 +180,8 @@ class TuneSection:
             for title, (before, after) in trained.comparison.costs.items()
             if before is not None or after is not None
         ]
-        state.verdict, state.trained = trained.verdict, trained.reference
+        rule = "By the rule it is better" if trained.better else "By the rule it is not better"
+        state.verdict, state.trained = f"{rule}. {trained.why}", trained.reference
         self._list_versions()
 
     # ---------------------------------------------------------------- after
@@ -275,8 +284,13 @@ class TuneSection:
                     html.Td("{{ one.before }} \u2192 {{ one.after }}", colspan=2, classes="number")
             with html.Div(v_if="trained"):
                 hint("{{ verdict }}")
-                button("Adopt", "trigger('adopt', [trained])", "mdi-check", color="success", disabled=("deciding",))
-                button("Keep the old", "trigger('keep_old')", "mdi-close", disabled=("deciding",))
+                with html.Div(v_if="trained_in_use"):
+                    html.P("{{ trained }} is in use.", classes="in-use")
+                    button("Back to the old", "trigger('keep_old')", "mdi-history", disabled=("deciding",))
+                with html.Div(v_else=True):
+                    hint("{{ trained }} is not in use: you decide.")
+                    button("Adopt", "trigger('adopt', [trained])", "mdi-check", color="success", disabled=("deciding",))
+                    button("Keep the old", "trigger('keep_old')", "mdi-close", disabled=("deciding",))
 
     def _build_versions(self) -> None:
         with html.Div(v_if="versions.length"):

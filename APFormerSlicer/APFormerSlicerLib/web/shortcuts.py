@@ -7,15 +7,25 @@ from collections.abc import Callable
 from trame.widgets import html
 from trame.widgets import vuetify3 as v
 
+from .crosshair import KEY as CROSSHAIR_KEY
+from .crosshair import Crosshair
 from .desk import Desk
+from .lengths import KEY as LENGTH_KEY
+from .lengths import Lengths
+from .parts import named
+from .section_edit import EditSection
 from .section_review import ReviewSection
 from .section_segment import SegmentSection
 from .values import flag, text
+from .window_menu import KEYS as WINDOW_KEYS
+from .window_menu import RESET_KEY, WindowMenu
 
 _STEPS = ("image", "segment", "review", "site", "tune")
 # Key -> what it does, in the order in which they are listed.
 KEYS = {
     "1 to 5": "go to a step",
+    "6 to 0": "CT windows: abdomen, soft tissue, brain, lung, bone",
+    RESET_KEY: "brightness by the image's own values",
     "s": "segment",
     "n": "next place to check",
     "m": "mark the slice under the pointer as right",
@@ -30,11 +40,15 @@ KEYS = {
     "c": "scissors",
     "t": "threshold",
     "i": "islands",
+    "[  ]": "smaller or larger brush",
     "Escape": "no tool",
     "Control+z": "undo",
     "Control+y": "redo",
     "ArrowUp": "axial slice up",
     "ArrowDown": "axial slice down",
+    "h": "hide and show the segments",
+    CROSSHAIR_KEY: "crosshair on and off; Shift and the pointer move it",
+    LENGTH_KEY: "measure a distance",
     "r": "fit all views",
     "?": "this list",
 }
@@ -44,7 +58,15 @@ _TOOLS = {"p": "paint", "e": "erase", "c": "scissors", "t": "threshold", "i": "i
 class Shortcuts:
     """Turns keys into what the buttons do; the page's script leaves out keys that are typed into fields."""
 
-    def __init__(self, desk: Desk, segment: SegmentSection, review: ReviewSection) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        segment: SegmentSection,
+        review: ReviewSection,
+        window: WindowMenu,
+        crosshair: Crosshair,
+        lengths: Lengths,
+    ) -> None:
         self._desk = desk
         edit = review.edit
         self._calls: dict[str, Callable[[], object]] = {
@@ -61,9 +83,16 @@ class Shortcuts:
             "Control+y": edit.redo,
             "ArrowUp": lambda: desk.views.scroll(1),
             "ArrowDown": lambda: desk.views.scroll(-1),
-            "r": desk.views.reset,
+            "r": desk.views.fit,
+            "[": lambda: edit.change_brush(-1),
+            "]": lambda: edit.change_brush(1),
             "?": self._toggle_help,
-            **{key: self._tool(edit.choose_effect, name) for key, name in _TOOLS.items()},
+            RESET_KEY: window.reset,
+            "h": review.look.toggle_all,
+            CROSSHAIR_KEY: crosshair.toggle,
+            LENGTH_KEY: lengths.measure,
+            **{key: self._with(window.show, name) for key, name in WINDOW_KEYS.items()},
+            **{key: self._with(self._take(edit, lengths), name) for key, name in _TOOLS.items()},
             **{str(number): self._step(name) for number, name in enumerate(_STEPS, 1)},
         }
         desk.field("help", False, flag)
@@ -75,14 +104,17 @@ class Shortcuts:
             call()
 
     def build(self) -> None:
-        with v.VDialog(v_model=("help",), max_width="36rem"), html.Div(classes="help"):
+        dialog = v.VDialog(v_model=("help",), max_width="36rem", raw_attrs=named("Keyboard shortcuts"))
+        with dialog, html.Div(classes="help"):
             html.H2("Keyboard shortcuts", classes="part")
             with html.Div(classes="keys"):
                 for key, what in KEYS.items():
                     html.Kbd(_shown(key))
                     html.Span(what)
             html.P(
-                "Mouse: wheel scrolls slices, Ctrl + wheel zooms, left drag sets brightness and contrast.",
+                "Mouse in a slice view: the wheel scrolls. Dragging with the left button sets brightness (up and down) "
+                "and contrast (left and right) while no tool is in hand; with the right button, or Ctrl + wheel, it "
+                "zooms; with the middle button, or with Shift, it pans.",
                 classes="hint",
             )
 
@@ -90,7 +122,17 @@ class Shortcuts:
         self._desk.state.help = not self._desk.state.help
 
     @staticmethod
-    def _tool(choose: Callable[[str], object], name: str) -> Callable[[], object]:
+    def _take(edit: EditSection, lengths: Lengths) -> Callable[[str], None]:
+        """One tool is in hand at a time."""
+
+        def take(name: str) -> None:
+            lengths.stop()
+            edit.choose_effect(name)
+
+        return take
+
+    @staticmethod
+    def _with(choose: Callable[[str], object], name: str) -> Callable[[], object]:
         return lambda: choose(name)
 
     def _step(self, name: str) -> Callable[[], object]:

@@ -7,6 +7,7 @@ anything that can be packed. What is not read by one of these never reaches the 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -37,6 +38,14 @@ def text(longest: int = LONGEST_TEXT) -> Reader:
         return "".join(one if one.isprintable() else " " for one in value)
 
     return read
+
+
+def color(value: object) -> tuple[float, float, float]:
+    """ "#dd8265", as a browser's field for colours gives it: red, green and blue from 0 to 1."""
+    if not isinstance(value, str) or not re.fullmatch("#[0-9a-fA-F]{6}", value):
+        raise UnreadableError('a colour such as "#dd8265" is expected')
+    red, green, blue = (int(value[start : start + 2], 16) / 255 for start in (1, 3, 5))
+    return red, green, blue
 
 
 def number(low: float, high: float) -> Reader:

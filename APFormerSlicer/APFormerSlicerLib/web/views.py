@@ -16,6 +16,8 @@ from trame_slicer.rca_view import register_rca_factories
 from trame_slicer.views import Layout, LayoutDirection, ViewLayoutDefinition
 
 from .allowed import Allowed
+from .corners import build_corners
+from .drawing import Drawing
 from .slices import ViewSlices
 from .values import number, one_of
 
@@ -53,6 +55,7 @@ class Views:
         self._layouts = LayoutManager(slicer.scene, slicer.view_manager, server)
         self._layouts.register_layout_dict(_layouts())
         self._layouts.set_layout("four")
+        self._drawing = Drawing(slicer.view_manager.get_views())
         server.state.view_layout = "four"
         allowed.fields["view_layout"] = one_of(tuple(LAYOUTS))
         server.state.change("view_layout")(lambda view_layout, **_: self._layouts.set_layout(view_layout))
@@ -72,20 +75,29 @@ class Views:
             self.reset()
 
     def reset(self) -> None:
-        """Everything in sight, from the front."""
+        """Everything in sight, from the front, at the middle slices."""
         for view in self._slicer.view_manager.get_views():
             view.reset_view()
+
+    def fit(self) -> None:
+        """Everything in sight, from the front, at the slices that are shown."""
+        places = {name: self.slice_value(name) for name in SLICE_VIEWS}
+        self.reset()
+        for name, place in places.items():
+            self.set_slice_value(name, place)
 
     def scroll(self, steps: int, name: str = "Red") -> None:
         """Move a slice view by so many slices."""
         view = self._slicer.view_manager.get_view(name)
         view.set_slice_value(view.get_slice_value() + steps * view.get_slice_step())
 
+    def node(self, name: str) -> Any:
+        """The vtkMRMLSliceNode of a slice view."""
+        return self._slicer.view_manager.get_view(name).get_view_node()
+
     def slices(self, name: str, volume_node: Any) -> ViewSlices | None:
         """Those of the volume that a slice view goes through; None where it cuts through them at an angle."""
-        view = self._slicer.view_manager.get_view(name)
-        node = self._slicer.scene.GetNodeByID(view.get_view_node_id())
-        return ViewSlices.of(node, volume_node)
+        return ViewSlices.of(self.node(name), volume_node)
 
     def slice_value(self, name: str) -> float:
         """Where a slice view is, mm along its slider."""
@@ -116,12 +128,13 @@ class Views:
             view.interactor().AddObserver(event, lambda *_: setattr(self, "pointed", name))
         slider = connect_slice_view_slider_to_state(server, view)
         allowed.fields[slider.name.value] = lambda place: number(*view.get_slice_range())(place)
-        html.Div(SLICE_VIEWS.get(name, name), classes=f"view-name view-name-{name.lower()}")
+        build_corners(name, SLICE_VIEWS.get(name, name))
         html.Div("No image yet", classes="view-empty", v_if="!image_id")
         with html.Div(classes="view-slider", v_if="image_id"):
             _build_strip(name, slider.name.value)
             v.VSlider(
                 v_model=(slider.name.value,),
+                name=f"{SLICE_VIEWS.get(name, name)} slice, mm",
                 min=(slider.name.min_value,),
                 max=(slider.name.max_value,),
                 step=(slider.name.step,),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from apformer.errors import APFormerError
@@ -24,7 +25,8 @@ class Run:
     Attributes:
         title: what it is, for people, such as "CT with liver-ct".
         status: "waiting", "running", then "done", "failed" or "cancelled".
-        fraction, message, eta_s: how far it is; eta_s is None while that is not known.
+        fraction, message, eta_s: how far it was when the worker told of it last; eta_s is None while that is not
+            known. `left_s` and `is_late` go on from there.
         outcome: what a finished one gave; its kind depends on the job.
         error: why it failed, or why it was abandoned.
         lines: what it said to the user.
@@ -47,6 +49,7 @@ class Run:
         self.ended: Signal[Run] = Signal()
         self.metrics: Signal[dict[str, Any]] = Signal()
         self._worker, self._finish = worker, finish
+        self._told_at = monotonic()
         self._id: str | None = None
         self._folder: Path | None = None
         self._job_over = False
@@ -54,6 +57,17 @@ class Run:
     @property
     def over(self) -> bool:
         return self.status in (DONE, FAILED, STOPPED)
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds that are left by now, as the worker estimated last; None where that is not known, or has passed."""
+        left = None if self.eta_s is None else self.eta_s - (monotonic() - self._told_at)
+        return None if left is None or left <= 0.0 else left
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the time that was estimated last has passed, and nothing was heard since."""
+        return bool(self.eta_s) and self.left_s is None and not self.over
 
     def start(self, fields: Mapping[str, Any], folder: Path | None = None) -> None:
         """Send the request. `folder` holds its arrays, and is removed when the job is over or cannot start.
@@ -162,6 +176,7 @@ class Run:
             self.status = RUNNING
             self.fraction = float(event.data.get("fraction") or 0.0)
             self.message, self.eta_s = str(event.data.get("message", "")), event.data.get("eta_s")
+            self._told_at = monotonic()
         elif event.kind == LOG:
             self.lines.append(str(event.data.get("message", "")))
         elif event.kind == METRICS:

@@ -34,6 +34,11 @@ class Suggestion:
     needs_region: bool = False
 
     @property
+    def suits(self) -> bool:
+        """Whether nothing that is known of the image speaks against it."""
+        return self.points >= 0
+
+    @property
     def why(self) -> str:
         """The reason, and what is to be done about it."""
         return (

@@ -20,13 +20,16 @@ class Trained:
     """What a finished fine-tuning left.
 
     Attributes:
-        reference: the new version, NAME@VERSION. adopted: whether it is the active one. verdict: why, in words.
+        reference: the new version, NAME@VERSION. adopted: whether it became the active one when the training ended;
+            verdict: why, in words. better: whether it is, by the rule; why: by what figures.
         report, page: the files that tell all.
     """
 
     reference: str
     adopted: bool
     verdict: str
+    better: bool
+    why: str
     comparison: Comparison
     warnings: tuple[str, ...]
     report: Path
@@ -38,6 +41,8 @@ class Trained:
             f"{data['name']}@{data['version']}",
             bool(data["adopted"]),
             str(data["verdict"]),
+            bool(data.get("better", data["adopted"])),  # absent in what an earlier version wrote
+            str(data.get("why", data["verdict"])),
             compare(data),
             tuple(data.get("warnings", ())),
             Path(data["report"]),

@@ -40,7 +40,7 @@ class Choices:
         mapping: the site's name of a label -> the base's name for the same structure.
         replace: whether the base's other labels are dropped.
         minutes: for everything.
-        keep: share of the tokens to keep, above 0 and up to 1; None leaves pruning as it is in the base.
+        keep: share of the tokens to keep, above 0 and up to 1; None keeps all of them, also where the base is pruned.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         adopt: when the new version becomes the active one: "better", "always" or "never".
     """

@@ -146,6 +146,8 @@ def _report(
         "adopted": adopted,
         "rule": RULE,
         "verdict": verdict,
+        "better": found.better,
+        "why": found.why,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": f"{platform.system()}, {hardware(setup.device)}",
         "device": describe(setup.device),

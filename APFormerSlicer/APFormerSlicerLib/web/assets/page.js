@@ -45,17 +45,38 @@
     if (drawn && !there && (await fetch("favicon.ico").catch(() => null))?.ok) window.location.assign("/");
     drawn ||= there;
   }, 1500);
+  // What comes without words: the pictures of views, beside which their name stands, and the ends of a range.
+  const name = () => {
+    for (const end of document.querySelectorAll(".v-range-slider .v-slider-thumb:not([aria-label])")) {
+      const first = end.parentElement.querySelector(".v-slider-thumb") === end;
+      end.setAttribute("aria-label", first ? "Lowest value" : "Highest value");
+    }
+    for (const picture of document.querySelectorAll(".layout-grid-item img:not([alt])")) {
+      const view = picture.closest(".layout-grid-item").querySelector(".view-name");
+      picture.alt = view ? `${view.textContent} view` : "View";
+    }
+  };
+  let naming = 0; // words in the views change many times a second
+  const nameSoon = () => (naming ||= setTimeout(() => ((naming = 0), name()), 200));
+  new MutationObserver(nameSoon).observe(document.documentElement, { childList: true, subtree: true });
   document.addEventListener("dragover", (e) => e.preventDefault());
   document.addEventListener("drop", (e) => {
     e.preventDefault();
     send([...e.dataTransfer.files]);
   });
-  const KEYS = /^([1-5]|[snmfdyaukpectir?]|Escape|ArrowUp|ArrowDown)$/;
-  document.addEventListener("keydown", (e) => {
-    if (e.target.closest("input:not([type=checkbox]), textarea, [role=slider], [role=listbox]") || e.altKey || e.metaKey) return;
+  const KEYS = /^([0-9]|[snmfdyaukpectirwxhl?\[\]]|Escape|ArrowUp|ArrowDown)$/;
+  const MOVES = /^(Arrow|Home|End|Page)/; // a slider or a closed list that has the focus takes these, and no others
+  const isTyped = (e) => {
+    if (e.target.closest("[role=listbox], [role=menu]")) return true;
+    if (e.target.closest(".v-select [aria-expanded=false], [role=slider]")) return MOVES.test(e.key);
+    return e.target.closest("input:not([type=checkbox]), textarea") !== null;
+  };
+  const onKey = (e) => {
     const key = e.ctrlKey ? `Control+${e.key}` : e.key;
-    if (!KEYS.test(key) && !/^Control\+[zy]$/.test(key)) return;
+    if (isTyped(e) || e.altKey || e.metaKey || !(KEYS.test(key) || /^Control\+[zy]$/.test(key))) return;
     e.preventDefault();
+    if (e.target.closest(".v-select")) e.stopPropagation(); // else it goes to what begins with the letter
     window.trame.trigger("key", [key]);
-  });
+  };
+  document.addEventListener("keydown", onKey, true);
 })();
