@@ -482,13 +482,13 @@ def test_everything_settled_is_told(a_case: Case) -> None:
     assert "Every voxel was settled" in reason(a_case)
 
 
-def test_a_segmentation_that_nobody_proposed_is_refused(a_case: Case) -> None:
+def test_a_whole_structure_that_a_person_drew_has_nothing_to_follow(a_case: Case) -> None:
     from APFormerSlicerLib.scene import new_segmentation
 
     own = new_segmentation(a_case.volume_node)
     draw(own, "anterior", RIGHT, matrix_of(a_case.volume_node))
     ok, told = a_case.following.check(own)
-    assert not ok and "is not known any more" in told
+    assert not ok and "anterior is on each of its slices already" in told
     assert "No segmentation is chosen" in a_case.following.check(None)[1]
 
 
