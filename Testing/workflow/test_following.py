@@ -22,7 +22,7 @@ from APFormerSlicerLib.workflow.places import places_of
 from bundle_samples import LABELS
 from following_samples import GRID, Thresholds, a_patient, dice, save_thresholds, truth
 from headless import add_volume, draw, matrix_of, redraw
-from workflow_samples import PlayedWorker
+from workflow_samples import AnEditor, PlayedWorker
 
 PATIENT = a_patient()
 RIGHT = truth(PATIENT)
@@ -361,33 +361,6 @@ def test_undo_keeps_what_was_drawn_since(a_case: Case) -> None:
     assert a_case.labels[6, 1, 1:4].all()
     before[6, 1, 1:4] = 1
     assert np.array_equal(a_case.labels, before)
-
-
-class AnEditor:
-    """As the Segment Editor's logic: it keeps copies of the segments."""
-
-    def __init__(self, node: Any) -> None:
-        import slicer
-
-        self.node, self.states, self._new = node, [], slicer.vtkSegmentation
-
-    def GetSegmentationNode(self) -> Any:
-        return self.node
-
-    def SaveStateForUndo(self) -> bool:
-        self.states.append(self._copy(self.node.GetSegmentation()))
-        return True
-
-    def undo(self) -> None:
-        """Bring back the last state, and keep the present one for Redo."""
-        wanted, present = self.states.pop(), self._copy(self.node.GetSegmentation())
-        self.node.GetSegmentation().DeepCopy(wanted)
-        self.states.append(present)
-
-    def _copy(self, segmentation: Any) -> Any:
-        copy = self._new()
-        copy.DeepCopy(segmentation)
-        return copy
 
 
 def test_the_segment_editors_undo_and_redo_change_the_proposal_that_corrections_are_compared_with(
