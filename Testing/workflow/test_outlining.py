@@ -1,4 +1,4 @@
-"""Structures that no model knows: outlined on some slices on the scene, the worker's own code proposes those between."""
+"""Structures that no model knows: outlined on some slices, the worker's own code proposes those between."""
 
 from __future__ import annotations
 

@@ -142,6 +142,8 @@ class ReviewSection:
         with html.Div(v_if="!segments.length"):
             hint("Nothing to review yet. Segment the image first, or upload a .seg.nrrd file.")
             button("Go to segment", "step = 'segment'", "mdi-arrow-left", key="2")
+            hint("What no model knows: outline it on two to five slices of one plane, then apply to the rest.")
+            self.edit.build_new()
         with html.Div(v_else=True):
             select("Segmentation", "segmentation_id", "segmentations", v_if="segmentations.length > 1")
             self._build_places()

@@ -45,11 +45,16 @@ class Corrected:
     outlines: Outlines = field(default_factory=Outlines)
 
     @property
+    def by_model(self) -> bool:
+        """Whether a model proposed anything."""
+        return not isinstance(self.error, NoProposalError)
+
+    @property
     def refusal(self) -> APFormerError | None:
         """Why nothing can be applied; None where something can. What a user has just begun is told of first."""
         if self.error is None or self.outlines.slices:
             return None
-        idle = self.outlines.idle if isinstance(self.error, NoProposalError) else ()
+        idle = () if self.by_model else self.outlines.idle
         return next(iter((*self.outlines.refused, *idle)), self.error)
 
     @property
@@ -59,11 +64,9 @@ class Corrected:
 
     @property
     def says(self) -> str:
-        """What applying will do, and what of the user's own structures it will not; "" for nothing."""
+        """What applying will do, and why some of the user's own structures stay; "" for nothing."""
         model = f"Learns from {self.text}." if self.text and self.error is None else ""
-        between = f"{self.outlines.text}." if self.outlines.slices else ""
-        refused = [sentence(error) for error in self.outlines.refused]
-        return " ".join(filter(None, [model, between, *refused])) if model or between else ""
+        return " ".join(filter(None, [model, self.outlines.says]))
 
     def kinds(self, axis: int) -> dict[str, frozenset[int]]:
         """Slices across an axis that are "right", "drawn" or "proposed", each in one of them: what is more certain

@@ -18,6 +18,7 @@ from ..scene.provenance import model_of, of_segment
 from ..scene.segments import segment_ids
 from ..scene.slices import planes_of
 from .scene_watch import SceneWatch
+from .wording import sentence
 
 MOST = 11  # proposals of a segmentation: as many as the Segment Editor can undo, and the present one
 Slices = tuple[frozenset[int], frozenset[int], frozenset[int]]
@@ -46,11 +47,16 @@ class Outlines:
     @property
     def text(self) -> str:
         """What will be done: "Tumour: outlined on 3 axial slices; the slices between follow"; "" for nothing."""
-        told = (
+        told = [
             f"{name}: outlined on {len(where.numbers)} {self.planes[where.axis]} slices"
             for name, where in self.slices.items()
-        )
-        return f"{', '.join(told)}; the slices between follow" if self.slices else ""
+        ]
+        return f"{', '.join(told)}; the slices between follow" if told else ""
+
+    @property
+    def says(self) -> str:
+        """The same as a sentence, and why others cannot follow; "" for neither."""
+        return " ".join([f"{self.text}."] * bool(self.slices) + [sentence(error) for error in self.refused])
 
 
 @dataclass(frozen=True, eq=False)
