@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from apformer.files import write_scalar
-from test_following import MIDDLE, apply, go_to_slice, learns, mark
+from test_following import MIDDLE, apply, learns, mark, strip_of
 from web_following import SLICES, TRUE_RADIUS, a_patient
 from web_page import WebPage
 from web_server import Served, serving
@@ -47,10 +47,18 @@ def outline(a_page: WebPage, *slices: int) -> float:
     volume = a_page.volumes()[TUMOUR]
     for number in slices:
         before = volume
-        go_to_slice(a_page, (number + 0.2) / (SLICES - 1) if number else 0.01)
+        slide_to(a_page, number)
         a_page.drag("Axial", *MIDDLE)
         volume = a_page.wait_for_volume(TUMOUR, lambda now, before=before: now > before)
     return volume
+
+
+def slide_to(a_page: WebPage, number: int) -> None:
+    """Click on the slider of the axial view; where nothing is known of slices yet, its strip is empty."""
+    track = strip_of(a_page).locator("xpath=..").locator(".v-slider-track")
+    box = track.bounding_box()
+    share = min(max(number / (SLICES - 1), 0.02), 0.98)
+    a_page.page.mouse.click(box["x"] + share * box["width"], box["y"] + box["height"] / 2)
 
 
 def picture(a_page: WebPage, name: str) -> None:

@@ -75,7 +75,13 @@ class Strips:
         found = corrected.kinds(slices.axis)
         kinds = {kind: found[kind] for kind in KINDS}
         marks = [{**mark, "title": _title(mark)} for mark in slices.marks(kinds)]
-        return {"first": slices.first, "step": slices.step, "marks": marks, "right": sorted(kinds["right"])}
+        return {
+            "first": slices.first,
+            "step": slices.step,
+            "marks": marks,
+            "right": sorted(kinds["right"]),
+            "by_model": corrected.by_model,  # there is something that can be right
+        }
 
 
 def _title(mark: dict[str, Any]) -> str:
