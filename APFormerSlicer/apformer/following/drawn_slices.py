@@ -31,9 +31,9 @@ class DrawnSlices(NamedTuple):
         return [number for number in range(self.numbers[0] + 1, self.numbers[-1]) if number not in self.numbers]
 
     def of(self, mask: np.ndarray) -> np.ndarray:
-        """The mask (k, j, i) with 0 on all other slices."""
+        """The mask (k, j, i) with 0 on all other slices; slices that it lacks are left out."""
         kept = np.zeros_like(mask)
-        at = (slice(None),) * self.axis + (list(self.numbers),)
+        at = (slice(None),) * self.axis + ([number for number in self.numbers if number < mask.shape[self.axis]],)
         kept[at] = mask[at]
         return kept
 
