@@ -378,6 +378,30 @@ def test_a_volume_that_is_changed_meanwhile_is_told_of(outlined: Case) -> None:
     assert np.array_equal(outlined.mask(), before)
 
 
+def test_what_is_drawn_meanwhile_stays_and_counts_as_outlined_next(outlined: Case) -> None:
+    run = outlined.ask()
+    drawn = outlined.mask()
+    drawn[4, 25:28, 5:9] = True
+    outlined.redraw(drawn)
+    outlined.worker.answer()
+    assert run.status == "done", run.error
+    after = outlined.mask()
+    assert after[4, 25:28, 5:9].all() and dice(after[GAPS], TRUE[GAPS]) > 0.7
+    assert outlined.seen.kinds(0)["drawn"] == {1, 4, 6, 11}
+    outlined.following.undo(outlined.node)
+    assert np.array_equal(outlined.mask(), drawn)
+
+
+def test_a_proposal_between_outlines_that_were_changed_meanwhile_is_not_used(outlined: Case) -> None:
+    run = outlined.ask()
+    drawn = outlined.mask()
+    drawn[6, 2:5, 2:5] = True
+    outlined.redraw(drawn)
+    outlined.worker.answer()
+    assert run.status == "failed" and "was changed while the network learned" in run.error.what
+    assert np.array_equal(outlined.mask(), drawn)
+
+
 def test_a_volume_of_another_size_than_the_outlines_were_drawn_on_is_looked_at_anew(outlined: Case) -> None:
     other = add_volume(outlined.workflow.scene, PATIENT.array[:8], "other")
     outlined.volume_node.SetAndObserveImageData(other.GetImageData())

@@ -73,7 +73,7 @@ class FollowSection:
         if following.run_of(node) is not None:
             return {
                 "ready": False,
-                "line": "A network learns. Draw on when it is done: its result fits what is there now.",
+                "line": "A network learns. You may draw on elsewhere: that stays, and the result goes around it.",
             }
         ready, why_not = following.check(node)
         return {"ready": ready, "line": corrected.says if ready else why_not}

@@ -7,7 +7,7 @@ slices between those where a structure of the user's own was outlined are propos
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,14 @@ from ..scene.label_maps import stamp
 from ..scene.provenance import FOLLOWED, OUTLINED, of_node, of_segment
 from ..scene.results import write_outlined
 from ..scene.segments import segment_ids
+from .aside import Work
 from .cards import Card
 from .correcting import Correcting
 from .doubts import read_doubt, set_doubt
 from .hosts import Worker
 from .kept import read_part
 from .marks import marked, set_marked
+from .meanwhile import Meanwhile, changed
 from .outlining import Outlining, Own, Proposed
 from .parcel import not_handed_over, volume_fields
 from .places import set_places
@@ -55,6 +57,7 @@ class Press:
         proposal, card: what was corrected, and the model that made it; None where none is to learn.
         stamp: when it had changed last. before: the file with the model's segments as they were, and where it lies.
         outlined: the user's own structures as they were, with the slices that were outlined; None without any.
+        meanwhile: what was drawn since, up to the stamp `merged_at`, by the sheet's output.
     """
 
     node: Any
@@ -63,9 +66,11 @@ class Press:
     card: Card | None
     device: str
     right: frozenset[Plane] = frozenset()
-    stamp: object = None
+    stamp: tuple[int | None, tuple[int, ...]] | None = None
     before: tuple[Path, Mapping[str, Any]] | None = None
     outlined: Proposed | None = None
+    merged_at: object = None
+    meanwhile: dict[str, Meanwhile] = field(default_factory=dict)
 
 
 class Applying:
@@ -129,18 +134,41 @@ class Applying:
 
     # ---------------------------------------------------------------- onto the scene
 
-    def finish(self, run: Run, press: Press, data: Mapping[str, Any]) -> tuple[Followed, Pending | None]:
-        """The result onto the scene; None where there is nothing new.
+    def prepare(self, press: Press, data: Mapping[str, Any]) -> Work | None:
+        """What finds out what was drawn while the network learned; None where nothing was that is not known.
 
         Raises:
-            InputError: something was changed meanwhile, or the files cannot be read; nothing is changed then.
+            InputError: the segments cannot be taken from the scene any more.
         """
-        if _stamp(press.node, press.volume_node) != press.stamp:
-            raise InputError(
-                f"{press.node.GetName()} or {press.volume_node.GetName()} was changed while the network learned.",
-                "The new proposal does not know of it, and was not used; nothing was changed.",
-                "Apply again: it learns from what was drawn meanwhile too.",
-            )
+        node, present, told = press.node, _stamp(press.node, press.volume_node), data.get("outlined", {})
+        if present in (press.stamp, press.merged_at) or press.stamp is None or present[0] != press.stamp[0]:
+            return None
+        name, volume_node, proposal, sent = node.GetName(), press.volume_node, press.proposal, press.outlined
+        known = () if proposal is None or not data.get("gained") else proposal.kept.labels
+        own = () if sent is None or not told.get("gained") else sent.labels
+        models, drawn = (take_pieces(node, volume_node, labels) if labels else None for labels in (known, own))
+
+        def look() -> None:
+            press.merged_at, press.meanwhile = present, {}
+            paths = data["paths"]
+            if models is not None and press.before is not None:
+                before = _only(read_part(*press.before), [label.value for label in known]).whole()
+                result = read_part(paths["labels"], data["parts"]["labels"]).whole()
+                certain = read_part(paths["certain"], data["certain"]).whole() > 0
+                press.meanwhile["labels"] = Meanwhile.of(name, models.compose(), before, result, certain)
+            if drawn is not None and sent is not None:
+                now, before = drawn.compose(), sent.part.whole()
+                result = read_part(paths["outlined"], told["part"]).whole()
+                press.meanwhile["outlined"] = Meanwhile.of(name, now, before, result, sent.learned_from(now))
+
+        return look
+
+    def finish(self, run: Run, press: Press, data: Mapping[str, Any]) -> tuple[Followed, Pending | None]:
+        """The result onto the scene, around what was drawn meanwhile; None where there is nothing new.
+
+        Raises:
+            InputError: the image was changed, or the files cannot be read; nothing is changed then.
+        """
         followed, told, editor = Followed.from_data(data), data.get("outlined", {}), self._editor()
         writers: list[Callable[[SegmentEditor | None], tuple[Sheet, bool]]] = []  # all files are read before one writes
         if data.get("gained"):
@@ -149,6 +177,8 @@ class Applying:
             writers.append(self._outlined_writer(press, told, Path(data["paths"]["outlined"])))
         if not writers:
             return followed, None
+        if _stamp(press.node, press.volume_node) not in (press.stamp, press.merged_at):
+            raise changed(f"{press.node.GetName()} or {press.volume_node.GetName()}")
         sheets, undoable = [], False
         for write in writers:
             sheet, saved = write(editor)
@@ -168,14 +198,17 @@ class Applying:
         certain = Path(data["paths"]["certain"]), dict(data["certain"])
         shown = {name: path for name, path in kept.paths.items() if name in kept.places}  # without what was certain
         proposal = Proposal(replace(kept, paths=shown), result.provenance.date, certain, press.right)
+        drawn = press.meanwhile.get("labels")
+        on_scene = result if drawn is None else replace(result, array=drawn.after)
 
         def write(editor: SegmentEditor | None) -> tuple[Sheet, bool]:
             notes, made_by, statuses = attributes(node), of_node(node), _statuses(node, labels)
-            written = write_result(volume_node, result, node, editor)
+            written = write_result(volume_node, on_scene, node, editor)
             set_places(node, data.get("places"))
             set_doubt(node, read_doubt(data.get("doubt")))
             set_marked(node, press.right)
-            prime_counts(node, written.segment_ids, data.get("structures", {}))
+            if drawn is None:
+                prime_counts(node, written.segment_ids, data.get("structures", {}))
             run.keep_folder()
             self._proposals.add(node, proposal, notes)
             self._worker.aside(lambda: (kept.folder / IMAGE).unlink(missing_ok=True), lambda *_: None)
@@ -189,8 +222,8 @@ class Applying:
 
             return Sheet(
                 labels,
-                lambda: _only(read_part(*before), values),
-                lambda: proposal.kept.read("labels"),
+                lambda: _only(read_part(*before), values) if drawn is None else drawn.now,
+                lambda: proposal.kept.read("labels") if drawn is None else drawn.after,
                 lambda: self._is_of(node, proposal),
                 put_back,
             ), written.undoable
@@ -202,19 +235,21 @@ class Applying:
     ) -> Callable[[SegmentEditor | None], tuple[Sheet, bool]]:
         node, volume_node, sent = press.node, press.volume_node, press.outlined
         assert sent is not None  # the job had it
-        labels, before, after = sent.labels, sent.part, read_part(path, told["part"])
+        labels, result = sent.labels, read_part(path, told["part"], mapped=True)
+        drawn = press.meanwhile.get("outlined") or Meanwhile(sent.part, result)
         made_by = {label.name: _made_by(told, sent.slices[label.name]) for label in labels}
         date = made_by[labels[0].name].date
 
         def write(editor: SegmentEditor | None) -> tuple[Sheet, bool]:
             earlier = {name: of_segment(segment) for name, segment in _segments(node, labels).items()}
-            ids, undoable = write_outlined(volume_node, after, labels, node, made_by, editor)
-            prime_counts(node, ids, told.get("structures", {}))
-            self._outlining.add(node, date, Proposed(labels, sent.slices, after))
+            ids, undoable = write_outlined(volume_node, drawn.after, labels, node, made_by, editor)
+            if drawn.after is result:
+                prime_counts(node, ids, told.get("structures", {}))
+            self._outlining.add(node, date, Proposed(labels, sent.slices, result))
             return Sheet(
                 labels,
-                lambda: before,
-                lambda: after,
+                lambda: drawn.now,
+                lambda: drawn.after,
                 lambda: _written_at(node, labels) == {date},
                 lambda part, editor: write_outlined(volume_node, part, labels, node, earlier, editor),
             ), undoable
@@ -299,8 +334,8 @@ def _only(part: Part, values: list[int]) -> Part:
     return Part(only(part.array, values), part.start_kji, part.shape_kji)
 
 
-def _stamp(segmentation_node: Any, volume_node: Any) -> object:
-    """Changes whenever voxels of the image or of a segment do."""
+def _stamp(segmentation_node: Any, volume_node: Any) -> tuple[int | None, tuple[int, ...]]:
+    """Changes whenever voxels of the image, which come first, or of a segment do."""
     image = volume_node.GetImageData()
     return None if image is None else int(image.GetMTime()), stamp(segmentation_node)
 

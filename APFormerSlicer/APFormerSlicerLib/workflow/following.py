@@ -14,6 +14,7 @@ from apformer.errors import APFormerError, InputError
 from apformer.following import Plane
 
 from .applying import MODEL, Applying, Press
+from .aside import Work
 from .cards import Card
 from .corrected import Corrected
 from .correcting import Correcting
@@ -104,9 +105,12 @@ class Following:
             self.followed.emit(segmentation_node, done)
             return done
 
+        def prepare(data: dict[str, Any]) -> Work | None:
+            return self._applying.prepare(press, data)
+
         name, card = press.volume_node.GetName(), press.card
         title = f"{name} between outlines" if card is None else f"{name} with {card.name} {card.version}"
-        run = Run(self._worker, "follow", title, finish)
+        run = Run(self._worker, "follow", title, finish, prepare)
         self._runs[segmentation_node] = run, press.volume_node
         run.ended.connect(lambda run: self._release(segmentation_node, run))
         self._segmenting.jobs.add(run, press.volume_node)

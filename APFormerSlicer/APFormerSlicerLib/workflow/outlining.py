@@ -72,6 +72,13 @@ class Proposed:
         value = next((label.value for label in self.labels if label.name == name), None)
         return None if value is None else Earlier(self.slices[name], self.part.whole() == value)
 
+    def learned_from(self, now: np.ndarray) -> np.ndarray:
+        """Bool (k, j, i): where these structures were outlined, or are `now`, a label map, on the same slices."""
+        found, before = np.zeros(now.shape, bool), self.part.whole()
+        for label in self.labels:
+            found |= self.slices[label.name].of((before == label.value) | (now == label.value))
+        return found
+
 
 @dataclass(frozen=True, eq=False)
 class Own:
