@@ -297,6 +297,17 @@ def test_what_an_outline_was_drawn_over_is_no_correction_of_the_model(proposed: 
     assert "model" not in proposed.worker.last.fields
 
 
+def test_a_stroke_of_the_model_below_a_whole_structure_of_the_users_own_is_a_correction(proposed: Case) -> None:
+    name, body = LABELS[0].name, np.zeros(SHAPE, np.uint8)
+    body[:, 2:30, 2:30] = 1
+    proposed.outline("Body", body)
+    model = proposed.mask(name)
+    assert model[3].any()
+    model[3] = False
+    proposed.redraw(model, name)
+    assert proposed.seen.text == "strokes on 1 slice"
+
+
 # ------------------------------------------------------------------ what cannot follow
 
 

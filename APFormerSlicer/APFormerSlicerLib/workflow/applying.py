@@ -34,7 +34,7 @@ from .hosts import Worker
 from .kept import read_part
 from .marks import marked, set_marked
 from .meanwhile import Meanwhile, changed
-from .outlining import Outlining, Own, Proposed
+from .outlining import Outlines, Outlining, Own, Proposed
 from .parcel import not_handed_over, volume_fields
 from .places import set_places
 from .placing import read_result
@@ -117,9 +117,10 @@ class Applying:
 
         def write() -> dict[str, Any]:
             try:
-                fields = _outlined_fields(press, own, folder)
+                outlines = own.look()
+                fields = _outlined_fields(press, own, outlines, folder)
                 if press.card is not None and press.proposal is not None and pieces is not None:
-                    labels = own.over(pieces.compose(), known)
+                    labels = own.over(pieces.compose(), known, outlines.partial)
                     more = _corrected_fields(press, press.card, press.proposal, labels, axis, folder)
                     fields = {**fields, **more, "outputs": fields["outputs"] | more["outputs"]}
                 return {**fields, "device": press.device, "array": volume_fields(folder / IMAGE, volume, name)}
@@ -263,13 +264,12 @@ class Applying:
             return False
 
 
-def _outlined_fields(press: Press, own: Own, folder: Path) -> dict[str, Any]:
+def _outlined_fields(press: Press, own: Own, outlines: Outlines, folder: Path) -> dict[str, Any]:
     """Write the user's own structures, those that can follow, and give the fields that tell of them.
 
     Raises:
         InputError: there are none, and no model is to learn either.
     """
-    outlines = own.look()
     if not outlines.slices:
         press.outlined = None
         if press.card is None:

@@ -126,7 +126,7 @@ class Correcting:
             try:
                 if isinstance(proposal, APFormerError) or pieces is None:
                     return Corrected((k, j, i), error=without, outlines=outlines)
-                labels = own.over(pieces.compose(), known)
+                labels = own.over(pieces.compose(), known, outlines.partial)
                 settled = proposal.settled(right)
                 found = compare(proposal.labels(), labels, known, right, settled, lacking, proposal.right, outlines)
                 return replace(found, error=found.error or accepted)

@@ -35,6 +35,7 @@ class Outlines:
         planes: what slices across k, j and i are, such as "axial".
         refused: why others cannot follow. idle: why others need nothing.
         drawn: outlined slices; proposed: others, with what was proposed between them.
+        partial: names of structures that are outlined on some slices, whether they can follow or not, or were.
     """
 
     slices: Mapping[str, DrawnSlices] = field(default_factory=dict)
@@ -43,6 +44,7 @@ class Outlines:
     idle: tuple[APFormerError, ...] = ()
     drawn: Slices = NONE
     proposed: Slices = NONE
+    partial: frozenset[str] = frozenset()
 
     @property
     def text(self) -> str:
@@ -103,12 +105,13 @@ class Own:
         refused: list[APFormerError] = []
         idle: list[APFormerError] = [_accepted(name) for name in self.accepted]
         strips: list[tuple[Slices, Slices]] = []  # drawn, proposed
+        whole: set[str] = set()
         names, taken = {label.name for label in self.labels}, np.zeros((), bool)  # by those that can follow
         for label, mask in self.pieces.masks() if self.pieces is not None else ():
             if label.name not in names:
                 continue
             found = self.proposed.get(label.name)
-            earlier = None if found is None else found.earlier(label.name)
+            earlier = found.earlier(label.name) if found is not None and found.part.shape_kji == mask.shape else None
             where = None if earlier is None else earlier.slices
             try:
                 where = drawn_slices(mask, label.name, earlier)
@@ -118,12 +121,14 @@ class Own:
                 taken = taken | mask
             except NothingBetweenError as error:
                 idle.append(error)
+                whole |= {label.name} - self.proposed.keys()
             except InputError as error:
                 refused.append(error)
             if where is not None:
                 strips.append(_strip(mask, where, earlier is not None))
         drawn, proposed = (_union(strip[kind] for strip in strips) for kind in (0, 1))
-        return Outlines(slices, self.planes, tuple(refused), tuple(idle), drawn, proposed)
+        partial = frozenset((names | self.proposed.keys()) - whole)
+        return Outlines(slices, self.planes, tuple(refused), tuple(idle), drawn, proposed, partial)
 
     def compose(self, names: Collection[str]) -> np.ndarray:
         """The label map of these structures: uint8 (k, j, i)."""
@@ -131,12 +136,14 @@ class Own:
         wanted = tuple(piece for piece in self.pieces.pieces if piece.label.name in names)
         return replace(self.pieces, pieces=wanted).compose()
 
-    def over(self, labels: np.ndarray, known: Sequence[Label]) -> np.ndarray:
-        """A model's label map, with a value that is none of `known` where its structures are not and these are."""
+    def over(self, labels: np.ndarray, known: Sequence[Label], names: Collection[str]) -> np.ndarray:
+        """A model's label map, with a value that is none of `known` where its structures are not and `names` are: most
+        editors erase what is drawn over, which tells nothing of the model."""
         values = {label.value for label in known}
         other = next((value for value in range(HIGHEST_LABEL, 0, -1) if value not in values), 0)
-        for _, mask in self.pieces.masks() if self.pieces is not None else ():
-            labels[mask & (labels == 0)] = other
+        for label, mask in self.pieces.masks() if self.pieces is not None else ():
+            if label.name in names:
+                labels[mask & (labels == 0)] = other
         return labels
 
 
