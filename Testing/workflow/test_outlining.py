@@ -429,3 +429,29 @@ def test_the_files_of_a_proposal_between_outlines_are_not_needed_any_more(outlin
 def test_keeping_nothing_does_nothing(by_hand: Case) -> None:
     by_hand.following.keep(None)
     by_hand.following.undo(None)
+
+
+# ------------------------------------------------------------------ a new structure
+
+
+def test_a_structure_is_begun_in_the_chosen_segmentation_or_a_new_one(by_hand: Case) -> None:
+    workflow = by_hand.workflow
+    first = workflow.new_structure("  Tumour ")
+    assert by_hand.node.GetSegmentation().GetSegment(first).GetName() == "Tumour"
+    workflow.state.segmentation = None
+    workflow.new_structure("Tumour")
+    assert workflow.state.segmentation is not by_hand.node
+    assert workflow.state.segmentation.GetSegmentation().GetNumberOfSegments() == 1
+
+
+@pytest.mark.parametrize(("name", "said"), [("  ", "1 to 64 characters"), ("x" * 65, "1 to 64"), ("TUMOUR", "already")])
+def test_a_name_that_cannot_be_is_told(outlined: Case, name: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        outlined.workflow.new_structure(name)
+    assert outlined.node.GetSegmentation().GetNumberOfSegments() == 1
+
+
+def test_without_a_volume_no_structure_is_begun(by_hand: Case) -> None:
+    by_hand.workflow.state.volume = None
+    with pytest.raises(InputError, match="No volume is chosen"):
+        by_hand.workflow.new_structure("Tumour")
