@@ -96,7 +96,9 @@ def test_a_model_and_outlines_follow_in_one_job(tmp_path: Path) -> None:
             "seconds": 600,
         }
         fields["outputs"] |= {"labels": str(folder / "labels-out.npy")}
-        result = run_here("follow", **fields)
+        fractions: list[float] = []
+        result = run_here("follow", lambda _, event: fractions.append(event.data.get("fraction", 0.0)), **fields)
+    assert fractions == sorted(fractions) and fractions[-1] == 1.0
     assert result["gained"] and result["followed"] == "1 corrected slice"
     assert result["outlined"]["gained"] and whole(result)[GAPS].any()
     labels = Part.at(np.load(result["paths"]["labels"]), result["parts"]["labels"]).whole()

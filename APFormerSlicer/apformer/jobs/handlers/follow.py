@@ -16,6 +16,7 @@ model of its own, for `segment` jobs of the same session. "outlined" tells of th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ...volume import Volume
     from ..job import Job
 
+OUTLINED = 0.6  # of the progress is that of outlines, where a model learns too
 MAPS = ("uncertainty", "certain")
 
 
@@ -100,14 +102,23 @@ def run(job: Job) -> dict[str, Any]:
     job.progress(0.0, "reading the corrections")
     volume = asked.image.read()
     found: dict[str, Any] = {}
+    share = 0.0  # of the progress
     if asked.outlined is not None:
-        found["outlined"] = outlined.propose(job, asked.outlined, volume, asked.outputs["outlined"])
+        share = 1.0 if asked.corrected is None else OUTLINED
+        path = asked.outputs["outlined"]
+        told = partial(_tell, job, 0.0, share)
+        found["outlined"] = outlined.propose(asked.outlined, volume, path, told)
     if asked.corrected is None:
         return {"paths": {name: str(path) for name, path in asked.outputs.items()}, "warnings": volume.notes, **found}
-    return _follow(job, asked, asked.corrected, volume) | found
+    return _follow(job, asked, asked.corrected, volume, share) | found
 
 
-def _follow(job: Job, asked: Arguments, corrected: Corrected, volume: Volume) -> dict[str, Any]:
+def _tell(job: Job, start: float, share: float, fraction: float, message: str) -> None:
+    """A part of the work that begins at `start` is so far."""
+    job.progress(start + share * fraction, message)
+
+
+def _follow(job: Job, asked: Arguments, corrected: Corrected, volume: Volume, start: float) -> dict[str, Any]:
     from ...case_doubt import case_doubt
     from ...following import SECONDS, follow
     from ...following.corrections import only
@@ -117,7 +128,7 @@ def _follow(job: Job, asked: Arguments, corrected: Corrected, volume: Volume) ->
     values = [label.value for label in segmenter.bundle.labels]
     corrections = _corrections(corrected, values)
     limit = SECONDS if corrected.seconds is None else corrected.seconds
-    followed = follow(volume, segmenter, corrections, seconds=limit, progress=job.progress)
+    followed = follow(volume, segmenter, corrections, seconds=limit, progress=partial(_tell, job, start, 1 - start))
     followed.labels = followed.labels.with_array(only(followed.labels.array, corrections.values))
     result = _as_result(followed)
     paths = {name: path for name, path in asked.outputs.items() if getattr(result, name, None) is not None}

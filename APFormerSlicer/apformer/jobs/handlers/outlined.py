@@ -9,7 +9,7 @@ were outlined: what the structure has on others is proposed anew; seconds, which
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from ...following.between import Between
     from ...following.drawn_slices import DrawnSlices
     from ...volume import Volume
-    from ..job import Job
 
 AXES = ("k", "j", "i")
 LONGEST_S = 600.0
@@ -59,8 +58,8 @@ def parse(section: Fields) -> Asked:
     return Asked(PartFile.parse(section), {int(value): name for value, name in names.items()}, slices, seconds)
 
 
-def propose(job: Job, asked: Asked, volume: Volume, path: Path) -> dict[str, Any]:
-    """Write what is proposed to `path`, a plain array, and tell of it."""
+def propose(asked: Asked, volume: Volume, path: Path, progress: Callable[[float, str], None]) -> dict[str, Any]:
+    """Write what is proposed to `path`, a plain array, and tell of it; what `progress` raises ends the work."""
     import numpy as np
     import torch
 
@@ -74,7 +73,7 @@ def propose(job: Job, asked: Asked, volume: Volume, path: Path) -> dict[str, Any
     where = {value: DrawnSlices(axis, numbers) for value, (axis, numbers) in asked.slices.items()}
 
     def check() -> None:
-        job.progress(min(1.0, (time.monotonic() - began) / limit), "learning from the outlined slices")
+        progress(min(1.0, (time.monotonic() - began) / limit), "learning from the outlined slices")
 
     check()
     found = between(volume, _outlines(present, where), where, seconds=limit, check=check)
