@@ -140,6 +140,8 @@ def test_what_cannot_be_followed_is_told(tmp_path: Path, labels: np.ndarray, sli
     [
         ({"names": {}}, "names and planes"),
         ({"names": {"x": "Tumour"}, "planes": {"x": "k"}}, "names and planes"),
+        ({"names": {"0": "Tumour"}, "planes": {"0": "k"}}, "names and planes"),
+        ({"names": {"9" * 5000: "Tumour"}, "planes": {"9" * 5000: "k"}}, "names and planes"),
         ({"planes": {"3": "axial"}}, "one of k, j, i"),
         ({"planes": {"4": "k"}}, "names and planes"),
         ({"slices": {"3": [-1]}}, "'3'"),

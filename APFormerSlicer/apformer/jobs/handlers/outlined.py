@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...bundles.labels import HIGHEST_LABEL
 from ..image import PartFile
 from ..messages import Fields, RequestError
 from . import segment
@@ -48,7 +49,7 @@ class Asked:
 def parse(section: Fields) -> Asked:
     names, planes = section.texts_by_name("names"), section.texts_by_name("planes")
     numbers = section.section("slices")
-    if not names or names.keys() != planes.keys() or not all(value.isdecimal() for value in names):
+    if not names or names.keys() != planes.keys() or not all(map(_is_value, names)):
         raise RequestError("The request (follow) needs the names and planes of what was outlined, by label value.")
     if not set(planes.values()) <= set(AXES):
         raise RequestError(f"The request (follow) needs planes that are one of {', '.join(AXES)}.")
@@ -56,6 +57,10 @@ def parse(section: Fields) -> Asked:
     numbers.close()
     seconds = section.number("seconds", 1.0, LONGEST_S) if section.has("seconds") else None
     return Asked(PartFile.parse(section), {int(value): name for value, name in names.items()}, slices, seconds)
+
+
+def _is_value(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 3 and 0 < int(text) <= HIGHEST_LABEL
 
 
 def propose(asked: Asked, volume: Volume, path: Path, progress: Callable[[float, str], None]) -> dict[str, Any]:
