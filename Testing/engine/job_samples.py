@@ -100,7 +100,7 @@ def run_here(kind: str, on_event: Callable[[Job, Event], None] | None = None, **
 
 _NAMES = ("image", "array", "model", "device", "outputs", "roi", "what", "rounds", "dataset", "name", "base", "labels",
           "mapping", "replace", "seconds", "steps", "seed", "change", "path", "roots", "prediction", "target", "for",
-          "file", "ijk_to_ras", "picture", "\ud800", "")  # fmt: skip
+          "file", "ijk_to_ras", "picture", "outlined", "names", "planes", "slices", "\ud800", "")  # fmt: skip
 _VALUES: tuple[Any, ...] = (
     None, True, False, 0, -1, 7, 10**30, 10**400, 1e308, float("nan"), float("inf"), -0.0, "", "x", "\ud800", "\udcff",
     "a\0b", "~nobody-is-called-so", "~", "../../..", "/dev/null/x", "é" * 5000, [], {}, [[]], [None], ["\udfff"],

@@ -10,7 +10,8 @@ import SimpleITK as sitk
 import torch
 from apformer.errors import BundleError, InputError
 from apformer.following import between as module
-from apformer.following.between import between
+from apformer.following.between import Between
+from apformer.following.drawn_slices import DrawnSlices
 from apformer.following.edge_learning import Draw, asked_anew, learn
 from apformer.following.edge_network import REACH, STEEPNESS, Channel, EdgeNetwork, started
 from apformer.following.interpolation import Outline, interpolated
@@ -37,6 +38,12 @@ def only(labels: np.ndarray, slices: list[int]) -> np.ndarray:
     drawn = np.zeros_like(labels)
     drawn[slices] = labels[slices]
     return drawn
+
+
+def between(volume: Volume, labels: np.ndarray, axis: int, slices: list[int], wanted: tuple = (), **how) -> Between:
+    """All structures of a label map, or those that are wanted, outlined on the same slices."""
+    values = wanted or sorted(set(np.unique(labels).tolist()) - {0})
+    return module.between(volume, labels, {value: DrawnSlices(axis, tuple(slices)) for value in values}, **how)
 
 
 def overlap(found: np.ndarray, true: np.ndarray) -> float:
@@ -162,7 +169,7 @@ def test_between_outlined_slices_the_image_decides() -> None:
     assert structure.learned and structure.dice_learned > structure.dice_interpolated
     ours, theirs = (overlap(result.labels[gaps] > 0, labels[gaps] > 0) for result in (found, shapes))
     assert ours > theirs + 0.03
-    assert found.slices == tuple(gaps)
+    assert structure.slices.between == gaps
 
 
 def test_where_nothing_is_gained_the_interpolation_is_proposed_and_said_to_be_just_that() -> None:
@@ -181,7 +188,7 @@ def test_what_the_user_has_drawn_is_never_changed() -> None:
     drawn[2, 18:24, 18:22] = 7  # another structure, drawn on a slice between
     drawn[10] = labels[10]  # beyond the last outlined slice
     before = drawn.copy()
-    found = between(volume, drawn, 0, [0, 4, 8], wanted=[1], start=None, steps=0)
+    found = between(volume, drawn, 0, [0, 4, 8], wanted=(1,), start=None, steps=0)
     assert np.array_equal(drawn, before)
     assert np.array_equal(found.labels[before > 0], before[before > 0])
     assert np.array_equal(found.labels != before, found.added)
@@ -205,7 +212,7 @@ def test_slices_need_not_be_evenly_spaced_and_may_be_empty() -> None:
     labels[9:] = 0
     slices = [0, 2, 7, 8, 11]  # nothing on the last one
     found = between(volume, only(labels, slices), 0, slices, seconds=60, steps=1)
-    assert found.slices == (1, 3, 4, 5, 6, 9, 10)
+    assert found.structures[0].slices.between == [1, 3, 4, 5, 6, 9, 10]
     assert found.added[[1, 3, 4, 5, 6]].any(axis=(1, 2)).all() and not found.labels[11].any()
 
 
@@ -271,7 +278,7 @@ def test_the_work_can_be_cancelled_at_any_step() -> None:
         ([4], "1 slice"),
         ([4, 5, 6], "Every slice"),
         ([0, 99], "not in the image"),
-        ([1, 3], "outlined slices are empty"),
+        ([1, 3], "Label 1 is on none"),
     ],
 )
 def test_slices_that_cannot_be_used_are_told(slices: list[int], said: str) -> None:
@@ -291,7 +298,7 @@ def test_labels_that_do_not_fit_the_image_are_told() -> None:
     with pytest.raises(InputError, match="no axis 3"):
         between(volume, labels, 3, [0, 4])
     with pytest.raises(InputError, match="Label 9 is on none"):
-        between(volume, labels, 0, [0, 4], wanted=[9])
+        between(volume, labels, 0, [0, 4], wanted=(9,))
 
 
 def test_the_learned_answer_is_the_mean_of_networks_that_left_out_different_slices(monkeypatch) -> None:

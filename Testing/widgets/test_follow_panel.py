@@ -169,7 +169,7 @@ def test_another_plane_has_slices_of_its_own(a_case: Case) -> None:
 
 def test_a_stroke_is_seen_on_the_strip(a_case: Case) -> None:
     a_case.draw(5)
-    assert kinds(a_case)[5] == "corrected" and a_case.ui.followLabel.text == "strokes on 1 slice"
+    assert kinds(a_case)[5] == "drawn on" and a_case.ui.followLabel.text == "strokes on 1 slice"
 
 
 def test_one_slice_is_corrected_applied_looked_at_and_kept(a_case: Case) -> None:
@@ -321,7 +321,7 @@ def test_many_slices_share_cells_and_the_corrected_one_is_gone_to(a_slicer: Any)
     strip.show(known, 0)
     assert table.columnCount == MOST
     table.setCurrentCell(0, 333 * MOST // 500)
-    assert went == [333] and "corrected" in table.item(0, 333 * MOST // 500).toolTip()
+    assert went == [333] and "drawn on" in table.item(0, 333 * MOST // 500).toolTip()
     strip.show_current(499)
     assert table.currentColumn() == MOST - 1 and went == [333]
     strip.show_current(None)

@@ -252,10 +252,10 @@ def test_one_slice_of_a_heart_is_set_right_and_the_rest_follows(shown: Shown, mo
     from APFormerSlicerLib.scene import to_label_map
     from APFormerSlicerLib.scene.difference import difference_of
     from APFormerSlicerLib.scene.geometry import vtk_matrix
-    from APFormerSlicerLib.workflow import following
+    from APFormerSlicerLib.workflow import applying
     from headless import matrix_of, redraw
 
-    monkeypatch.setattr(following, "SECONDS", 60.0)  # a slow computer takes as many steps as a fast one
+    monkeypatch.setattr(applying, "SECONDS", 60.0)  # a slow computer takes as many steps as a fast one
     ui, workflow = shown.ui, shown.workflow
     image = read_volume(CARDIAC / "imagesTr" / HEART)
     right = (read_volume(CARDIAC / "labelsTr" / HEART).array == VENTRICLE).astype(np.uint8)
@@ -307,6 +307,61 @@ def test_one_slice_of_a_heart_is_set_right_and_the_rest_follows(shown: Shown, mo
     ui.undoFollowedButton.click()
     shown.host.wait(lambda: not ui.followedContents.isVisible(), LONG)
     assert np.array_equal(now(), drawn)
+
+
+WALL = 2  # label: what the left-ventricle model does not know
+
+
+@pytest.mark.skipif(not CARDIAC.is_dir(), reason=f"no labelled data in {CARDIAC}")
+def test_the_wall_of_a_heart_is_outlined_on_a_few_slices_and_those_between_follow(shown: Shown) -> None:
+    import slicer
+    from apformer.files import read_volume
+    from APFormerSlicerLib.scene import new_segmentation
+    from APFormerSlicerLib.scene.geometry import vtk_matrix
+    from headless import draw, matrix_of, segment_mask
+
+    ui, workflow = shown.ui, shown.workflow
+    image = read_volume(CARDIAC / "imagesTr" / HEART)
+    right = read_volume(CARDIAC / "labelsTr" / HEART).array == WALL
+    node = add_volume(shown.host.scene, np.asarray(image.array), "Cine MR")
+    node.SetIJKToRASMatrix(vtk_matrix(image.ijk_to_ras))
+    slicer.util.setSliceViewerLayers(background=node, fit=True)
+    workflow.state.volume, segmentation = node, new_segmentation(node)
+    there = np.flatnonzero(right.any(axis=(1, 2)))
+    outlined = sorted({int(there[0]), int(there[len(there) // 2]), int(there[-1])})
+    drawn = np.zeros(right.shape, np.uint8)
+    drawn[outlined] = right[outlined]
+    segment_id = draw(segmentation, "Wall", drawn, matrix_of(node))
+    workflow.state.segmentation = segmentation
+
+    def now() -> np.ndarray:
+        return segment_mask(segmentation, segment_id, right.shape) > 0
+
+    shown.open("reviewPage")
+    says = f"Wall: outlined on {len(outlined)} axial slices; the slices between follow."
+    shown.host.wait(lambda: ui.outlinedLabel.text == says and ui.followButton.enabled, LONG)
+    picture(shown, "reviewPage", "8-outlined.png")
+
+    # The worker dies; nothing is lost.
+    ui.followButton.click()
+    shown.host.wait(lambda: "learning" in ui.statusLabel.text, LONG)
+    os.kill(shown.worker._talk.worker["pid"], signal.SIGKILL)
+    shown.host.wait(lambda: shown.asks.errors, LONG)
+    assert "SIGKILL" in shown.asks.errors.pop().what and np.array_equal(now(), drawn > 0)
+
+    # The slices between follow.
+    shown.host.wait(lambda: ui.followButton.enabled, LONG)
+    ui.followButton.click()
+    shown.host.wait(lambda: workflow.following.run_of(segmentation) is None, VERY_LONG)
+    assert shown.asks.errors == [] and f"Followed {len(outlined)} outlined slices of Wall" in ui.statusLabel.text
+    shown.host.wait(ui.followedContents.isVisible, LONG)
+    picture(shown, "reviewPage", "9-between.png")
+    between = [number for number in range(there[0], there[-1]) if number not in outlined]
+    found = now()
+    assert np.array_equal(found[outlined], right[outlined]) and dice(found[between], right[between]) > 0.5
+    ui.keepFollowedButton.click()
+    shown.host.settle(0.2)
+    assert not ui.followedContents.isVisible() and np.array_equal(now(), found)
 
 
 def dice(first: np.ndarray, second: np.ndarray) -> float:

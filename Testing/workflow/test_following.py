@@ -22,7 +22,7 @@ from APFormerSlicerLib.workflow.places import places_of
 from bundle_samples import LABELS
 from following_samples import GRID, Thresholds, a_patient, dice, save_thresholds, truth
 from headless import add_volume, draw, matrix_of, redraw
-from workflow_samples import PlayedWorker
+from workflow_samples import AnEditor, PlayedWorker
 
 PATIENT = a_patient()
 RIGHT = truth(PATIENT)
@@ -363,33 +363,6 @@ def test_undo_keeps_what_was_drawn_since(a_case: Case) -> None:
     assert np.array_equal(a_case.labels, before)
 
 
-class AnEditor:
-    """As the Segment Editor's logic: it keeps copies of the segments."""
-
-    def __init__(self, node: Any) -> None:
-        import slicer
-
-        self.node, self.states, self._new = node, [], slicer.vtkSegmentation
-
-    def GetSegmentationNode(self) -> Any:
-        return self.node
-
-    def SaveStateForUndo(self) -> bool:
-        self.states.append(self._copy(self.node.GetSegmentation()))
-        return True
-
-    def undo(self) -> None:
-        """Bring back the last state, and keep the present one for Redo."""
-        wanted, present = self.states.pop(), self._copy(self.node.GetSegmentation())
-        self.node.GetSegmentation().DeepCopy(wanted)
-        self.states.append(present)
-
-    def _copy(self, segmentation: Any) -> Any:
-        copy = self._new()
-        copy.DeepCopy(segmentation)
-        return copy
-
-
 def test_the_segment_editors_undo_and_redo_change_the_proposal_that_corrections_are_compared_with(
     a_case: Case,
 ) -> None:
@@ -431,14 +404,62 @@ def test_a_job_that_is_cancelled_changes_nothing(a_case: Case) -> None:
     assert len(a_case.worker.folders) == folders - 1
 
 
-def test_what_is_drawn_while_the_network_learns_is_not_written_over(a_case: Case) -> None:
-    a_case.correct(3)
+def test_what_is_drawn_while_the_network_learns_stays_and_the_result_is_put_around_it(a_case: Case) -> None:
+    before = a_case.correct(3)
     run = a_case.ask()
-    drawn = a_case.correct(4)
+    drawn = a_case.labels.copy()
+    drawn[4, 2, 2:6], drawn[5, 14:18, 14:18] = 1, 0
+    a_case.paint(drawn)
+    a_case.worker.answer()
+    assert run.status == "done", run.error
+    after, meanwhile = a_case.labels, drawn != before
+    assert np.array_equal(after[meanwhile], drawn[meanwhile]) and np.array_equal(after[3], RIGHT[3])
+    assert dice(after[REST], RIGHT[REST]) > dice(before[REST], RIGHT[REST]) + 0.05
+    seen = a_case.following.corrected(a_case.node)
+    assert {4, 5} <= seen.drawn[0] and "strokes on 2 slices" in seen.text  # to be learned from next
+    a_case.following.undo(a_case.node)
+    assert np.array_equal(a_case.labels, drawn)
+
+
+def test_a_result_is_not_used_where_what_it_learned_from_was_changed_meanwhile(a_case: Case) -> None:
+    labels = a_case.correct(3)
+    run = a_case.ask()
+    labels[3, 16, 16] ^= 1
+    a_case.paint(labels)
     a_case.worker.answer()
     assert run.status == "failed" and "was changed while the network learned" in run.error.what
-    assert np.array_equal(a_case.labels, drawn)
-    assert a_case.apply().text == "2 corrected slices"
+    assert np.array_equal(a_case.labels, labels)
+    assert a_case.apply().text == "1 corrected slice"
+
+
+def test_a_stroke_that_ends_while_the_earlier_ones_are_looked_at_stays_too(a_case: Case) -> None:
+    a_case.correct(3)
+    run = a_case.ask()
+    drawn = a_case.labels.copy()
+    drawn[4, 2, 2:6] = 1
+    a_case.paint(drawn)
+    a_case.worker.held = []
+    a_case.worker.answer()
+    assert not run.over
+    drawn[5, 2, 2:6] = 1
+    a_case.paint(drawn)
+    a_case.worker.let_go()
+    assert run.status == "done" and a_case.labels[4, 2, 2:6].all() and a_case.labels[5, 2, 2:6].all()
+
+
+def test_a_job_that_is_cancelled_while_strokes_are_looked_at_changes_nothing(a_case: Case) -> None:
+    a_case.correct(3)
+    run = a_case.ask()
+    drawn = a_case.labels.copy()
+    drawn[4, 2, 2:6] = 1
+    a_case.paint(drawn)
+    folders = len(a_case.worker.folders)
+    a_case.worker.held = []
+    a_case.worker.answer()
+    run.cancel()
+    a_case.worker.let_go()
+    assert run.status == "cancelled" and np.array_equal(a_case.labels, drawn)
+    assert len(a_case.worker.folders) == folders - 1
 
 
 def test_a_volume_that_is_changed_meanwhile_is_told_of(a_case: Case) -> None:
@@ -482,13 +503,13 @@ def test_everything_settled_is_told(a_case: Case) -> None:
     assert "Every voxel was settled" in reason(a_case)
 
 
-def test_a_segmentation_that_nobody_proposed_is_refused(a_case: Case) -> None:
+def test_a_whole_structure_that_a_person_drew_has_nothing_to_follow(a_case: Case) -> None:
     from APFormerSlicerLib.scene import new_segmentation
 
     own = new_segmentation(a_case.volume_node)
     draw(own, "anterior", RIGHT, matrix_of(a_case.volume_node))
     ok, told = a_case.following.check(own)
-    assert not ok and "is not known any more" in told
+    assert not ok and "anterior is on each of its slices already" in told
     assert "No segmentation is chosen" in a_case.following.check(None)[1]
 
 

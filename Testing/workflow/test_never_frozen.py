@@ -356,3 +356,37 @@ def reading(passes: Passes) -> Iterator[None]:
 
     with mock.patch.object(files, "read_volume", read):
         yield
+
+
+def test_outlines_are_looked_at_handed_over_and_undone_aside(
+    a_workflow: Workflow, a_worker: Threaded, a_ct: Any, passes: Passes
+) -> None:
+    from APFormerSlicerLib.scene.difference import difference_of
+    from headless import draw, matrix_of
+
+    node, mask = new_segmentation(a_ct), np.zeros(SHAPE, np.uint8)
+    mask[[20, 60], 50:120, 60:130] = 1
+    draw(node, "Tumour", mask, matrix_of(a_ct))
+    passes.least = 40 * 70 * 70 // 2  # less than the box of the proposal
+    passes.seen.clear()
+    following, told = a_workflow.following, []
+    following.changed.connect(told.append)
+    assert following.corrected(node) is None
+    a_worker.deliver(lambda: bool(told))
+    run = following.start(node)
+    a_worker.deliver(lambda: bool(a_worker.asked))
+    assert passes.on_main == [] and passes.aside
+    fields, result = a_worker.last.fields, np.zeros(SHAPE, np.uint8)
+    result[20:61, 50:120, 60:130] = 1
+    part = Part.of(result)
+    np.save(fields["outputs"]["outlined"], part.array)
+    passes.seen.clear()
+    outlined = {"gained": True, "part": part.place(), "followed": "2 outlined slices of Tumour"}
+    a_worker.last.tell("result", paths=fields["outputs"], outlined=outlined)
+    assert run.status == "done", run.error
+    assert passes.on_main == [f"copied into a node of {part.array.size}"]
+    a_worker.deliver(lambda: difference_of(node) is not None)
+    passes.seen.clear()
+    following.undo(node)
+    a_worker.deliver(lambda: following.pending(node) is None)
+    assert passes.on_main == [f"copied into a node of {part.array.size}"]  # the box of both outlines

@@ -145,6 +145,33 @@ class PlayedWorker:
         return list(self.root.iterdir())
 
 
+class AnEditor:
+    """As the Segment Editor's logic: it keeps copies of the segments."""
+
+    def __init__(self, node: Any) -> None:
+        import slicer
+
+        self.node, self.states, self._new = node, [], slicer.vtkSegmentation
+
+    def GetSegmentationNode(self) -> Any:
+        return self.node
+
+    def SaveStateForUndo(self) -> bool:
+        self.states.append(self._copy(self.node.GetSegmentation()))
+        return True
+
+    def undo(self) -> None:
+        """Bring back the last state, and keep the present one for Redo."""
+        wanted, present = self.states.pop(), self._copy(self.node.GetSegmentation())
+        self.node.GetSegmentation().DeepCopy(wanted)
+        self.states.append(present)
+
+    def _copy(self, segmentation: Any) -> Any:
+        copy = self._new()
+        copy.DeepCopy(segmentation)
+        return copy
+
+
 def save_models(root: Path) -> None:
     """slices (2D, MR), volumes (3D, MR, crops), photos (2D, RGB) with two labels each; liver-ct (2D, CT)."""
     torch.manual_seed(1)  # by chance, some networks say nothing of an image

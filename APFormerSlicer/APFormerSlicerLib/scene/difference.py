@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,17 @@ def difference(before: Part, after: Part) -> Part:
     cut = Part.of(changed)
     start_k, start_j, start_i = (first + own for first, own in zip(low, cut.start_kji, strict=True))
     return Part(cut.array, (start_k, start_j, start_i), before.shape_kji)
+
+
+def together(parts: Sequence[Part]) -> Part:
+    """What `difference` found of several label maps on one grid, in one; where one added and another removed, added."""
+    if len(parts) == 1:
+        return parts[0]
+    whole = np.zeros(parts[0].shape_kji, np.uint8)
+    for kind in (_REMOVED, _ADDED):
+        for part in parts:
+            whole[part.box_kji][part.array == kind] = kind
+    return Part.of(whole)
 
 
 def write_difference(segmentation_node: Any, volume_node: Any, part: Part) -> Any:

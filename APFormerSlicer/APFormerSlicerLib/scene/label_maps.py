@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +73,14 @@ class Pieces:
             self._check_overlap(whole[box], inside, piece.label)
             whole[box][inside] = piece.label.value
         return whole
+
+    def masks(self) -> Iterator[tuple[Label, np.ndarray]]:
+        """Each segment that lies within the volume by itself: bool (k, j, i). They may overlap."""
+        for piece in self.pieces:
+            whole = np.zeros(self.shape_kji, bool)
+            box, inside = piece.read(self.shape_kji)
+            whole[box] = inside
+            yield piece.label, whole
 
     def _check_overlap(self, target: np.ndarray, inside: np.ndarray, label: Label) -> None:
         covered = target[inside]

@@ -1,12 +1,16 @@
-"""The segments of a node as labels, to write them to files that Slicer's own writers do not make."""
+"""The segments of a node as labels: for files that Slicer's own writers do not make, and of structures that no model
+knows."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from apformer.bundles.labels import HIGHEST_LABEL, Code, Label
 from apformer.errors import BundleError, OutputError
 
+from .segments import segment_ids
 from .terminology import entry_of
 
 # Slicer's own default for a segment that nobody has said anything about.
@@ -28,6 +32,20 @@ def labels_of(segmentation_node: Any) -> tuple[Label, ...]:
             "Segment a volume first." if count == 0 else "Remove segments that are not needed.",
         )
     return tuple(_label(segmentation.GetNthSegment(number), number + 1) for number in range(count))
+
+
+def labels_besides(segmentation_node: Any, known: Sequence[Label]) -> tuple[Label, ...]:
+    """One label per segment that is none of `known`, with values that none of these has. Of several segments of one
+    name the first counts; names that no label can have are left out, as are segments beyond the highest value."""
+    segmentation, taken = segmentation_node.GetSegmentation(), set(segment_ids(segmentation_node, known).values())
+    free = iter(sorted(set(range(1, HIGHEST_LABEL + 1)) - {label.value for label in known}))
+    found: dict[str, Label] = {}
+    for number in range(segmentation.GetNumberOfSegments()):
+        if segmentation.GetNthSegmentID(number) not in taken:
+            with suppress(BundleError, StopIteration):
+                found[segmentation.GetNthSegmentID(number)] = _label(segmentation.GetNthSegment(number), next(free))
+    named = segment_ids(segmentation_node, found.values())
+    return tuple(label for segment_id, label in found.items() if named.get(label.name) == segment_id)
 
 
 def _label(segment: Any, value: int) -> Label:

@@ -14,7 +14,9 @@ from typing import Any
 from .tags import set_tag, tag
 
 FOLLOWED = "followed"  # parameter: the corrections that a result goes by, in words
+OUTLINED = "outlined"  # parameter: the slices that a person outlined, by axis of the array; the rest was proposed
 _NAMESPACE = "APFormer."
+_KIND, _ALGORITHM = "DICOM.SegmentAlgorithmType", "DICOM.SegmentAlgorithmName"
 _LONGEST_LO = 64  # characters of a DICOM Long String, such as Segment Algorithm Name
 
 
@@ -47,14 +49,19 @@ def record_on_node(node: Any, provenance: Provenance) -> None:
         node.SetAttribute(name, text)
 
 
-def record_on_segment(segment: Any, provenance: Provenance) -> None:
-    """As tags of the same names, and as the two tags that Slicer's export to DICOM reads."""
+def record_on_segment(segment: Any, provenance: Provenance | None) -> None:
+    """As tags of the same names, and as the two tags that Slicer's export to DICOM reads; None: a person alone made
+    it."""
+    if provenance is None:
+        for name in (*_names(), _KIND, _ALGORITHM):
+            segment.RemoveTag(name)
+        return
     for name, text in _as_texts(provenance).items():
         set_tag(segment, name, text)
     kind = "SEMIAUTOMATIC" if FOLLOWED in provenance.parameters else "AUTOMATIC"
-    set_tag(segment, "DICOM.SegmentAlgorithmType", kind)
+    set_tag(segment, _KIND, kind)
     algorithm = f"APFormer {provenance.model} {provenance.model_version}"
-    set_tag(segment, "DICOM.SegmentAlgorithmName", algorithm[:_LONGEST_LO])
+    set_tag(segment, _ALGORITHM, algorithm[:_LONGEST_LO])
 
 
 def of_node(node: Any) -> Provenance | None:
@@ -65,6 +72,12 @@ def of_node(node: Any) -> Provenance | None:
 def of_segment(segment: Any) -> Provenance | None:
     """What made the segment; None when it is not a result of ours."""
     return _from_texts({name: tag(segment, name) for name in _names()})
+
+
+def model_of(segment: Any) -> Provenance | None:
+    """As `of_segment`, for what a model made; None for what a person outlined, whatever was proposed between."""
+    made_by = of_segment(segment)
+    return None if made_by is None or OUTLINED in made_by.parameters else made_by
 
 
 def _names() -> list[str]:

@@ -90,6 +90,38 @@ def write_result(
     return Written(segmentation_node, written, replaced, undoable, overlays)
 
 
+def write_outlined(
+    volume_node: Any,
+    part: Part,
+    labels: Sequence[Label],
+    segmentation_node: Any,
+    made_by: Mapping[str, Provenance | None],
+    editor: SegmentEditor | None = None,
+) -> tuple[dict[str, str], bool]:
+    """Write segments of a person's own, which keep their codes and their status; other segments are not touched.
+
+    Args:
+        part: their label map. made_by: what is told of each, by label name; None: the person alone made it.
+        editor: see `edits.save_for_undo`.
+
+    Returns:
+        label name -> segment ID; whether the Segment Editor's Undo takes it back.
+
+    Raises:
+        InputError, OutputError: as `write_result`; nothing was touched.
+    """
+    check_volume_node(volume_node)
+    checked_part(part, volume_node, labels)
+    check_segmentation_node(segmentation_node, volume_node)
+    check_target(segmentation_node, volume_node)
+    undoable = save_for_undo(editor, segmentation_node)
+
+    def describe(segment: Any, label: Label) -> None:
+        record_on_segment(segment, made_by[label.name])
+
+    return write_segments(segmentation_node, volume_node, part, labels, describe), undoable
+
+
 def _describer(result: Result) -> Callable[[Any, Label], None]:
     context = context_name(result.provenance.model)
 

@@ -9,7 +9,7 @@ import numpy as np
 import slicer
 from apformer.bundles.labels import HIGHEST_LABEL, Label
 from apformer.errors import InputError, OutputError
-from apformer.names import plain
+from apformer.names import find, plain
 from apformer.part import Part
 
 from .geometry import ijk_to_local, local_to_local, one_update
@@ -33,6 +33,24 @@ def segment_ids(segmentation_node: Any, labels: Iterable[Label]) -> dict[str, st
         if segment_id:
             found[label.name] = segment_id
     return found
+
+
+def add_segment(segmentation_node: Any, name: str) -> str:
+    """An empty segment of that name, to be drawn by a person, and its ID; Slicer chooses the colour.
+
+    Raises:
+        InputError: there is one of that name, as `apformer.names` tells what is the same.
+    """
+    segmentation = segmentation_node.GetSegmentation()
+    names = [segmentation.GetNthSegment(number).GetName() for number in range(segmentation.GetNumberOfSegments())]
+    if find(name, names) is not None:
+        raise InputError(
+            f"{segmentation_node.GetName()} has a segment named {find(name, names)} already.",
+            "Two of one name could not be told apart.",
+            "Draw in that one, or give another name.",
+        )
+    segmentation_node.SetSourceRepresentationToBinaryLabelmap()
+    return str(segmentation.AddEmptySegment("", name))
 
 
 def write_segments(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from apformer.bundles.labels import LONGEST_NAME
 from trame.widgets import html
 from trame.widgets import vuetify3 as v
 
 from .desk import Desk
 from .editing import EFFECTS, ISLANDS
-from .parts import button, heading, hint, pressed
-from .values import flag, number, one_of, range_of, typed_number
+from .parts import button, heading, hint, pressed, text_field
+from .values import flag, number, one_of, range_of, text, typed_number
 
 _LARGEST_BRUSH_MM = 200.0
 _SMALLEST_MM, _WIDEST_MM = 1, 30  # of its slider
@@ -40,6 +41,8 @@ class EditSection:
         desk.action("choose_segment", one_of(self._segment_ids))(desk.editing.choose_segment)
         desk.action("apply_threshold")(self._apply_threshold)
         desk.action("apply_islands", one_of(tuple(ISLANDS)))(self._apply_islands)
+        desk.field("structure_name", "", text(LONGEST_NAME))
+        desk.action("add_structure")(self.add_structure)
         desk.action("undo")(self.undo)
         desk.action("redo")(self.redo)
         desk.on("brush_mm", "brush_sphere")(self._set_brush)
@@ -62,6 +65,16 @@ class EditSection:
     def change_brush(self, steps: int) -> None:
         """A larger or smaller brush, in steps of a millimetre."""
         self._desk.state.brush_mm = min(max(self._desk.state.brush_mm + steps, _SMALLEST_MM), _WIDEST_MM)
+
+    def add_structure(self) -> None:
+        """Make an empty segment of the name that was typed, and take a brush that paints one slice."""
+        desk = self._desk
+        segment_id = desk.workflow.new_structure(desk.state.structure_name)
+        desk.state.structure_name = ""
+        desk.editing.choose_segment(segment_id)
+        desk.state.brush_sphere = False
+        if desk.editing.effect_name != "paint":
+            self.choose_effect("paint")
 
     def undo(self) -> None:
         self._desk.editing.undo()
@@ -97,9 +110,16 @@ class EditSection:
         node = self._desk.segmentation
         return [] if node is None else list(node.GetSegmentation().GetSegmentIDs())
 
+    def build_new(self) -> None:
+        """For a structure that no model knows."""
+        with html.Div(classes="new-structure"):
+            text_field("New structure, such as Tumour", "structure_name")
+            button("Outline", "trigger('add_structure')", "mdi-plus", disabled=("!structure_name",))
+
     def build(self) -> None:
         heading("Correct")
         hint("Tools change the segment that is marked in the table.")
+        self.build_new()
         with html.Div(classes="tools"):
             for name, title, icon, key in _TOOLS:
                 with v.VBtn(

@@ -73,10 +73,10 @@ class FollowSection:
         if following.run_of(node) is not None:
             return {
                 "ready": False,
-                "line": "The network learns. Draw on when it is done: its result fits what is there now.",
+                "line": "A network learns. You may draw on elsewhere: that stays, and the result goes around it.",
             }
         ready, why_not = following.check(node)
-        return {"ready": ready, "line": f"Learns from {corrected.text}." if ready else why_not}
+        return {"ready": ready, "line": corrected.says if ready else why_not}
 
     def _followed_row(self, pending: Followed | None) -> dict[str, Any] | None:
         if pending is None:
@@ -89,6 +89,7 @@ class FollowSection:
                 {"name": name, "added": _ml(pending.added_ml, name), "removed": _ml(pending.removed_ml, name)}
                 for name in names
             ],
+            "adapted": pending.adapted,
             "difference": node is not None,
             "shown": node is not None and bool(node.GetDisplayNode().GetVisibility()),
         }
@@ -142,7 +143,10 @@ class FollowSection:
 
     def build(self) -> None:
         heading("The rest of this patient")
-        hint("Draw on slices, or mark them as right; the network learns from them and proposes the others anew.")
+        hint(
+            "Draw on slices, or mark them as right; the network learns from them and proposes the others anew. What it "
+            "does not know, outline on two to five slices of one plane."
+        )
         with html.Div(classes="legend"):
             for kind, title in KINDS.items():
                 with html.Span():
@@ -175,6 +179,7 @@ class FollowSection:
                     html.Td("\u2212{{ one.removed }} mL", classes="number removed")
             v.VCheckbox(
                 v_model=("also_today",),
+                v_if="followed.adapted",
                 label="Also for the next patients today",
                 title="With Keep: what was learned segments the next images too, until this session ends.",
                 density="compact",

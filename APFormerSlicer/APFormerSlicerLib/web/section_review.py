@@ -164,6 +164,8 @@ class ReviewSection:
         with html.Div(v_if="!segments.length && !segmentations.length"):
             hint("Nothing to review yet. Segment the image first, or upload a .seg.nrrd file.")
             button("Go to segment", "step = 'segment'", "mdi-arrow-left", key="2")
+            hint("What no model knows: outline it on two to five slices of one plane, then apply to the rest.")
+            self.edit.build_new()
         with html.Div(v_if="segments.length"):
             self._build_places()
             self._build_segments()

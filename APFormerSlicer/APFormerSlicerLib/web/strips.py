@@ -72,18 +72,16 @@ class Strips:
         slices = self._desk.views.slices(name, self._volume)
         if slices is None:
             return None
-        kinds = _kinds(corrected, slices.axis)
+        found = corrected.kinds(slices.axis)
+        kinds = {kind: found[kind] for kind in KINDS}
         marks = [{**mark, "title": _title(mark)} for mark in slices.marks(kinds)]
-        return {"first": slices.first, "step": slices.step, "marks": marks, "right": sorted(kinds["right"])}
-
-
-def _kinds(corrected: Corrected, axis: int) -> dict[str, frozenset[int]]:
-    """Numbers of slices along an axis; strokes count for the plane that they were drawn in, and not for those across
-    it, all of which a single drawn slice would touch."""
-    right, drawn = corrected.right[axis], corrected.drawn[axis] - corrected.right[axis]
-    if axis == corrected.axis:
-        return {"proposed": corrected.proposed[axis], "drawn": drawn, "right": right}
-    return {"proposed": corrected.proposed[axis] | drawn, "drawn": frozenset(), "right": right}
+        return {
+            "first": slices.first,
+            "step": slices.step,
+            "marks": marks,
+            "right": sorted(kinds["right"]),
+            "by_model": corrected.by_model,  # there is something that can be right
+        }
 
 
 def _title(mark: dict[str, Any]) -> str:

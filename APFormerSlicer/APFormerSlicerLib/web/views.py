@@ -188,7 +188,7 @@ def _build_strip(name: str, place: str) -> None:
     v.VBtn(
         icon="mdi-check-bold",
         click=f"trigger('mark_slice', ['{name}'])",
-        v_if=f"{strip}",
+        v_if=f"{strip}?.by_model",
         active=(f"{strip}.right.includes({shown})",),
         title="This slice is right (M)",
         variant="text",

@@ -78,8 +78,9 @@ class FollowPanel:
 
     def _show_text(self) -> None:
         corrected = self._corrected
-        text = "" if corrected is None else corrected.text or _("no corrections")
-        show_text(self._ui.followLabel, text)
+        text = "" if corrected is None or not corrected.by_model else corrected.text or _("no corrections")
+        self._ui.followLabel.setText(text)
+        show_text(self._ui.outlinedLabel, "" if corrected is None else corrected.outlines.says)
 
     def _show_pending(self, followed: Followed | None) -> None:
         ui = self._ui
@@ -90,6 +91,7 @@ class FollowPanel:
         ui.followedLabel.setToolTip(_by_segment(followed) or self._tip)
         with quietly(ui.differenceCheckBox):
             ui.differenceCheckBox.setChecked(self._difference)
+        ui.todayCheckBox.setVisible(followed.adapted)
         if difference_of(self._node) is not None:
             show_difference(self._node, self._difference)
 
@@ -116,8 +118,10 @@ class FollowPanel:
         """The button is pressed while the slice that is shown is marked."""
         number, button = self._shown_slice(), self._ui.rightButton
         missing = _("The slice view of this plane shows no slice of the volume.")
-        self._hints.allow(button, (number is not None, missing))
         assert self._corrected is not None
+        if not self._corrected.by_model:
+            missing = _("No model proposed anything here that could be right. What you outline stays as it is.")
+        self._hints.allow(button, (number is not None and self._corrected.by_model, missing))
         with quietly(button):
             button.setChecked(number is not None and number in self._corrected.right[self._axis])
 

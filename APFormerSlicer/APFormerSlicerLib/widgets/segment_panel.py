@@ -336,9 +336,10 @@ def _followed_line(done: Followed) -> str:
     """ "Learned from 2 corrected slices on CPU in 7.9 s." """
     if not done.gained:
         return " ".join(done.warnings)
-    first = _("Learned from {corrections} on {device} in {time}.").format(
-        corrections=done.text, device=device_in_words(done.device), time=in_words(done.seconds)
-    )
+    told = _("Learned from {corrections} on {device} in {time}.")
+    if not done.adapted:  # outlines may have been interpolated only
+        told = _("Followed {corrections} on {device} in {time}.")
+    first = told.format(corrections=done.text, device=device_in_words(done.device), time=in_words(done.seconds))
     return " ".join([first, *done.warnings])
 
 

@@ -87,7 +87,7 @@ class Strip:
         self._marked = column
 
     def _tip(self, column: int, kind: str) -> str:
-        told = {"right": _("marked as right"), "drawn": _("corrected"), "proposed": _("proposed"), "": _("empty")}
+        told = {"right": _("marked as right"), "drawn": _("drawn on"), "proposed": _("proposed"), "": _("empty")}
         slices = self._slices(column)
         if len(slices) == 1:
             return str(_("Slice {number}: {kind}").format(number=slices[0] + 1, kind=told[kind]))

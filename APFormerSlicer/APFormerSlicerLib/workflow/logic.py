@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from apformer.bundles import ModelLibrary
+from apformer.bundles.labels import LONGEST_NAME
 from apformer.errors import InputError
 
-from ..scene import to_volume
-from ..scene.edits import SegmentEditor
+from ..scene import new_segmentation, to_volume
+from ..scene.edits import SegmentEditor, save_for_undo
+from ..scene.segments import add_segment
 from .aside import Done, Work
 from .batch import Batch
 from .cards import Card
@@ -121,6 +123,28 @@ class Workflow:
             APFormerError: it cannot be; see `Segmenting.start`.
         """
         return self.segmenting.start(self.choice(volume_node, **changes))
+
+    def new_structure(self, name: str) -> str:
+        """An empty segment for a structure that a person will outline on the chosen volume, in the chosen segmentation
+        or, where none is, in a new one, which is chosen then; its ID.
+
+        Raises:
+            InputError: no volume is chosen, the name is empty, too long or taken.
+        """
+        name, volume_node = " ".join(name.split()), self.state.volume
+        if volume_node is None:
+            raise InputError("No volume is chosen.", "There is nothing to draw on.", "Load an image first.")
+        if not 0 < len(name) <= LONGEST_NAME:
+            raise InputError(
+                f"A structure's name has 1 to {LONGEST_NAME} characters.",
+                "What is drawn is found again by its name.",
+                "Give it a short name, such as Tumour.",
+            )
+        node = self._segmentation_of(volume_node) or new_segmentation(volume_node)
+        save_for_undo(self.segmenting.editor, node)
+        segment_id = add_segment(node, name)
+        self.state.segmentation = node
+        return segment_id
 
     def batch(self, volume_nodes: Sequence[Any], **changes: Any) -> Batch:
         """A batch of volumes with the chosen model, each within its own region; not started yet.

@@ -17,7 +17,7 @@ from apformer.volume import Volume
 
 from ..scene import Status, check_labels, status_of, take_pieces, to_volume
 from ..scene.label_maps import stamp
-from ..scene.provenance import of_segment
+from ..scene.provenance import model_of
 from .kept import Kept
 from .opening import opened_case
 from .patients import patient_of
@@ -223,5 +223,5 @@ def _status(segments: Sequence[Any]) -> str:
 
 
 def _made_by(segments: Mapping[str, Any]) -> str | None:
-    found = [made_by for made_by in map(of_segment, segments.values()) if made_by is not None]
+    found = [made_by for made_by in map(model_of, segments.values()) if made_by is not None]
     return f"{found[0].model} {found[0].model_version}" if found else None

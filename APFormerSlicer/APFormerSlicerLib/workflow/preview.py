@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from apformer.errors import APFormerError, InputError
+from apformer.bundles import Label
+from apformer.errors import APFormerError
 from apformer.jobs.exits import explain_error
 from apformer.part import Part
 
-from ..scene import Result, set_status, take_pieces, write_result
-from ..scene.difference import difference, remove_difference, write_difference
+from ..scene import take_pieces
+from ..scene.difference import difference, remove_difference, together, write_difference
 from ..scene.edits import SegmentEditor
 from ..scene.label_maps import stamp
 from .hosts import Worker
-from .kept import read_part
-from .proposals import Proposal, Proposals, volume_of
+from .proposals import volume_of
 from .signals import Signal
 
 Failed = Callable[[APFormerError], None]
@@ -30,10 +30,11 @@ class Followed:
 
     Attributes:
         gained: whether there is a new proposal; if not, nothing was changed, and `warnings` say why.
-        text: what was learned from, such as "2 corrected slices".
+        text: what was learned from, such as "2 corrected slices and 3 outlined slices of Tumour".
         added_ml, removed_ml: by label.
         warnings: what the user must be told.
         undoable: the Segment Editor's Undo takes it back too.
+        adapted: a model learned, which can be kept for the next patients.
     """
 
     gained: bool
@@ -44,34 +45,52 @@ class Followed:
     device: str
     warnings: tuple[str, ...]
     undoable: bool = False
+    adapted: bool = False
 
     @staticmethod
-    def from_data(data: Mapping[str, Any], undoable: bool = False) -> Followed:
-        """From the worker's result."""
+    def from_data(data: Mapping[str, Any]) -> Followed:
+        """From the worker's result: what a model learned, what lies between outlines, or both. Of these, what gained
+        nothing is told in the warnings only."""
+        told = [data, data.get("outlined", {})]
+        used = [one for one in told if one.get("gained")] or told
         return Followed(
-            bool(data.get("gained")),
-            str(data.get("followed", "")),
-            dict(data.get("added_ml", {})),
-            dict(data.get("removed_ml", {})),
-            float(data.get("seconds") or 0.0),
-            str(data.get("device", "")),
-            tuple(dict.fromkeys(data.get("warnings", ()))),
-            undoable,
+            any(one.get("gained") for one in told),
+            " and ".join(str(one["followed"]) for one in used if one.get("followed")),
+            {name: ml for one in used for name, ml in one.get("added_ml", {}).items()},
+            {name: ml for one in used for name, ml in one.get("removed_ml", {}).items()},
+            sum(float(one.get("seconds") or 0.0) for one in told),
+            next((str(one["device"]) for one in used if one.get("device")), ""),
+            tuple(dict.fromkeys(text for one in told for text in one.get("warnings", ()))),
+            adapted=bool(data.get("gained")),
         )
 
 
 @dataclass(frozen=True, eq=False)
+class Sheet:
+    """Segments that a job wrote together.
+
+    Attributes:
+        labels: theirs. before, after: read their label map as it was, and as the job made it; in any thread.
+        is_present: whether the segments are still those of the job.
+        put_back: write a label map with all that was told of the segments before; the editor's Undo takes that back.
+    """
+
+    labels: Sequence[Label]
+    before: Callable[[], Part]
+    after: Callable[[], Part]
+    is_present: Callable[[], bool]
+    put_back: Callable[[Part, SegmentEditor | None], object]
+
+
+@dataclass(frozen=True, eq=False)
 class Pending:
-    """A new proposal that is neither kept nor undone. `before`: the file with the segments as they were, and where it
-    lies; `made_by`, `statuses`: what was told of them; `stamp`: of the segments since."""
+    """A new proposal that is neither kept nor undone. `stamp`: of the segments since; `model`: the folder of what
+    learned, None where no model did."""
 
     followed: Followed
-    earlier: Proposal
-    proposal: Proposal
-    before: tuple[Path, Mapping[str, Any]]
-    made_by: Any
-    statuses: Mapping[str, Any]
+    sheets: tuple[Sheet, ...]
     stamp: tuple[int, ...]
+    model: Path | None
 
 
 class Previews:
@@ -82,10 +101,8 @@ class Previews:
         changed: is told of segmentations whose difference is there, or that were undone.
     """
 
-    def __init__(
-        self, worker: Worker, proposals: Proposals, editor: Callable[[], SegmentEditor | None], changed: Signal[Any]
-    ) -> None:
-        self._worker, self._proposals, self._editor, self._changed = worker, proposals, editor, changed
+    def __init__(self, worker: Worker, editor: Callable[[], SegmentEditor | None], changed: Signal[Any]) -> None:
+        self._worker, self._editor, self._changed = worker, editor, changed
         self._pending: dict[Any, Pending] = {}
         self._differences: dict[Any, Any] = {}  # their nodes
 
@@ -99,18 +116,14 @@ class Previews:
                 self._differences[segmentation_node] = write_difference(segmentation_node, volume_node, part)
                 self._changed.emit(segmentation_node)
 
-        self._worker.aside(lambda: difference(read_part(*pending.before), pending.proposal.kept.read("labels")), done)
+        self._worker.aside(lambda: together([difference(one.before(), one.after()) for one in pending.sheets]), done)
 
     def of(self, segmentation_node: Any) -> Pending | None:
         """What is neither kept nor undone."""
         pending = self._pending.get(segmentation_node)
         if pending is None:
             return None
-        try:
-            present = self._proposals.of(segmentation_node)
-        except InputError:  # segmented anew, or its volume was removed
-            present = None
-        if present is not pending.proposal:  # the Segment Editor's Undo was faster
+        if not all(sheet.is_present() for sheet in pending.sheets):  # the Segment Editor's Undo was faster
             self.let_go(segmentation_node)
             return None
         return pending
@@ -120,17 +133,15 @@ class Previews:
         pending = self.of(segmentation_node)
         if pending is None:
             return
-        volume_node, labels = volume_of(segmentation_node), pending.proposal.kept.labels
-        pieces, drawn_at = take_pieces(segmentation_node, volume_node, labels), stamp(segmentation_node)
+        volume_node, drawn_at = volume_of(segmentation_node), stamp(segmentation_node)
+        present = [take_pieces(segmentation_node, volume_node, sheet.labels) for sheet in pending.sheets]
 
-        def restored() -> Part:
-            before = read_part(*pending.before)
+        def restored() -> list[Part]:
             if drawn_at == pending.stamp:
-                return before
-            now, after = pieces.compose(), pending.proposal.labels()
-            return Part.of(np.where(now == after, before.whole(), now).astype(np.uint8))
+                return [sheet.before() for sheet in pending.sheets]
+            return [_restored(sheet, pieces.compose()) for sheet, pieces in zip(pending.sheets, present, strict=True)]
 
-        def done(part: Any, error: BaseException | None) -> None:
+        def done(parts: Any, error: BaseException | None) -> None:
             if self._pending.get(segmentation_node) is not pending:
                 return
             if error is not None:
@@ -138,12 +149,14 @@ class Previews:
             elif stamp(segmentation_node) != drawn_at:  # a stroke ended meanwhile
                 self.undo(segmentation_node, failed)
             else:
-                self._bring_back(segmentation_node, volume_node, pending, part)
+                self._bring_back(segmentation_node, pending, parts)
 
         self._worker.aside(restored, done)
 
     def let_go(self, node: Any) -> bool:
         """It is kept, or gone: its difference is shown no more. Whether there was one."""
+        if node is None:
+            return False
         found, shown = self._pending.pop(node, None) is not None, self._differences.pop(node, None)
         if node.GetScene() is not None:
             remove_difference(node)
@@ -156,14 +169,18 @@ class Previews:
         self._pending.clear()
         self._differences.clear()
 
-    def _bring_back(self, node: Any, volume_node: Any, pending: Pending, part: Part) -> None:
-        result = Result(part, pending.earlier.kept.labels, pending.made_by)
-        written = write_result(volume_node, result, node, self._editor())
-        for name, status in pending.statuses.items():
-            set_status(node.GetSegmentation().GetSegment(written.segment_ids[name]), status)
+    def _bring_back(self, node: Any, pending: Pending, parts: Sequence[Part]) -> None:
+        editor = self._editor()
+        for sheet, part in zip(pending.sheets, parts, strict=True):
+            sheet.put_back(part, editor)
+            editor = None  # all of it is one step
         self.let_go(node)
-        self._proposals.of(node)  # the segments are of the earlier one: what is told of it comes back too
         self._changed.emit(node)
+
+
+def _restored(sheet: Sheet, now: np.ndarray) -> Part:
+    """A label map as it was before, but for what was drawn since."""
+    return Part.of(np.where(now == sheet.after().whole(), sheet.before().whole(), now).astype(np.uint8))
 
 
 def explained(error: BaseException) -> APFormerError:

@@ -12,6 +12,7 @@ from apformer.jobs import Event, JobError
 from apformer.jobs.exits import explain_error
 from apformer.jobs.messages import CANCELLED, ERROR, LOG, METRICS, PROGRESS, RESULT
 
+from .aside import Work
 from .hosts import Worker
 from .signals import Signal
 
@@ -33,10 +34,19 @@ class Run:
         changed: after every event. ended: once. metrics: measured values, as they come.
     """
 
-    def __init__(self, worker: Worker, job: str, title: str, finish: Callable[[dict[str, Any]], Any]) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        job: str,
+        title: str,
+        finish: Callable[[dict[str, Any]], Any],
+        prepare: Callable[[dict[str, Any]], Work | None] = lambda data: None,
+    ) -> None:
         """
         Args:
             finish: makes the outcome of the result's data; what it raises is why the run failed.
+            prepare: gives what has to be done before that, in a thread of its own; asked again afterwards, up to
+                `MOST_TRIES` times, until it gives None.
         """
         self.job, self.title = job, title
         self.status, self.fraction, self.message = WAITING, 0.0, ""
@@ -48,7 +58,7 @@ class Run:
         self.changed: Signal[Run] = Signal()
         self.ended: Signal[Run] = Signal()
         self.metrics: Signal[dict[str, Any]] = Signal()
-        self._worker, self._finish = worker, finish
+        self._worker, self._finish, self._prepare = worker, finish, prepare
         self._told_at = monotonic()
         self._id: str | None = None
         self._folder: Path | None = None
@@ -162,7 +172,9 @@ class Run:
             self.fail(error)
 
     def _hear(self, event: Event) -> None:
-        if event.ends:
+        if event.ends and event.kind == RESULT:
+            self._use(event, MOST_TRIES)
+        elif event.ends:
             try:
                 if not self.over:
                     self._conclude(event)
@@ -182,6 +194,24 @@ class Run:
         elif event.kind == METRICS:
             self.metrics.emit(event.data)
         self.changed.emit(self)
+
+    def _use(self, event: Event, tries: int, error: BaseException | None = None) -> None:
+        """The result, when all is prepared."""
+        work: Work | None = None
+        try:
+            if not (self.over or self.cancelling):
+                if error is not None:
+                    raise error
+                work = self._prepare(event.data) if tries else None
+            if work is None and not self.over:
+                self._conclude(event)
+        except Exception as failure:  # noqa: BLE001  as what `finish` raises
+            self._end(FAILED, failure if isinstance(failure, APFormerError) else explain_error(failure, None))
+        finally:
+            if work is None:
+                self._clean_up()
+        if work is not None:
+            self._worker.aside(work, lambda _, failed: self._use(event, tries - 1, failed))
 
     def _conclude(self, event: Event) -> None:
         if event.kind == ERROR and not self.cancelling:

@@ -20,6 +20,7 @@ from ..datasets.listing import Listing, Pair, read_listing
 from ..errors import ConfigError
 from ..files import read_volume
 from ..following.between import SECONDS, between
+from ..following.drawn_slices import DrawnSlices
 from ..following.edge_network import START
 from ..following.interpolation import Outline, interpolated
 from ..grid import put_on_grid
@@ -185,7 +186,8 @@ def _compared(
     """Dice on the slices between, and what was proposed."""
     drawn = np.zeros(mask.shape, np.uint8)
     drawn[list(slices)] = mask[list(slices)]
-    found = between(volume, np.moveaxis(drawn, 0, axis), axis, slices, seconds=seconds, start=base)
+    where = DrawnSlices(axis, tuple(slices))
+    found = between(volume, np.moveaxis(drawn, 0, axis), {1: where}, seconds=seconds, start=base)
     proposed = np.moveaxis(found.labels, axis, 0) > 0
     return {
         "interpolated": dice(fill(mask, slices)[gaps], mask[gaps]),

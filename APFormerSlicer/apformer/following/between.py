@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from ..bundles.labels import HIGHEST_LABEL
 from ..errors import InputError
 from ..metrics import dice
 from ..volume import Volume
+from .drawn_slices import DrawnSlices
 from .edge_learning import Draw, answered, learn
 from .edge_network import START, STEEPNESS, EdgeNetwork, started
 from .interpolation import Outline, interpolated
@@ -44,6 +45,7 @@ class Structure:
 
     Attributes:
         label: its value.
+        slices: on which it was outlined.
         share: of the way from the interpolation to the network's answer; 0 is the interpolation alone.
         reason: of that, for the user.
         left_out: on how many slices that a network had not learned from this was found out.
@@ -53,6 +55,7 @@ class Structure:
     """
 
     label: int
+    slices: DrawnSlices
     share: float
     reason: str
     left_out: int = 0
@@ -73,15 +76,12 @@ class Between:
     Attributes:
         labels: (k, j, i), what was given, with the slices between the outlined ones filled where they were empty.
         added: bool (k, j, i), what is proposed: everything else is as it was given.
-        slices: those that lie between outlined ones, along `axis`.
         structures: one for each label.
         seconds: that it took.
     """
 
     labels: np.ndarray
     added: np.ndarray
-    axis: int
-    slices: tuple[int, ...]
     structures: tuple[Structure, ...]
     seconds: float
 
@@ -89,10 +89,8 @@ class Between:
 def between(
     volume: Volume,
     labels: np.ndarray,
-    axis: int,
-    outlined: Collection[int],
+    outlined: Mapping[int, DrawnSlices],
     *,
-    wanted: Collection[int] | None = None,
     seconds: float = SECONDS,
     check: Check = lambda: None,
     tell: Tell = lambda fraction, message: None,
@@ -104,43 +102,38 @@ def between(
 
     Args:
         volume: the image; of several channels the first is looked at.
-        labels: (k, j, i) whole numbers from 0 to 255 on its grid. On the outlined slices, what is there is right and
-            complete, an empty slice included; voxels drawn on other slices stay as they are.
-        axis: of the array, across the slices: 0, 1 or 2.
-        outlined: slices, two at least, not necessarily evenly spaced.
-        wanted: label values; all that are on the outlined slices by default.
+        labels: (k, j, i) whole numbers from 0 to 255 on its grid. What is there on the slices that a structure was
+            outlined on is right and complete, an empty slice included; voxels drawn elsewhere stay as they are.
+        outlined: label value -> where; two slices at least, not necessarily evenly spaced, and of any plane.
         seconds: that it may take; the networks learn for less long where the machine is slower.
         check: called often; what it raises ends the work, and nothing has been changed.
         tell: is told how far it is (0 to 1) and what is being done.
         start: weights that the networks begin with; None: from nothing.
 
     Raises:
-        InputError: labels are none or lie on another grid, there are fewer than two outlined slices or nothing between
-            them, or a wanted label is on none of them.
+        InputError: labels are none or lie on another grid, nothing was outlined, a structure was on fewer than two
+            slices, on none of those that are named, or there is nothing between them.
     """
     began = clock()
-    slices = _checked_slices(volume, labels, axis, outlined)
-    image = np.moveaxis(volume.array if volume.array.ndim == 3 else volume.array[0], axis, 0)
-    drawn = np.moveaxis(labels, axis, 0)
-    values = _checked_values(drawn, slices, wanted)
-    spacing = tuple(edge for other, edge in enumerate(reversed(volume.spacing_ijk)) if other != axis)
-    gaps = [index for index in range(slices[0] + 1, slices[-1]) if index not in slices]
-    best, found = np.zeros((len(gaps), *drawn.shape[1:]), np.float32), np.zeros((len(gaps), *drawn.shape[1:]), np.uint8)
+    _check_labels(volume, labels)
+    for value, where in outlined.items():
+        _check_outlined(labels, value, where)
+    image = volume.array if volume.array.ndim == 3 else volume.array[0]
+    best, found = np.zeros(labels.shape, np.float32), np.zeros(labels.shape, np.uint8)
     structures = []
-    for number, value in enumerate(values):
-        tell(number / len(values), f"Label {value}" if len(values) > 1 else "Learning from the outlined slices")
-        share = (began + seconds - clock()) / (len(values) - number)
-        work = _Work({index: drawn[index] == value for index in slices}, image, (spacing[0], spacing[1]), gaps)
-        structure, box, logits = work.proposal(value, _Budget(clock, share, steps, check), start)
+    for number, (value, where) in enumerate(outlined.items()):
+        told = "learning from the outlined slices"
+        tell(number / len(outlined), told if len(outlined) == 1 else f"{told}, structure {number + 1}")
+        work = _Work(value, where, labels, image, volume.spacing_ijk)
+        share = (began + seconds - clock()) / (len(outlined) - number)
+        structure, logits = work.proposal(_Budget(clock, share, steps, check), start)
         structures.append(structure)
-        _claim(found[(slice(None), *box)], best[(slice(None), *box)], logits, value)
-    added = np.zeros(labels.shape, bool)
-    free = np.moveaxis(added, axis, 0)
-    free[gaps] = (found > 0) & (drawn[gaps] == 0)
-    filled = labels.copy()
-    np.moveaxis(filled, axis, 0)[gaps] = np.where(free[gaps], found.astype(labels.dtype), drawn[gaps])
-    tell(1.0, "Done")
-    return Between(filled, added, axis, tuple(gaps), tuple(structures), clock() - began)
+        ours, theirs = (np.moveaxis(array, where.axis, 0) for array in (found, best))
+        for index, values in zip(where.between, logits, strict=True):
+            _claim(ours[index][work.box], theirs[index][work.box], values, value)
+    added = (found > 0) & (labels == 0)
+    tell(1.0, "done")
+    return Between(np.where(added, found.astype(labels.dtype), labels), added, tuple(structures), clock() - began)
 
 
 def _claim(found: np.ndarray, best: np.ndarray, logits: np.ndarray, value: int) -> None:
@@ -161,23 +154,30 @@ class _Budget:
 
 
 class _Work:
-    """One structure of one volume: outlines (slice -> bool (rows, columns)) and the slices between."""
+    """One structure of one volume.
+
+    Attributes:
+        outlines: slice -> bool (rows, columns). gaps: the slices between. box: of rows and columns.
+    """
 
     def __init__(
         self,
-        outlines: Mapping[int, np.ndarray],
+        value: int,
+        where: DrawnSlices,
+        labels: np.ndarray,
         image: np.ndarray,
-        spacing: tuple[float, float],
-        gaps: Sequence[int],
+        spacing_ijk: tuple[float, float, float],
     ) -> None:
-        self.outlines, self.spacing, self.gaps = outlines, spacing, gaps
-        self.structure = Outlined(image, outlines, spacing)
+        self.value, self.where, self.gaps = value, where, where.between
+        rows, columns = (edge for other, edge in enumerate(reversed(spacing_ijk)) if other != where.axis)
+        self.spacing = rows, columns
+        drawn = np.moveaxis(labels, where.axis, 0)
+        self.outlines = {index: drawn[index] == value for index in where.numbers}
+        self.structure = Outlined(np.moveaxis(image, where.axis, 0), self.outlines, self.spacing)
         self.box = self.structure.box
 
-    def proposal(
-        self, value: int, budget: _Budget, start: Path | None
-    ) -> tuple[Structure, tuple[slice, slice], np.ndarray]:
-        """What is said of it, and logits (slices between, rows, columns) in the box of rows and columns."""
+    def proposal(self, budget: _Budget, start: Path | None) -> tuple[Structure, np.ndarray]:
+        """What is said of it, and logits (slices between, rows, columns) in the box."""
         drawn = self.structure.drawn
         if len(drawn) < 3:
             reason = (
@@ -185,7 +185,7 @@ class _Work:
                 "whether learning from the image helps. The slices between are interpolated from the outlines alone. "
                 "Outline one more slice in the middle."
             )
-            return Structure(value, 0.0, reason), self.box, self._interpolated()
+            return Structure(self.value, self.where, 0.0, reason), self._interpolated()
         first = EdgeNetwork() if start is None else started(start)
         networks, steps, scores = self._learned(first, drawn, budget)
         dice_at = dict(zip(SHARES, (float(score) for score in np.mean(scores, axis=0)), strict=True))
@@ -200,7 +200,8 @@ class _Work:
             "the outlines alone. Check them, or outline one more slice."
         )
         logits = self._answered(first, networks, share, budget.check) if share else self._interpolated()
-        return Structure(value, share, reason, len(scores), learned, dice_at[0.0], steps), self.box, logits
+        said = Structure(self.value, self.where, share, reason, len(scores), learned, dice_at[0.0], steps)
+        return said, logits
 
     def _learned(
         self, first: EdgeNetwork, drawn: Sequence[int], budget: _Budget
@@ -284,7 +285,7 @@ class _Work:
         return np.stack(logits) * np.float32(STEEPNESS / self.structure.pixel)
 
 
-def _checked_slices(volume: Volume, labels: np.ndarray, axis: int, outlined: Collection[int]) -> list[int]:
+def _check_labels(volume: Volume, labels: np.ndarray) -> None:
     if labels.ndim != 3 or labels.dtype.kind not in "bui" or labels.shape != volume.spatial_shape:
         raise InputError(
             f"The outlines are an array of {labels.dtype} of shape {labels.shape}; whole numbers on the image's grid "
@@ -298,16 +299,19 @@ def _checked_slices(volume: Volume, labels: np.ndarray, axis: int, outlined: Col
             f"Labels are whole numbers from 0 to {HIGHEST_LABEL}.",
             "Give each structure one of these.",
         )
+
+
+def _check_outlined(labels: np.ndarray, value: int, where: DrawnSlices) -> None:
+    axis, slices = where
     if axis not in (0, 1, 2):
         raise InputError(
             f"There is no axis {axis}.", "A volume has the axes 0, 1 and 2 (k, j, i).", "Name one of them."
         )
-    slices = sorted({int(index) for index in outlined})
-    if slices and not 0 <= slices[0] <= slices[-1] < labels.shape[axis]:
+    if sorted(set(slices)) != list(slices) or (slices and not 0 <= slices[0] <= slices[-1] < labels.shape[axis]):
         raise InputError(
-            f"Slices {slices[0]} to {slices[-1]} were outlined, of {labels.shape[axis]} along axis {axis}.",
-            "Some of them are not in the image.",
-            "Load the segmentation's own volume again, and mark its slices.",
+            f"Slices {', '.join(map(str, slices))} were outlined, of {labels.shape[axis]} along axis {axis}.",
+            "Some of them are not in the image, or not in order.",
+            "Load the segmentation's own volume again, and outline its slices.",
         )
     if len(slices) < 2:
         raise InputError(
@@ -315,23 +319,15 @@ def _checked_slices(volume: Volume, labels: np.ndarray, axis: int, outlined: Col
             "What lies between needs an outline on both sides.",
             "Outline the structure on two slices at least, best on its first, its last and one between.",
         )
-    if slices[-1] - slices[0] == len(slices) - 1:
+    if not where.between:
         raise InputError(
             f"Every slice from {slices[0]} to {slices[-1]} was outlined.",
             "There is none between them that could be proposed.",
             "Leave slices out, every second or up to four in a row.",
         )
-    return slices
-
-
-def _checked_values(drawn: np.ndarray, slices: Sequence[int], wanted: Collection[int] | None) -> list[int]:
-    there = {int(value) for value in np.unique(drawn[list(slices)])} - {0}
-    values = sorted(there if wanted is None else {int(value) for value in wanted})
-    absent = [value for value in values if value not in there]
-    if absent or not values:
+    if not (np.moveaxis(labels, axis, 0)[list(slices)] == value).any():
         raise InputError(
-            f"Label {absent[0]} is on none of the outlined slices." if absent else "The outlined slices are empty.",
+            f"Label {value} is on none of the outlined slices.",
             "There is nothing to go by.",
             "Outline the structure on two slices at least, and try again.",
         )
-    return values

@@ -67,7 +67,7 @@ class Corrections:
         before, now = _label_map(proposal, "The proposal"), _label_map(labels, "The segmentation")
         _check_same_shape(before.shape, now.shape, "The proposal and the segmentation")
         known = frozenset(int(value) for value in values)
-        settled = only(before, known) != only(now, known)
+        settled = changed(before, now, known)
         if certain is not None:
             _check_same_shape(certain.shape, now.shape, "What was certain before and the segmentation")
             settled |= certain.astype(bool)
@@ -114,6 +114,13 @@ class Corrections:
         parts = [f"{_count(len(self.right), 'corrected slice')}"] if self.right else []
         parts += [f"strokes on {_count(self.stroked, 'slice')}"] if self.stroked else []
         return " and ".join(parts)
+
+
+def changed(before: np.ndarray, now: np.ndarray, values: Collection[int]) -> np.ndarray:
+    """Bool (k, j, i): where structures with these values are others now. What another structure was drawn over tells
+    nothing of them: most editors erase them there."""
+    known = only(now, values)
+    return (only(before, values) != known) & (known == now)
 
 
 def only(labels: np.ndarray, values: Collection[int]) -> np.ndarray:

@@ -1,70 +1,84 @@
 """`follow`: a corrected segmentation to a new proposal for what the user has not touched.
 
-Fields: image or array, model, device, as of `segment`; proposal and labels, the label map as it was proposed and as it
-is now, each a part that `arrays.part_fields` wrote; right {k, j, i}, the slices marked as right along each axis of the
-array, all of which may be left out; certain, a part that is 1 where earlier corrections had settled a voxel; plane
-("k", "j" or "i"), across the slices that the user draws on; seconds; outputs {labels, uncertainty, certain, model}, of
-which the last three may be left out.
+Fields: image or array, device, as of `segment`. Of what a model proposed: model; proposal and labels, the label map as
+it was proposed and as it is now, each a part that `arrays.part_fields` wrote; right {k, j, i}, the slices marked as
+right along each axis of the array, all of which may be left out; certain, a part that is 1 where earlier corrections
+had settled a voxel; plane ("k", "j" or "i"), across the slices that the user draws on; seconds; outputs {labels,
+uncertainty, certain, model}, of which the last three may be left out. Of structures that no model knows: outlined, see
+the file `outlined`, and its output. One of the two may be missing.
 
 The result is that of `segment`, with "gained" (where it is false, the labels are those that came, and there is no map
 of uncertainty), "followed" (in words), "added_ml" and "removed_ml" by label name, "share", "wrong", "steps". "certain"
 goes to a .npy file as the maps do; its place is told under that name. "model" is a folder: the adapted network as a
-model of its own, for `segment` jobs of the same session.
+model of its own, for `segment` jobs of the same session. "outlined" tells of the other structures.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..image import Image, PartFile
 from ..messages import Fields
-from . import segment
+from . import outlined, segment
 
 if TYPE_CHECKING:
     from ...bundles import Bundle
     from ...following import Corrections, Followed
     from ...inference import Result
+    from ...volume import Volume
     from ..job import Job
 
-AXES = ("k", "j", "i")
-LONGEST_S = 600.0
+OUTLINED = 0.6  # of the progress is that of outlines, where a model learns too
 MAPS = ("uncertainty", "certain")
 
 
 @dataclass(frozen=True)
-class Arguments:
-    """A request to follow. `right`: (axis of the array, index). `outputs`: "labels", and what else is wanted."""
+class Corrected:
+    """What was corrected of a model's proposal. `right`: (axis of the array, index)."""
 
-    image: Image
     model: str
-    device: str
     proposal: PartFile
     labels: PartFile
     certain: PartFile | None
     right: tuple[tuple[int, int], ...]
     axis: int
     seconds: float | None
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """A request to follow. `outputs`: what is wanted, to files."""
+
+    image: Image
+    device: str
+    corrected: Corrected | None
+    outlined: outlined.Asked | None
     outputs: dict[str, Path]
 
 
 def parse(fields: Fields) -> Arguments:
+    asked = outlined.parse(fields.section("outlined")) if fields.has("outlined") else None
+    corrected = None if asked is not None and not fields.has("model") else _corrected(fields)
     outputs = fields.section("outputs")
-    wanted = [name for name in (*MAPS, "model") if outputs.has(name)]
-    paths = {name: outputs.path(name) for name in ("labels", *wanted)}
+    needed = [*(["labels"] if corrected else []), *(["outlined"] if asked else [])]
+    wanted = [name for name in (*MAPS, "model") if corrected and outputs.has(name)]
+    paths = {name: outputs.path(name) for name in (*needed, *wanted)}
     outputs.close()
-    return Arguments(
-        Image.parse(fields),
+    return Arguments(Image.parse(fields), fields.text("device", "auto"), corrected, asked, paths)
+
+
+def _corrected(fields: Fields) -> Corrected:
+    return Corrected(
         fields.text("model"),
-        fields.text("device", "auto"),
         PartFile.parse(fields.section("proposal")),
         PartFile.parse(fields.section("labels")),
         PartFile.parse(fields.section("certain")) if fields.has("certain") else None,
         _right(fields),
-        AXES.index(fields.choice("plane", AXES, "k")),
-        fields.number("seconds", 1.0, LONGEST_S) if fields.has("seconds") else None,
-        paths,
+        outlined.AXES.index(fields.choice("plane", outlined.AXES, "k")),
+        fields.number("seconds", 1.0, outlined.LONGEST_S) if fields.has("seconds") else None,
     )
 
 
@@ -72,26 +86,50 @@ def _right(fields: Fields) -> tuple[tuple[int, int], ...]:
     if not fields.has("right"):
         return ()
     section = fields.section("right")
-    found = [(axis, index) for axis, name in enumerate(AXES) if section.has(name) for index in section.counts(name)]
+    found = [
+        (axis, index) for axis, name in enumerate(outlined.AXES) if section.has(name) for index in section.counts(name)
+    ]
     section.close()
     return tuple(found)
 
 
 def run(job: Job) -> dict[str, Any]:
-    from ...case_doubt import case_doubt
     from ...commands.outputs import check_writable
-    from ...following import SECONDS, follow
-    from ...places import uncertain_places
 
     asked: Arguments = job.arguments
     for path in asked.outputs.values():  # a place that cannot be written to is told before anything is computed
         check_writable(path)
     job.progress(0.0, "reading the corrections")
     volume = asked.image.read()
-    segmenter = job.warm.segmenter(asked.model, asked.device)
-    corrections = _corrections(asked, [label.value for label in segmenter.bundle.labels])
-    limit = SECONDS if asked.seconds is None else asked.seconds
-    followed = follow(volume, segmenter, corrections, seconds=limit, progress=job.progress)
+    found: dict[str, Any] = {}
+    share = 0.0  # of the progress
+    if asked.outlined is not None:
+        share = 1.0 if asked.corrected is None else OUTLINED
+        path = asked.outputs["outlined"]
+        told = partial(_tell, job, 0.0, share)
+        found["outlined"] = outlined.propose(asked.outlined, volume, path, told)
+    if asked.corrected is None:
+        return {"paths": {name: str(path) for name, path in asked.outputs.items()}, "warnings": volume.notes, **found}
+    return _follow(job, asked, asked.corrected, volume, share) | found
+
+
+def _tell(job: Job, start: float, share: float, fraction: float, message: str) -> None:
+    """A part of the work that begins at `start` is so far."""
+    job.progress(start + share * fraction, message)
+
+
+def _follow(job: Job, asked: Arguments, corrected: Corrected, volume: Volume, start: float) -> dict[str, Any]:
+    from ...case_doubt import case_doubt
+    from ...following import SECONDS, follow
+    from ...following.corrections import only
+    from ...places import uncertain_places
+
+    segmenter = job.warm.segmenter(corrected.model, asked.device)
+    values = [label.value for label in segmenter.bundle.labels]
+    corrections = _corrections(corrected, values)
+    limit = SECONDS if corrected.seconds is None else corrected.seconds
+    followed = follow(volume, segmenter, corrections, seconds=limit, progress=partial(_tell, job, start, 1 - start))
+    followed.labels = followed.labels.with_array(only(followed.labels.array, corrections.values))
     result = _as_result(followed)
     paths = {name: path for name, path in asked.outputs.items() if getattr(result, name, None) is not None}
     report = segment.describe(result, segmenter.bundle, volume, asked.outputs) | _told(followed)
@@ -108,7 +146,7 @@ def run(job: Job) -> dict[str, Any]:
     return report
 
 
-def _corrections(asked: Arguments, values: list[int]) -> Corrections:
+def _corrections(asked: Corrected, values: list[int]) -> Corrections:
     from ...following import Corrections, Plane
 
     proposal, labels = asked.proposal.read().whole(), asked.labels.read().whole()
