@@ -195,7 +195,7 @@ def test_a_budget_prunes_the_new_version(learned: Any, tmp_path: Path) -> None:
     _, _, library, _ = learned  # a base whose prune head knows balls
     site = a_site(tmp_path / "site")
     events: list[dict[str, Any]] = []
-    request = a_request(site, base="balls", name="light", steps=30, budget="keep=0.5", adopt="always")
+    request = a_request(site, base="balls", name="light", steps=60, budget="keep=0.5", adopt="always")
     outcome = finetune(request, library=library, on_event=events.append)
     phases = [event["phase"] for event in told(events, "epoch")]
     assert list(dict.fromkeys(phases)) in (["prune"], ["adapt", "prune"]), "whenever the prune head is ready"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class Seat:
             with self.state:
                 return work()
 
-        return self._loop.run_until_complete(run())
+        return _run(self._loop, run())
 
     def act(self, name: str, *arguments: Any) -> None:
         """What a button of the page does."""
@@ -54,7 +54,7 @@ class Seat:
 
     def wait(self, seconds: float = 0.05) -> None:
         """Let the session's loop run."""
-        self._loop.run_until_complete(asyncio.sleep(seconds))
+        _run(self._loop, asyncio.sleep(seconds))
 
     # ---------------------------------------------------------------- what a test needs often
 
@@ -106,6 +106,16 @@ class _Worker(PlayedWorker):
         """It is always awake."""
 
 
+def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any]) -> Any:
+    """Let the loop do the work, also where Playwright has left a loop of its own open, which stands still meanwhile."""
+    standing = asyncio._get_running_loop()
+    asyncio._set_running_loop(None)
+    try:
+        return loop.run_until_complete(work)
+    finally:
+        asyncio._set_running_loop(standing)
+
+
 @contextmanager
 def a_seat(folder: Path) -> Iterator[Seat]:
     """A session in the folder, with the models of $APFORMER_MODELS and those of the program."""
@@ -123,7 +133,7 @@ def a_seat(folder: Path) -> Iterator[Seat]:
     async def make() -> Any:
         return Application(server, tuple(workers), Settings().of_session(folder, "secret"))  # type: ignore[arg-type]
 
-    application = loop.run_until_complete(make())
+    application = _run(loop, make())
     server.state.ready()
     try:
         yield Seat(application, server, workers, loop)
@@ -131,7 +141,7 @@ def a_seat(folder: Path) -> Iterator[Seat]:
         application.close()
         for task in asyncio.all_tasks(loop):
             task.cancel()
-        loop.run_until_complete(asyncio.sleep(0))
+        _run(loop, asyncio.sleep(0))
         loop.close()
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from apformer.files import write_scalar
+from web_corrections import MIDDLE, apply, button_of, learns, mark, strip_of
 from web_following import NAME, STRUCTURE, TRUE_RADIUS, a_patient, save_model
 from web_page import WebPage
 from web_server import Served, serving
 
-MIDDLE = ((0.5, 0.5), (0.502, 0.5))  # of the axial view: one dab of the brush there
 DRAWN = "Slice 5: drawn on"
 RIGHT = "Slice 5: marked as right"
 
@@ -71,30 +71,6 @@ def go_to_slice(a_page: WebPage, share: float) -> None:
     strip = strip_of(a_page)
     box = strip.bounding_box()
     a_page.page.mouse.click(box["x"] + share * box["width"], box["y"] + box["height"] / 2)
-
-
-def strip_of(a_page: WebPage) -> Any:
-    return a_page.page.locator(".view-name", has_text="Axial").locator("xpath=..").locator(".strip")
-
-
-def mark(a_page: WebPage, title: str) -> Any:
-    return strip_of(a_page).get_by_title(title, exact=True)
-
-
-def button_of(a_page: WebPage) -> Any:
-    """That which marks the slice of the axial view."""
-    return strip_of(a_page).locator("xpath=..").locator(".mark-button")
-
-
-def learns(a_page: WebPage, words: str) -> None:
-    """Wait until the line above the button says it."""
-    a_page.page.locator(".follow", has_text=words).wait_for()
-
-
-def apply(a_page: WebPage) -> None:
-    """Returns when a new proposal is shown."""
-    a_page.page.get_by_role("button", name="Apply to the rest").click()
-    a_page.page.locator(".followed").wait_for()
 
 
 def test_nothing_can_be_applied_before_something_was_corrected(a_page: WebPage) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from apformer.files import write_scalar
-from test_following import MIDDLE, apply, learns, mark, strip_of
+from web_corrections import MIDDLE, apply, learns, mark, strip_of
 from web_following import SLICES, TRUE_RADIUS, a_patient
 from web_page import WebPage
 from web_server import Served, serving

@@ -276,7 +276,7 @@ def test_the_models_structures_and_the_users_own_follow_in_one_press(proposed: C
     assert done.text == "1 corrected slice and 3 outlined slices of Tumour" and done.adapted
     assert len(editor.states) == 1  # one step
     after = proposed.mask(LABELS[0].name)
-    assert np.array_equal(after[6], right[6]) and dice(after, right) > dice(now, right) + 0.05
+    assert np.array_equal(after[6], right[6]) and dice(after, right) > dice(now, right) + 0.03
     assert dice(proposed.mask()[GAPS], TRUE[GAPS]) > 0.8
     shown = to_label_map(difference_of(proposed.node), proposed.volume_node, DIFFERENCE).array == 1
     assert np.array_equal(shown, (after & ~now) | (proposed.mask() & ~before))

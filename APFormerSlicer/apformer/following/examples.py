@@ -107,7 +107,7 @@ def examples(volume: Volume, bundle: Bundle, network: nn.Module, corrections: Co
     spacing = None if volume.source.kind == "picture" else settings.spacing_mm
     if spacing is None and volume.source.kind != "picture":
         spacing = tuple(volume.spacing_ijk[axis] for axis in change.order[: settings.spatial_dims])
-    sure = _sure(network, images, proposed) * worth(proposed, classes, settled > 0)[proposed.long()]
+    sure = _sure(network, images, proposed) * worth(proposed, classes, settled > 0)
     return Examples(
         images,
         classes.long(),
@@ -187,21 +187,23 @@ def _sure(network: nn.Module, images: Tensor, proposed: Tensor) -> Tensor:
 
 
 def worth(proposed: Tensor, classes: Tensor, settled: Tensor) -> Tensor:
-    """What rehearsing each class is worth, float32 (classes,): 1 where all that was proposed as it, in and near the
-    structures of items that are settled as a whole, was right, 0 where half of it or less was. 1 without such items:
-    strokes are made where a proposal is wrong, and tell nothing of the rest.
+    """What rehearsing each voxel is worth, float32 (N, 1, *size): in and near structures 1 where all that was proposed
+    as its class, in and near those of items that are settled as a whole, was right, 0 where half of it or less was. 1
+    far from them; and everywhere without such items: strokes are made where a proposal is wrong, and tell nothing of
+    the rest.
 
     Args:
         proposed, classes: (N, 1, *size), channels as proposed and as settled. settled: bool (N, 1, *size).
     """
     whole = settled.flatten(1).all(1)
-    found = torch.ones(int(torch.maximum(proposed.max(), classes.max())) + 1)
-    said, truth = proposed[whole], classes[whole]
-    pool = F.max_pool2d if said.ndim == 4 else F.max_pool3d
-    near = pool(torch.maximum(said, truth).gt(0).float(), 2 * NEAR + 1, 1, NEAR) > 0
-    for channel in torch.unique(said[near]).tolist():
-        right = (truth == channel)[near & (said == channel)].float().mean()
-        found[int(channel)] = (2 * right - 1).clamp_min(0.0) ** 2
+    pool = F.max_pool2d if proposed.ndim == 4 else F.max_pool3d
+    structures = torch.where(settled, torch.maximum(proposed, classes), proposed)
+    near = pool(structures.gt(0).float(), 2 * NEAR + 1, 1, NEAR) > 0
+    found = torch.ones(proposed.shape)
+    for channel in torch.unique(proposed[whole][near[whole]]).tolist():
+        said = near & (proposed == channel)
+        right = (classes == channel)[whole][said[whole]].float().mean()
+        found[said] = (2 * right - 1).clamp_min(0.0) ** 2
     return found
 
 
