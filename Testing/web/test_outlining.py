@@ -76,8 +76,7 @@ def test_what_no_model_knows_is_outlined_followed_kept_and_undone(a_page: WebPag
     mark(a_page, "Slice 5: drawn on").wait_for()
     picture(a_page, "outlined-1.png")
     apply(a_page)
-    followed = a_page.volumes()[TUMOUR]
-    assert followed > 2 * drawn
+    a_page.wait_for_volume(TUMOUR, lambda volume: volume > 2 * drawn)
     assert a_page.page.locator(".followed", has_text="Followed 3 outlined slices of Tumour.").count() == 1
     assert a_page.page.get_by_label("Also for the next patients today").count() == 0
     mark(a_page, "Slices 2 to 4: proposed").wait_for()

@@ -80,7 +80,7 @@ def test_a_running_job_is_cancelled_and_the_result_before_it_stays(a_page: WebPa
     assert a_page.page.locator(".job").count() == 0
     a_page.press("3")
     assert a_page.volumes() == before
-    assert not a_page.page.get_by_title("Dismiss").count(), "news stay where they were told"
+    a_page.page.get_by_title("Dismiss").wait_for(state="detached")  # news stay where they were told
 
 
 def test_maps_are_laid_over_the_image_and_the_next_place_is_shown(a_page: WebPage) -> None:

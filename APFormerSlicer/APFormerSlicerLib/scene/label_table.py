@@ -9,6 +9,7 @@ from typing import Any
 
 from apformer.bundles.labels import HIGHEST_LABEL, Code, Label
 from apformer.errors import BundleError, OutputError
+from apformer.names import plain
 
 from .segments import segment_ids
 from .terminology import entry_of
@@ -37,15 +38,16 @@ def labels_of(segmentation_node: Any) -> tuple[Label, ...]:
 def labels_besides(segmentation_node: Any, known: Sequence[Label]) -> tuple[Label, ...]:
     """One label per segment that is none of `known`, with values that none of these has. Of several segments of one
     name the first counts; names that no label can have are left out, as are segments beyond the highest value."""
-    segmentation, taken = segmentation_node.GetSegmentation(), set(segment_ids(segmentation_node, known).values())
+    segmentation = segmentation_node.GetSegmentation()
+    theirs = {plain(name) for name in segment_ids(segmentation_node, known)}
     free = iter(sorted(set(range(1, HIGHEST_LABEL + 1)) - {label.value for label in known}))
-    found: dict[str, Label] = {}
+    found: dict[str, Label] = {}  # by what is the same name
     for number in range(segmentation.GetNumberOfSegments()):
-        if segmentation.GetNthSegmentID(number) not in taken:
+        name = plain(segmentation.GetNthSegment(number).GetName())
+        if name not in theirs and name not in found:
             with suppress(BundleError, StopIteration):
-                found[segmentation.GetNthSegmentID(number)] = _label(segmentation.GetNthSegment(number), next(free))
-    named = segment_ids(segmentation_node, found.values())
-    return tuple(label for segment_id, label in found.items() if named.get(label.name) == segment_id)
+                found[name] = _label(segmentation.GetNthSegment(number), next(free))
+    return tuple(found.values())
 
 
 def _label(segment: Any, value: int) -> Label:

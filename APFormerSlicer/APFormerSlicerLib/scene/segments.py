@@ -24,12 +24,16 @@ def segment_ids(segmentation_node: Any, labels: Iterable[Label]) -> dict[str, st
     Of several segments of one name the first counts, of those that are written as the label is, where there are any.
     """
     segmentation = segmentation_node.GetSegmentation()
+    # By hand: `GetSegmentIdBySegmentName` overlooks case, and of segments that differ in nothing else takes any.
+    written: dict[str, str] = {}
     by_name: dict[str, str] = {}
     for number in range(segmentation.GetNumberOfSegments()):
-        by_name.setdefault(plain(segmentation.GetNthSegment(number).GetName()), segmentation.GetNthSegmentID(number))
+        name, segment_id = segmentation.GetNthSegment(number).GetName(), segmentation.GetNthSegmentID(number)
+        written.setdefault(name, segment_id)
+        by_name.setdefault(plain(name), segment_id)
     found = {}
     for label in labels:
-        segment_id = segmentation.GetSegmentIdBySegmentName(label.name) or by_name.get(plain(label.name))
+        segment_id = written.get(label.name) or by_name.get(plain(label.name))
         if segment_id:
             found[label.name] = segment_id
     return found
