@@ -47,7 +47,7 @@ def labels_besides(segmentation_node: Any, known: Sequence[Label]) -> tuple[Labe
         if name not in theirs and name not in found:
             with suppress(BundleError, StopIteration):
                 found[name] = _label(segmentation.GetNthSegment(number), next(free))
-    return tuple(found.values())
+    return tuple(label for name, label in found.items() if plain(label.name) == name)  # long ones were cut
 
 
 def _label(segment: Any, value: int) -> Label:
